@@ -1,0 +1,71 @@
+# Every target makes .venv first, with the versions of constraints.txt. `make help` lists the targets.
+PYTHON ?= python3
+MODEL ?= latentcrs
+DATASET ?= ml-100k
+PROTOCOL ?=
+SEED ?=
+DEVICE ?=
+RECIPE ?=
+SET ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED)) $(if $(DEVICE),--device $(DEVICE)) \
+	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(SET),--set $(SET))
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lint format test test-slow test-gpu bench compare report benchmark doctor clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE SET=\"training.epochs=20 ...\" PYTHON"
+	@echo "  example:   make bench MODEL=latentcrs DATASET=ml1m"
+
+venv: $(READY) ## the environment alone
+
+# RecBole comes last and without its dependencies: it declares ray<=2.6.3, and what it needs is in setup.cfg.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "error: Python 3.10 to 3.13 is needed; name one with make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-deps recbole
+	@touch $@
+
+lint: $(READY) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(READY) ## the tests, on the CPU
+	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## tests that take minutes
+	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+
+test-gpu: $(READY) ## tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(READY) ## train, evaluate and compare MODEL on DATASET
+	$(BIN)/recllm-bench run $(MODEL) $(DATASET) $(ARGUMENTS)
+
+compare: $(READY) ## the table of the runs that exist
+	$(BIN)/recllm-bench compare $(if $(PROTOCOL),--protocol $(PROTOCOL))
+
+report: $(READY) ## one HTML page of the runs that exist
+	$(BIN)/recllm-bench report
+
+benchmark: $(READY) ## speed and memory (benchmarks/)
+	$(BIN)/python benchmarks/run.py
+
+doctor: $(READY) ## what is installed, which device is used, what is missing
+	$(BIN)/recllm-bench doctor
+
+clean: ## remove the environment and caches; data and results stay
+	rm -rf .venv build dist .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -not -path './.recllm/*' -prune -exec rm -rf {} +

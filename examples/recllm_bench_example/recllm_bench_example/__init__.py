@@ -1,0 +1,1 @@
+"""A model for recllm_bench in one class."""

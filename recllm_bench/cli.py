@@ -1,0 +1,302 @@
+"""The command line. Every import that costs time happens inside the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recllm_bench import __version__
+from recllm_bench.errors import BenchError
+
+EPILOG = """\
+first steps:
+  recllm-bench run latentcrs ml-100k      train, evaluate and compare; needs no download
+  recllm-bench list                       models, datasets, protocols and recipes by name
+  recllm-bench doctor                     what is installed, which device is used, what is missing
+
+environment:
+  RECLLM_DATA_MIRROR   folder or URL tried before any download
+  RECLLM_MODELS        folder in which language models are looked up first
+  RECLLM_CACHE         downloads and artifacts (default .recllm)
+  RECLLM_RESULTS       run records (default results)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0 when all went well, 2 after a user's mistake, 130 after Ctrl-C.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 0
+    from recllm_bench.progress import show_log
+
+    show_log()
+    try:
+        options.command(options)
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}; check space and permissions, then repeat", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    parser = argparse.ArgumentParser(
+        prog="recllm-bench",
+        description="Does a language model make a recommender better, by how much, at what cost, and is it real?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"recllm-bench {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    run = _command(commands, "run", _run, "train and evaluate a model, compare it, print one table")
+    run.add_argument("model", nargs="?", default="latentcrs", help="name, recbole:Name, or package.module:Class")
+    run.add_argument("dataset", nargs="?", default="ml-100k", help="name, atomic-file folder, or CSV/Parquet file")
+    _cell_arguments(run)
+    run.add_argument("--recipe", help="a recipe file or name; MODEL and DATASET then come from it")
+    run.add_argument("--alone", action="store_true", help="no rows to compare with")
+    run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
+
+    sweep = _command(commands, "sweep", _sweep, "run every row of a sweep or ablation recipe, print one table")
+    sweep.add_argument("recipe", help="a recipe file or name with 'rows'")
+    _cell_arguments(sweep)
+
+    compare = _command(commands, "compare", _compare, "print the table of the runs that exist")
+    compare.add_argument("dataset", nargs="?", help="only this dataset")
+    compare.add_argument("--protocol", default="", help="only this protocol")
+    compare.add_argument("--markdown", action="store_true", help="print Markdown")
+    compare.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
+
+    report = _command(commands, "report", _report, "write one HTML page of the runs that exist")
+    report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
+    report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
+
+    prepare = _command(commands, "prepare", _prepare, "prepare a dataset and check it against its card")
+    prepare.add_argument("dataset", help="name or path")
+    prepare.add_argument("--filter", default="", help="one filter of the card (default: all of them)")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "evaluate a released checkpoint")
+    evaluate.add_argument("--checkpoint", required=True, type=Path, help="a released ICLRec state file (.pt)")
+    evaluate.add_argument("--dataset", required=True, help="name or path")
+    evaluate.add_argument("--model", default="iclrec", help="whose class reads the checkpoint (default iclrec)")
+    evaluate.add_argument("--protocol", default="iclrec.released", help="evaluation protocol")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+
+    chat = _command(commands, "chat", _chat, "talk with a trained conversational model")
+    chat.add_argument("model", nargs="?", default="latentcrs")
+    chat.add_argument("dataset", nargs="?", default="ml-100k")
+    chat.add_argument("--user", type=int, default=1, help="whose history it knows (1 is the first user)")
+    _cell_arguments(chat)
+
+    listing = _command(commands, "list", _list, "what is known by name")
+    listing.add_argument(
+        "what", nargs="?", choices=("models", "datasets", "protocols", "recipes", "zoo"), help="only this kind"
+    )
+    explain = _command(commands, "options", _options, "the options of a model, with defaults")
+    explain.add_argument("model")
+    _command(commands, "doctor", _doctor, "what is installed, which device is used, what is missing")
+    return parser
+
+
+def _command(commands: Any, name: str, function: Any, help: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _cell_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--protocol", default="", help="evaluation protocol (default: the model's own)")
+    parser.add_argument("--seed", type=int, help="seed of everything random (default 42)")
+    parser.add_argument("--device", default="", help="auto, cpu, cuda, cuda:N (default auto)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a recipe value: training.epochs=20, conversation.users=100, or a model option intents=64",
+    )
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    settings = [setting for group in options.set for setting in group]
+    if options.seed is not None:
+        settings.append(f"seed={options.seed}")
+    if options.device:
+        settings.append(f"device={options.device}")
+    return settings
+
+
+def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from recllm_bench.bench import recipe_values
+    from recllm_bench.recipe import override, read_recipe_file
+
+    if getattr(options, "recipe", None):
+        values, where = read_recipe_file(options.recipe), options.recipe
+        if options.protocol:
+            values["protocol"] = options.protocol
+    else:
+        values = recipe_values(options.model, options.dataset, options.protocol)
+        where = f"{options.model} on {options.dataset}"
+    return override(values, _settings(options)), where
+
+
+def _run(options: argparse.Namespace) -> None:
+    from recllm_bench.bench import comparison_recipes, run_cells
+
+    values, where = _values(options)
+    if options.alone:
+        values["compare"] = []
+    folders = run_cells(comparison_recipes(values, where), again=options.again)
+    _print_table(folders)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from recllm_bench.bench import run_cells, sweep_recipes
+
+    values, where = _values(options)
+    _print_table(run_cells(sweep_recipes(values, where)))
+
+
+def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:
+    from recllm_bench.reporting.records import read_record
+    from recllm_bench.reporting.table import comparison_table
+
+    records = [read_record(folder) for folder in folders]
+    print(comparison_table(records, markdown=markdown, colour=sys.stdout.isatty()))
+
+
+def _existing(folder: Path | None) -> list[Path]:
+    from recllm_bench.locations import results_folder
+    from recllm_bench.reporting.records import find_records
+
+    root = folder or results_folder() / "runs"
+    folders = find_records(root)
+    if not folders:
+        raise BenchError(f"{root} holds no run records; make one with 'recllm-bench run'")
+    return folders
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from recllm_bench.reporting.records import read_record
+    from recllm_bench.reporting.table import comparison_table
+
+    records = [read_record(folder) for folder in _existing(options.results)]
+    if options.dataset:
+        from recllm_bench.data.prepare import canonical_name
+
+        name = canonical_name(options.dataset)
+        records = [record for record in records if record.recipe["dataset"] == name]
+    if options.protocol:
+        records = [record for record in records if record.recipe["protocol"] == options.protocol]
+    if not records:
+        raise BenchError("no run record matches; see them all with 'recllm-bench compare'")
+    groups: dict[tuple[str, str], list] = {}
+    for record in records:
+        groups.setdefault((record.recipe["dataset"], record.recipe["protocol"]), []).append(record)
+    tables = [
+        comparison_table(group, markdown=options.markdown, colour=sys.stdout.isatty()) for group in groups.values()
+    ]
+    print("\n\n".join(tables))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from recllm_bench.locations import results_folder
+    from recllm_bench.reporting.html import write_report
+    from recllm_bench.reporting.records import read_record
+
+    records = [read_record(folder) for folder in _existing(options.results)]
+    output = options.output or results_folder() / "report.html"
+    write_report(records, output)
+    print(f"wrote {output}")
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from recllm_bench.bench import default_store
+    from recllm_bench.data.prepare import filter_names, format_check, prepare
+
+    for name in [options.filter] if options.filter else filter_names(options.dataset):
+        print(format_check(prepare(options.dataset, filter=name, store=default_store())))
+        print()
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from recllm_bench.bench import evaluate_checkpoint
+
+    print(evaluate_checkpoint(options.model, options.checkpoint, options.dataset, options.protocol, options.device))
+
+
+def _chat(options: argparse.Namespace) -> None:
+    from recllm_bench.bench import chat
+
+    values, where = _values(options)
+    chat(values, where, options.user)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from recllm_bench import plugins
+
+    if options.what in (None, "models"):
+        print("models of this bench and of plug-ins\n  " + "  ".join(plugins.names("models")))
+    if options.what in (None, "zoo"):
+        from recllm_bench.recbole_bridge import zoo_names
+
+        print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(zoo_names()))
+    if options.what in (None, "datasets"):
+        from recllm_bench.data.prepare import dataset_table
+
+        print("datasets\n" + dataset_table())
+    if options.what in (None, "protocols"):
+        from recllm_bench.evaluation.protocols import PROTOCOLS
+
+        print("protocols\n  " + "  ".join(PROTOCOLS))
+    if options.what in (None, "recipes"):
+        from recllm_bench.recipe import recipe_names
+
+        print("recipes\n  " + "  ".join(recipe_names()))
+
+
+def _options(options: argparse.Namespace) -> None:
+    from recllm_bench import plugins
+    from recllm_bench.options import describe_options
+
+    if plugins.model_kind(options.model) == "zoo":
+        from recllm_bench.recbole_bridge import zoo_options
+
+        for name, default in zoo_options(options.model).items():
+            print(f"  {name} = {default}")
+        return
+    model = plugins.resolve("models", options.model)
+    for name, default, text in describe_options(model.Options):
+        print(f"  {name} = {default}\n      {text}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from recllm_bench.doctor import report
+
+    print(report())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

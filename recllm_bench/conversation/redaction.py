@@ -1,0 +1,313 @@
+"""The leakage guard: what a simulator says never names its target.
+
+An utterance leaks when it contains the target's title in any of these forms, whatever its case, accents,
+punctuation and spacing:
+
+- the full title, its form without year, subtitle or edition, or an alternative title in parentheses;
+- three or more of its content words in a row, whatever small words stand between them;
+- a word that occurs in no other title and has at least five letters (or its possessive);
+- the source's own id of the item, an ASIN, an ISBN, or an address.
+
+A title of one short or small word ("It", "Her", "Heat") is a word like any other: it leaks when it is quoted or
+capitalised within a sentence; otherwise it is left and counted as ambiguous.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from recllm_bench.data.catalogue import Catalogue
+
+NEUTRAL = "this one"
+"""What stands in place of a leak."""
+
+_RARE_LENGTH = 5
+_RUN = 3
+_WORD = re.compile(r"[^\W_]+(?:['’`´][^\W_]+)*|&")
+_POSSESSIVE = re.compile(r"([^\W_]+)['’`´]s\b", re.IGNORECASE)
+_YEAR = re.compile(r"[(\[]\s*\d{4}\s*[)\]]")
+_BRACKETS = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
+_ALSO = re.compile(r"^\s*(?:a\.?k\.?a\.?|aka|also known as)\s+", re.IGNORECASE)
+_ARTICLE_LAST = re.compile(
+    r"^(?P<rest>.+?),\s+(?P<article>the|an?|les?|la|las|los|el|il|lo|gli|der|die|das|une?|l['’])\s*$", re.IGNORECASE
+)
+_LEFT_ARTICLE = re.compile(r"\b(?:the|an?)\s+$", re.IGNORECASE)  # "the this one" would read badly
+_ARTICLE_FIRST = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
+_EDITION = re.compile(
+    r"[\s,:\-–—]*\b(?:(?:the|a)\s+)?(?:(?:\d+(?:st|nd|rd|th)\s+)?(?:special|limited|collector['’]?s|deluxe|anniversary|"
+    r"ultimate|extended|definitive|complete|standard|premium|gold|platinum|remastered|expanded|revised|unrated|"
+    r"theatrical|game\s+of\s+the\s+year|goty|first|second|third|\d+(?:st|nd|rd|th)|widescreen|full[\s-]?screen)"
+    r"[\s-]+)*(?:edition|version|director['’]?s\s+cut|final\s+cut|extended\s+cut|remastered|blu-?ray|dvd|vhs)\b.*$",
+    re.IGNORECASE,
+)
+_SUBTITLE = re.compile(r"\s*(?::|;|\s[-–—]\s|[–—])\s*")
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"\b(?:asin|isbn|imdb|(?:item|movie|product|business|game)[\s_-]*id|id)\b\s*[:#=]?\s*(?=[\w-]*\d)[\w-]+",
+    re.IGNORECASE,
+)
+_ASIN = re.compile(r"\bB0[0-9A-Z]{8}\b|\b(?:97[89][- ]?)?\d{9}[\dXx]\b|\btt\d{7,}\b", re.IGNORECASE)
+_QUOTES = "\"'“”‘’«»„`´"
+_SENTENCE_ENDS = ".!?…:;\n"
+_SMALL = """
+a about above after again against all am an and any are as at be because been before being below between both
+    but by can could did do does doing down during each few for from further had has have having he her here hers him
+    his how i if in into is it its itself just me more most my no nor not now of off on once only or other our ours
+    out over own same she should so some such than that the their theirs them then there these they this those
+    through to too under until up very was we were what when where which while who whom why will with would you your
+    yours one two three part vol volume episode
+"""
+SMALL_WORDS = frozenset(_SMALL.split())
+"""Words that carry no title: they neither make a run of content words nor count as rare."""
+
+
+@dataclass(frozen=True)
+class Redacted:
+    """Texts after the guard.
+
+    Attributes
+    ----------
+    texts : list of str
+        Safe to pass on.
+    leaked : bool [n]
+        Whether the text named its target.
+    ambiguous : int64 [n]
+        Occurrences of a one-word title that were left.
+    identifiers : int64 [n]
+        Addresses and ids taken out.
+    """
+
+    texts: list[str]
+    leaked: np.ndarray
+    ambiguous: np.ndarray
+    identifiers: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Title:
+    """What to look for, for one target; every string is folded."""
+
+    whole: tuple[str, ...]
+    single: tuple[str, ...]
+    runs: frozenset[tuple[str, ...]]
+    rare: frozenset[str]
+    token: str
+
+
+class Redactor:
+    """Finds and replaces what would name a target.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Its titles decide which words are rare; its tokens are the ids to be taken out.
+
+    Attributes
+    ----------
+    n_leaks, n_ambiguous, n_identifiers : int
+        Totals over all calls.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._titles, self._tokens = catalogue.titles, catalogue.tokens
+        counts: dict[str, int] = {}
+        for title in set(catalogue.titles):  # items with one and the same title count as one
+            for word in {word for word, _, _ in words(title)}:
+                counts[word] = counts.get(word, 0) + 1
+        self._titles_with = counts
+        self._known: dict[int, _Title] = {}
+        self.n_leaks = self.n_ambiguous = self.n_identifiers = 0
+
+    def rare_words(self, item: int) -> frozenset[str]:
+        """Words of at least five letters that occur in this item's title alone, folded."""
+        return self._title(item).rare
+
+    def redact(self, texts: Sequence[str], targets: Sequence[int]) -> Redacted:
+        """Replace every leak by :data:`NEUTRAL` and take ids and addresses out.
+
+        Parameters
+        ----------
+        texts : sequence of str [n]
+            What simulators said.
+        targets : sequence of int [n]
+            The item each text must not name.
+        """
+        done: dict[tuple[str, int], tuple[str, bool, int, int]] = {}
+        rows = []
+        for pair in zip(texts, map(int, targets), strict=True):
+            if pair not in done:
+                done[pair] = self._redact(*pair)
+            rows.append(done[pair])
+        leaked = np.array([row[1] for row in rows], dtype=bool)
+        ambiguous = np.array([row[2] for row in rows], dtype=np.int64)
+        identifiers = np.array([row[3] for row in rows], dtype=np.int64)
+        self.n_leaks += int(leaked.sum())
+        self.n_ambiguous += int(ambiguous.sum())
+        self.n_identifiers += int(identifiers.sum())
+        return Redacted([row[0] for row in rows], leaked, ambiguous, identifiers)
+
+    def names(self, text: str, item: int) -> bool:
+        """Whether a text names an item."""
+        return self._redact(text, item)[1]
+
+    def _redact(self, text: str, target: int) -> tuple[str, bool, int, int]:
+        title = self._title(target)
+        text, identifiers = _without_identifiers(text)
+        token = re.compile(rf"(?<!\w){re.escape(title.token)}(?!\w)", re.IGNORECASE) if title.token else None
+        text, hits = token.subn(" ", text) if token else (text, 0)
+        leaked, ambiguous = hits > 0, 0
+        for _ in range(8):  # taking one leak out may bring the parts of another together
+            spans, ambiguous = _find(text, title)
+            if not spans:
+                break
+            leaked = True
+            text = _replace(text, spans)
+        if identifiers or leaked:
+            text = re.sub(r"\s+([.,!?;])", r"\1", re.sub(r"\s{2,}", " ", text)).strip()
+        return text, leaked, ambiguous, identifiers + hits
+
+    def _title(self, item: int) -> _Title:
+        if item not in self._known:
+            self._known[item] = self._patterns(self._titles[item], str(self._tokens[item]))
+        return self._known[item]
+
+    def _patterns(self, title: str, token: str) -> _Title:
+        whole, single, runs = set(), set(), set()
+        for form in title_forms(title):
+            spelled = [word for word, _, _ in words(form)]
+            joined = "".join(spelled)
+            if not joined:
+                continue
+            small = joined in SMALL_WORDS or len(joined) < _RARE_LENGTH
+            if (len(spelled) == 1 and small) or len(joined) < 3:
+                single.add(joined)
+            else:
+                whole.add(joined)
+            content = [word for word in spelled if word not in SMALL_WORDS]
+            runs.update(tuple(content[start : start + _RUN]) for start in range(len(content) - _RUN + 1))
+        rare = {word for word, _, _ in words(title) if len(word) >= _RARE_LENGTH and word not in SMALL_WORDS}
+        rare = {word for word in rare if self._titles_with.get(word, 0) <= 1}
+        owners = {_folded(match[1]) for match in _POSSESSIVE.finditer(title)}
+        near = {word for word in owners if len(word) >= _RARE_LENGTH} | {f"{word}s" for word in rare}
+        rare |= {word for word in near if word not in SMALL_WORDS and not self._titles_with.get(word, 0)}
+        # A short number is an id in some sources, but in a sentence it is a year or a count.
+        token = "" if len(token) < _RARE_LENGTH or (token.isdigit() and len(token) < 7) else token
+        return _Title(tuple(sorted(whole)), tuple(sorted(single - whole)), frozenset(runs), frozenset(rare), token)
+
+
+def title_forms(title: str) -> list[str]:
+    """Forms of a title: full, without year, edition and subtitle, alternatives, article moved to the front."""
+    forms = [title, _YEAR.sub(" ", title)]
+    bare = _BRACKETS.sub(" ", title)
+    forms += [bare] + [_ALSO.sub("", part) for part in _BRACKETS.findall(title) if not part.strip().isdigit()]
+    forms += [_EDITION.sub("", form) for form in (title, bare)]
+    forms += [_SUBTITLE.split(form.strip(), maxsplit=1)[0] for form in list(forms)]
+    for form in list(forms):
+        article = _ARTICLE_LAST.match(form.strip())
+        if article:
+            forms += [f"{article['article']} {article['rest']}", article["rest"]]
+    forms += [_ARTICLE_FIRST.sub("", form.strip()) for form in list(forms)]
+    editions = [form for form in forms if not _EDITION.fullmatch(form.strip())]
+    return list(dict.fromkeys(form.strip() for form in editions if form.strip()))
+
+
+def words(text: str) -> list[tuple[str, int, int]]:
+    """Words of a text as ``(folded, start, end)``: without case, accents or apostrophes; ``&`` reads "and"."""
+    return [(_folded(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _folded(word: str) -> str:
+    if word == "&":
+        return "and"
+    plain = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(letter for letter in plain if letter.isalnum())
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Whether the words of a phrase stand in a text, one after the other, whatever case and punctuation."""
+    return next(_occurrences(words(text), "".join(word for word, _, _ in words(phrase))), None) is not None
+
+
+def _occurrences(spelled: list[tuple[str, int, int]], joined: str) -> Iterator[tuple[int, int]]:
+    """Word ranges whose letters, spaces left out, are ``joined``: "Spiderman" is "Spider-Man"."""
+    if not joined:
+        return
+    letters = "".join(word for word, _, _ in spelled)
+    place = letters.find(joined)
+    if place < 0:
+        return
+    starts, position = {}, 0
+    for index, (word, _, _) in enumerate(spelled):
+        starts[position] = index
+        position += len(word)
+    starts[position] = len(spelled)
+    while place >= 0:
+        if place in starts and place + len(joined) in starts:
+            yield starts[place], starts[place + len(joined)]
+        place = letters.find(joined, place + 1)
+
+
+def _find(text: str, title: _Title) -> tuple[list[tuple[int, int]], int]:
+    """Character spans of leaks, and the number of ambiguous occurrences."""
+    spelled = words(text)
+    found = [span for joined in title.whole for span in _occurrences(spelled, joined)]
+    ambiguous = 0
+    for joined in title.single:
+        for start, end in _occurrences(spelled, joined):
+            if _is_marked(text, spelled[start][1], spelled[end - 1][2]):
+                found.append((start, end))
+            else:
+                ambiguous += 1
+    if title.rare:
+        found += [(index, index + 1) for index, (word, _, _) in enumerate(spelled) if word in title.rare]
+    if title.runs:
+        content = [index for index, (word, _, _) in enumerate(spelled) if word not in SMALL_WORDS]
+        for place in range(len(content) - _RUN + 1):
+            run = content[place : place + _RUN]
+            if tuple(spelled[index][0] for index in run) in title.runs:
+                found.append((run[0], run[-1] + 1))
+    return [(spelled[start][1], spelled[end - 1][2]) for start, end in found], ambiguous
+
+
+def _is_marked(text: str, start: int, end: int) -> bool:
+    """Whether the word is quoted, or capitalised although no sentence begins with it."""
+    before, after = text[:start].rstrip(" *_("), text[end:].lstrip(" *_)")
+    if before[-1:] and before[-1] in _QUOTES and after[:1] and after[0] in _QUOTES + ".,!?":
+        return True
+    shouted = text.upper() == text
+    return text[start].isupper() and not shouted and bool(before) and before[-1] not in _SENTENCE_ENDS + _QUOTES
+
+
+def _replace(text: str, spans: list[tuple[int, int]]) -> str:
+    parts, place = [], 0
+    for start, end in _merged(sorted(spans)):
+        parts += [_LEFT_ARTICLE.sub("", text[place:start]), NEUTRAL]
+        place = end
+    return "".join([*parts, text[place:]])
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged = [spans[0]]
+    for start, end in spans[1:]:
+        if start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _without_identifiers(text: str) -> tuple[str, int]:
+    total = 0
+    for pattern in (_ADDRESS, _NUMBERED, _ASIN):
+        text, hits = pattern.subn(" ", text)
+        total += hits
+    return text, total

@@ -1,0 +1,208 @@
+"""Fetch a file and unpack an archive: checked, resumable, safe."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import stat
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from recllm_bench.errors import BenchError
+from recllm_bench.progress import track
+
+_BLOCK = 1 << 18
+_TRIES = 4
+_TIMEOUT_S = 30.0
+_PAUSE_S = 0.2
+# An archive may grow this much: text compresses 5 to 20 times, a bomb a thousand times.
+_MOST_GROWTH = 200
+_FREE_GROWTH_BYTES = 64 << 20
+
+
+def download(
+    url: str,
+    target: Path,
+    checksums: Mapping[str, str | Sequence[str]] | None = None,
+    notice: str = "",
+    label: str = "",
+) -> Path:
+    """Download a file, continuing what an earlier attempt left in ``<target>.part``.
+
+    Parameters
+    ----------
+    url : str
+        ``http`` or ``https`` address.
+    target : Path
+        Where the file goes; it appears there only when complete and checked.
+    checksums : mapping, optional
+        Expected digest, or accepted digests, by algorithm, such as ``{"sha256": "..."}``; every algorithm must agree.
+    notice : str
+        Licence notice, printed to stderr before anything is transferred.
+    label : str
+        Name in the progress bar.
+
+    Returns
+    -------
+    Path
+        ``target``.
+
+    Raises
+    ------
+    BenchError
+        Without network, when the server refuses, when the disk is full, or on a wrong checksum.
+    """
+    checksums = checksums or {}
+    if target.exists() and not wrong_checksum(target, checksums):
+        return target
+    if not url.startswith(("https://", "http://")):
+        raise BenchError(f"cannot download {url}: only http and https addresses are read")
+    if notice:
+        print(notice.strip(), file=sys.stderr)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    resumed = part.exists() and part.stat().st_size > 0
+    _fetch(url, part, label or target.name)
+    wrong = wrong_checksum(part, checksums)
+    if wrong and resumed:  # the remains were of another file or damaged: once more from the start
+        part.unlink()
+        _fetch(url, part, label or target.name)
+        wrong = wrong_checksum(part, checksums)
+    if wrong:
+        part.unlink()
+        raise BenchError(f"{url}: wrong checksum, {wrong}; the file was changed or damaged on its way, try again later")
+    part.replace(target)
+    return target
+
+
+def wrong_checksum(path: Path, checksums: Mapping[str, str | Sequence[str]]) -> str:
+    """Compare a file with its expected digests; return what differs, or "" when all agree."""
+    for algorithm, expected in checksums.items():
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        accepted = [expected] if isinstance(expected, str) else list(expected)
+        if digest.hexdigest() not in accepted:
+            return f"{algorithm} {digest.hexdigest()} instead of {accepted[0]}"
+    return ""
+
+
+def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) -> None:
+    """Unpack a zip archive so that nothing lands outside ``folder``.
+
+    Parameters
+    ----------
+    archive : Path
+        A zip file.
+    folder : Path
+        Where to; made when missing.
+    members : iterable of str, optional
+        Names to unpack; all files by default. Every name in the archive is checked either way.
+
+    Raises
+    ------
+    BenchError
+        For a damaged archive, a member that leaves the folder or is a link, a bomb, or a missing member.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            entries = {entry.filename: entry for entry in file.infolist()}
+            for entry in entries.values():
+                _refuse_unsafe(archive, entry)
+            wanted = list(members) if members is not None else [n for n, e in entries.items() if not e.is_dir()]
+            for name in wanted:
+                if name not in entries:
+                    raise BenchError(f"{archive}: has no member {name}; this is another archive")
+            total = sum(entries[name].file_size for name in wanted)
+            if total > _FREE_GROWTH_BYTES and total > _MOST_GROWTH * archive.stat().st_size:
+                raise BenchError(f"{archive}: would grow to {total:,} bytes when unpacked; refused as unsafe")
+            for name in wanted:
+                _write_member(file, entries[name], folder / PurePosixPath(name))
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise BenchError(f"{archive}: not a whole zip archive ({error}); delete it and run again") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise BenchError(f"disk full while unpacking {archive}; free space or set RECLLM_CACHE") from error
+        raise BenchError(f"cannot unpack {archive}: {error.strerror or error}") from error
+
+
+def _refuse_unsafe(archive: Path, entry: zipfile.ZipInfo) -> None:
+    name = entry.filename
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
+        raise BenchError(f"{archive}: the member {name!r} would land outside its folder; refused as unsafe")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise BenchError(f"{archive}: the member {name!r} is a link; refused as unsafe")
+
+
+def _write_member(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with file.open(entry) as source, open(path, "wb") as target:
+        while block := source.read(_BLOCK):
+            written += len(block)
+            if written > entry.file_size:  # the header lied about the size
+                raise BenchError(f"{file.filename}: {entry.filename} is larger than declared; refused as unsafe")
+            target.write(block)
+
+
+def _fetch(url: str, part: Path, label: str) -> None:
+    problem: Exception | None = None
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE_S * 2**attempt)
+        try:
+            if _fetch_rest(url, part, label):
+                return
+            problem = ConnectionError("the connection ended early")
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code != 429:
+                raise BenchError(f"{url}: the server answers {error.code} {error.reason}{_WAY_OUT}") from error
+            problem = error
+        except urllib.error.URLError as error:
+            problem = error
+        except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            problem = error
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise BenchError(f"disk full while downloading {url}; free space or set RECLLM_CACHE") from error
+            raise BenchError(f"cannot write {part}: {error.strerror or error}") from error
+    reason = getattr(problem, "reason", None) or problem
+    raise BenchError(f"cannot download {url}: {reason}{_WAY_OUT}")
+
+
+_WAY_OUT = "; check the network, or set RECLLM_DATA_MIRROR to a folder that has the file"
+
+
+def _fetch_rest(url: str, part: Path, label: str) -> bool:
+    """Append what is missing; tell whether the file is now as long as the server said."""
+    have = part.stat().st_size if part.exists() else 0
+    # Identity: a compressed transfer would make byte ranges and the length mean something else.
+    headers = {"User-Agent": "recllm-bench", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing beyond what we have: complete, or of another file (the checksum tells)
+            return True
+        raise
+    with answer:
+        continues = answer.status == 206
+        length = answer.headers.get("Content-Length")
+        total = int(length) + (have if continues else 0) if length else None
+        with open(part, "ab" if continues else "wb") as file, track(None, label, total, "B") as bar:
+            bar.unit_scale = True
+            bar.update(have if continues else 0)
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    return total is None or part.stat().st_size >= total

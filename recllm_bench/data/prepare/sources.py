@@ -1,0 +1,260 @@
+"""Finding a dataset's files: in an installed package, in a folder, on the mirror, or by download."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from recllm_bench.artifacts import ArtifactStore, file_hash
+from recllm_bench.data.cards import all_cards, find_card, user_card
+from recllm_bench.data.download import download, unpack, wrong_checksum
+from recllm_bench.data.prepare.sequence_files import holds_pairs
+from recllm_bench.data.prepare.tables import atomic_files
+from recllm_bench.data.prepare.textfiles import read_bytes
+from recllm_bench.errors import BenchError
+from recllm_bench.locations import data_mirror
+
+_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one variant of a dataset, present and checked.
+
+    Attributes
+    ----------
+    card : dict
+        Dataset card.
+    variant : dict
+        The card's entry for this variant: ``name``, ``reader``, ``times``, ``files`` ...
+    files : dict of str to Path
+        By role, such as ``ratings`` and ``items``.
+    checksums : dict of str to str
+        SHA-256 by role.
+    """
+
+    card: dict[str, Any]
+    variant: dict[str, Any]
+    files: dict[str, Path]
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reader(self) -> str:
+        """Name of the reader."""
+        return self.variant.get("reader") or self.card["reader"]
+
+
+def find_source(name_or_path: str, store: ArtifactStore) -> Source:
+    """Find the files of a dataset by its name, or recognise what lies at a path.
+
+    A name is looked for in installed packages that carry the data, on ``RECLLM_DATA_MIRROR`` (a folder or an
+    address), and at the owner's address, in this order.
+
+    Raises
+    ------
+    BenchError
+        For an unknown name, a path that holds no known format, or files that cannot be had or have another checksum.
+    """
+    if not name_or_path:
+        raise BenchError("no dataset given; write its name or the path of your data, such as DATASET=ml-100k")
+    path = Path(name_or_path).expanduser()
+    looks_like_path = path.is_absolute() or "/" in name_or_path or path.suffix in (*_TABLES, ".zip", ".gz", ".txt")
+    if looks_like_path and not path.exists():
+        raise BenchError(f"{path}: no such file or folder")
+    if looks_like_path:
+        return _at_path(path, store)
+    try:
+        card = find_card(name_or_path)
+    except BenchError:
+        if path.exists():
+            return _at_path(path, store)
+        raise
+    return _by_name(card, store)
+
+
+def _by_name(card: dict[str, Any], store: ArtifactStore) -> Source:
+    for variant in card["variants"]:
+        folder = _package_folder(variant)
+        if folder and (source := _in_folder(card, variant, folder)):
+            return source
+    mirror = data_mirror()
+    if mirror and not mirror.startswith(("http://", "https://")):
+        folder = Path(mirror).expanduser()
+        if not folder.is_dir():
+            raise BenchError(
+                f"RECLLM_DATA_MIRROR: {folder} is no folder; set it to one, or to an http address, or unset"
+            )
+        for variant in card["variants"]:
+            source = _in_folder(card, variant, folder) or _mirrored_archive(card, variant, folder, store)
+            if source:
+                return source
+        mirror = None
+    problem: BenchError | None = None
+    from_owner = False
+    for base in [mirror.rstrip("/") + "/", ""] if mirror else [""]:
+        for variant in card["variants"]:
+            try:
+                if source := _downloaded(card, variant, base, store):
+                    return source
+            except BenchError as error:
+                # The first failure at the owner's address says most: it is the variant the card prefers.
+                if problem is None or (base == "" and not from_owner):
+                    problem, from_owner = error, base == ""
+    raise problem or BenchError(
+        f"{card['name']}: its files are not on this machine and its owner gives no address for them; "
+        f"set RECLLM_DATA_MIRROR to a folder that has {', '.join(_wanted_paths(card))}"
+    )
+
+
+def _package_folder(variant: dict[str, Any]) -> Path | None:
+    spec = importlib.util.find_spec(variant["package"]) if "package" in variant else None  # finds without importing
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+
+
+def _at_path(path: Path, store: ArtifactStore) -> Source:
+    if path.is_dir():
+        problem: BenchError | None = None
+        for card, variant in _variants():
+            try:
+                if source := _in_folder(card, variant, path, flat=True):
+                    return source
+            except BenchError as error:
+                problem = problem or error
+        # Files with a known dataset's names but other content: somebody's own data if they are atomic files.
+        if problem and not any(path.glob("*.inter*")):
+            raise problem
+        return _checked(user_card(path.resolve().name, "atomic"), {"name": "atomic files"}, atomic_files(path))
+    if path.suffix == ".zip":
+        for card, variant in _variants():
+            archive = variant.get("archive")
+            if archive and not wrong_checksum(path, archive["checksums"]):
+                return _from_archive(card, variant, path, store)
+        raise BenchError(f"{path}: an archive of no known dataset, or a damaged one; unpack it and give the folder")
+    stem = path.name.removesuffix(".gz")
+    name, kind = Path(stem).stem, Path(stem).suffix.lower()
+    if kind in _TABLES:
+        return _checked(user_card(name, "table"), {"name": "table"}, {"table": path})
+    if kind == ".inter":
+        files = {"inter": path}
+        if (items := path.with_name(path.name.replace(".inter", ".item"))).exists():
+            files["item"] = items
+        return _checked(user_card(name, "atomic"), {"name": "atomic files"}, files)
+    if kind == ".txt":
+        digest = file_hash(path)
+        for card, variant in _variants():
+            for role, entry in variant.get("files", {}).items():
+                if not entry.get("optional") and digest in entry.get("sha256", ()):
+                    found = _in_folder(card, variant, path.parent, flat=True)
+                    return found or _checked(card, variant, {role: path})
+        reader = "pairs" if holds_pairs(path) else "sequences"
+        return _checked(user_card(name, reader), {"name": reader}, {"sequences": path})
+    raise BenchError(
+        f"{path}: not a known kind of data; give a folder of RecBole atomic files, a .csv, .tsv or .parquet file "
+        "with named columns, or a .txt file of sequences"
+    )
+
+
+def _variants() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for card in all_cards().values():
+        for variant in card["variants"]:
+            yield card, variant
+
+
+def _in_folder(card: dict[str, Any], variant: dict[str, Any], folder: Path, flat: bool = False) -> Source | None:
+    """The variant's files under a folder; ``flat`` looks for bare names, as in a dataset's own folder."""
+    files = {}
+    for role, entry in variant.get("files", {}).items():
+        relative = PurePosixPath(entry["path"]).name if flat else entry["path"]
+        bare = relative.removesuffix(".gz")
+        found = next((path for path in (folder / bare, folder / f"{bare}.gz") if path.is_file()), None)
+        if found:
+            files[role] = found
+        elif not entry.get("optional"):
+            return None
+    return _checked(card, variant, files) if files else None
+
+
+def _mirrored_archive(
+    card: dict[str, Any], variant: dict[str, Any], folder: Path, store: ArtifactStore
+) -> Source | None:
+    name = PurePosixPath(variant["archive"]["url"]).name if "archive" in variant else ""
+    for path in (folder / name, folder / Path(name).stem / name):
+        if name and path.is_file():
+            if wrong := wrong_checksum(path, variant["archive"]["checksums"]):
+                raise BenchError(f"{path}: wrong checksum, {wrong}; the archive is truncated or changed, copy it again")
+            return _from_archive(card, variant, path, store)
+    return None
+
+
+def _from_archive(card: dict[str, Any], variant: dict[str, Any], archive: Path, store: ArtifactStore) -> Source:
+    entries = variant["files"]
+    members = [entry["path"] for entry in entries.values()]
+    key = {"checksums": variant["archive"]["checksums"], "members": members}
+    folder = store.build("unpacked", key, lambda work: unpack(archive, work, members))
+    return _checked(card, variant, {role: folder / entry["path"] for role, entry in entries.items()})
+
+
+def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store: ArtifactStore) -> Source | None:
+    """Fetch from ``base`` (the mirror's address), or from the owner's when ``base`` is empty."""
+    notice = card["licence"].get("notice", "")
+    if "archive" in variant:
+        archive = variant["archive"]
+        name = PurePosixPath(archive["url"]).name
+        url = base + name if base else archive["url"]
+        key = {"name": name, "checksums": archive["checksums"]}
+        folder = store.build(
+            "download", key, lambda work: download(url, work / name, archive["checksums"], notice, card["title"])
+        )
+        return _from_archive(card, variant, folder / name, store)
+    files = {}
+    for role, entry in variant.get("files", {}).items():
+        url = base + entry["path"] if base else entry.get("url")
+        if not url or (base and "package" in variant):
+            if entry.get("optional"):
+                continue
+            return None
+        name = PurePosixPath(url).name
+        key = {"name": name, "sha256": entry.get("sha256")}
+        try:
+            folder = store.build(
+                "download",
+                key,
+                lambda work, url=url, name=name: download(url, work / name, None, notice, card["title"]),
+            )
+        except BenchError:
+            if entry.get("optional"):
+                continue
+            raise
+        files[role] = folder / name
+    return _checked(card, variant, files) if files else None
+
+
+def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Path]) -> Source:
+    checksums = {}
+    for role, path in files.items():
+        try:
+            checksums[role] = file_hash(path)
+        except OSError as error:
+            raise BenchError(f"cannot read {path}: {error.strerror or error}") from error
+        expected = variant.get("files", {}).get(role, {}).get("sha256")
+        if expected and checksums[role] not in expected and path.suffix == ".gz":
+            # Packed by someone else: what counts is the content.
+            checksums[role] = hashlib.sha256(read_bytes(path)).hexdigest()
+        if expected and checksums[role] not in expected:
+            raise BenchError(
+                f"{path}: wrong checksum, sha256 {checksums[role]} instead of {expected[0]} ({card['name']}, variant "
+                f"{variant['name']}); the file is truncated or changed, get it again"
+            )
+    return Source(card, variant, files, checksums)
+
+
+def _wanted_paths(card: dict[str, Any]) -> list[str]:
+    wanted = {}
+    for variant in card["variants"]:
+        if "package" not in variant:
+            wanted.update({entry["path"]: None for entry in variant["files"].values() if not entry.get("optional")})
+    return list(wanted)

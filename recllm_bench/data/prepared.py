@@ -1,0 +1,51 @@
+"""A dataset as the rest of the bench sees it: histories, catalogue, facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recllm_bench.data.catalogue import Catalogue
+from recllm_bench.data.histories import Histories
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """One dataset under one filter, in one id space.
+
+    Attributes
+    ----------
+    name, filter : str
+        What it is and which filter made it.
+    folder : Path
+        Where its files lie.
+    histories : Histories
+        Every interaction kept, oldest first.
+    catalogue : Catalogue
+        Item text.
+    user_tokens : list of str
+        The source's user ids; entry 0 is padding.
+    facts : dict
+        Counts, mean length, sparsity, share of ties in time.
+    checksum : str
+        Hash of ids, order and text.
+    has_times : bool
+        Whether real times are known (global time splits need them).
+    variant : str
+        Which known variant of the source was read.
+    card : dict
+        The dataset card.
+    """
+
+    name: str
+    filter: str
+    folder: Path
+    histories: Histories
+    catalogue: Catalogue
+    user_tokens: list[str]
+    facts: dict[str, Any]
+    checksum: str
+    has_times: bool
+    variant: str
+    card: dict[str, Any]

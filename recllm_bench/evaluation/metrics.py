@@ -1,0 +1,362 @@
+"""Ranking metrics, derived from two whole numbers for each target: how many candidates beat it, how many tie with it.
+
+A metric is one small registered function of :class:`Targets`. Formulas: ``docs/protocols.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recllm_bench import plugins
+from recllm_bench.errors import BenchError, nearest
+from recllm_bench.evaluation.places import UNRANKED
+from recllm_bench.progress import log
+
+if TYPE_CHECKING:
+    from recllm_bench.evaluation.places import Ranks
+
+_MANY_TIES = 0.01
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Every target with its place, grouped by ranking; what a metric is computed from.
+
+    A ranking is what one user was shown at one moment. It nearly always has one target.
+
+    Attributes
+    ----------
+    higher, tied : int64 [targets]
+        Candidates that beat the target; candidates that tie with it (itself included). The tie policy is already
+        in them: under ``pessimistic`` and ``optimistic`` every target stands alone (``tied`` = 1).
+    owner : int64 [targets]
+        The target's ranking, ``0..n_rankings - 1``.
+    relevant : int64 [n_rankings]
+        Targets of each ranking, at least 1.
+    ranked : bool [targets]
+        Whether the model scored the target at all.
+    """
+
+    higher: np.ndarray
+    tied: np.ndarray
+    owner: np.ndarray
+    relevant: np.ndarray
+    ranked: np.ndarray
+
+    @property
+    def n_rankings(self) -> int:
+        """Number of rankings."""
+        return len(self.relevant)
+
+    def total_gain(self, gains: np.ndarray) -> np.ndarray:
+        """Sum over each ranking's targets of the expected gain of its rank.
+
+        Parameters
+        ----------
+        gains : float64 [K]
+            Gain of ranks 1 to K; later ranks gain nothing.
+
+        Returns
+        -------
+        float64 [n_rankings]
+            With g better and t equal candidates, a target's expectation is the mean gain of ranks g + 1 to g + t.
+        """
+        until = np.concatenate([[0.0], np.cumsum(gains)])
+        last = len(gains)
+        low, high = np.minimum(self.higher, last), np.minimum(self.higher + self.tied, last)
+        values = np.where(self.ranked, (until[high] - until[low]) / self.tied, 0.0)
+        return np.bincount(self.owner, values, self.n_rankings)
+
+    def first_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distribution of the rank of each ranking's best target.
+
+        Returns
+        -------
+        owner : int64 [m]
+            The ranking.
+        rank : int64 [m]
+            A rank the best target may have, from 1.
+        probability : float64 [m]
+            Its probability; a ranking's entries sum to 1, and one without a scored target has none.
+        """
+        best = np.full(self.n_rankings, UNRANKED)
+        np.minimum.at(best, self.owner[self.ranked], self.higher[self.ranked])
+        in_best = self.ranked & (self.higher == best[self.owner])
+        wanted = np.bincount(self.owner[in_best], minlength=self.n_rankings)  # targets in the best tie
+        size = np.ones(self.n_rankings, dtype=np.int64)
+        size[self.owner[in_best]] = self.tied[in_best]
+        rows = np.flatnonzero(wanted)
+        t, w = size[rows], wanted[rows]
+        owner = np.repeat(rows, t)
+        step = np.arange(len(owner)) - np.repeat(np.cumsum(t) - t, t)  # 0 .. t - 1 in each tie
+        # P(the first j of t places hold no target) is the product over i < j of (t - w - i) / (t - i).
+        none_at = (np.repeat(t - w, t) - step).clip(min=0) / (np.repeat(t, t) - step)
+        survive = _running_products(none_at, t)
+        before = np.concatenate([[1.0], survive[:-1]]) if len(survive) else survive
+        before[np.cumsum(t) - t] = 1.0
+        return owner, best[owner] + 1 + step, before - survive
+
+
+def _running_products(factors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Cumulative products within consecutive groups."""
+    with np.errstate(divide="ignore"):
+        logs = np.where(factors > 0, np.log(np.where(factors > 0, factors, 1.0)), 0.0)
+    sums, zeros = np.cumsum(logs), np.cumsum(factors <= 0)
+    starts = np.cumsum(lengths) - lengths
+    base = np.repeat(np.concatenate([[0.0], sums])[starts], lengths)
+    base_zeros = np.repeat(np.concatenate([[0], zeros])[starts], lengths)
+    return np.where(zeros > base_zeros, 0.0, np.exp(sums - base))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and whether it also exists without a cut-off."""
+
+    name: str
+    compute: Callable[[Targets, int | None], np.ndarray]
+    uncut: bool = False
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def register_metric(name: str, *, uncut: bool = False) -> Callable[[Callable], Callable]:
+    """Register ``compute(targets, k) -> float64 [n_rankings]`` under a name.
+
+    Parameters
+    ----------
+    name : str
+        As printed, such as ``"Recall"``.
+    uncut : bool
+        Whether ``k=None`` (the whole ranking) makes sense and is reported too.
+    """
+
+    def register(compute: Callable[[Targets, int | None], np.ndarray]) -> Callable:
+        METRICS[name] = Metric(name, compute, uncut)
+        return compute
+
+    return register
+
+
+def metric_named(name: str) -> Metric:
+    """Return a registered metric, or a plug-in's (entry points ``recllm_bench.metrics``, or ``module:function``).
+
+    A plug-in's metric is a function ``compute(targets, k)``; its attribute ``uncut`` says whether the whole
+    ranking makes sense (``k=None``).
+
+    Raises
+    ------
+    BenchError
+        For an unknown name, with the nearest valid one.
+    """
+    if name not in METRICS:
+        offered = plugins.names("metrics")
+        if name not in offered and ":" not in name:
+            raise BenchError(f"unknown metric '{name}'.{nearest(name, {*METRICS, *offered})}")
+        compute = plugins.resolve("metrics", name)
+        METRICS.setdefault(name, Metric(name, compute, bool(getattr(compute, "uncut", False))))
+    return METRICS[name]
+
+
+@register_metric("Recall")
+def recall(targets: Targets, k: int) -> np.ndarray:
+    """Share of the targets among the first k: min(1, max(0, (k - g) / t)) for one target."""
+    return targets.total_gain(np.ones(k)) / targets.relevant
+
+
+@register_metric("HR")
+def hit_rate(targets: Targets, k: int) -> np.ndarray:
+    """Whether any target is among the first k (probability of it under ties); Recall when there is one target."""
+    if len(targets.owner) == targets.n_rankings:
+        return recall(targets, k)
+    owner, rank, probability = targets.first_ranks()
+    return np.minimum(np.bincount(owner, probability * (rank <= k), targets.n_rankings), 1.0)
+
+
+@register_metric("Precision")
+def precision(targets: Targets, k: int) -> np.ndarray:
+    """Targets among the first k, divided by k."""
+    return targets.total_gain(np.ones(k)) / k
+
+
+@register_metric("NDCG")
+def ndcg(targets: Targets, k: int) -> np.ndarray:
+    """Gain 1 / log2(rank + 1) of the targets among the first k over that of the best order of min(k, |R|) targets."""
+    gains = 1.0 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(gains)[np.minimum(targets.relevant, k) - 1]
+    return targets.total_gain(gains) / ideal
+
+
+@register_metric("MRR", uncut=True)
+def reciprocal_rank(targets: Targets, k: int | None) -> np.ndarray:
+    """1 / rank of the first target, 0 beyond k."""
+    if len(targets.owner) == targets.n_rankings:
+        ranked = targets.ranked
+        last = int((targets.higher + targets.tied)[ranked].max()) if ranked.any() else 1
+        return targets.total_gain(1.0 / np.arange(1, min(k or last, last) + 1))
+    owner, rank, probability = targets.first_ranks()
+    gain = probability / rank if k is None else np.where(rank <= k, probability / rank, 0.0)
+    return np.bincount(owner, gain, targets.n_rankings)
+
+
+def resolve_targets(ranks: Ranks, ties: str = "expected") -> Targets:
+    """Group ranks by ranking (user and history) and apply the tie policy.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        One row for each case.
+    ties : str
+        ``expected``: keep ties, metrics take the mean over random orders. ``pessimistic``: a tied target stands
+        behind all others of its score (rank g + t). ``optimistic``: before them (rank g + 1). Targets of one
+        ranking that tie with each other take successive ranks.
+    """
+    rows, owner = _owners(_rankings(ranks))
+    higher, tied = ranks.higher.astype(np.int64), ranks.tied.astype(np.int64)
+    if (tied < 1).any():
+        raise BenchError("ranks with tied = 0: the target itself counts, so it is at least 1")
+    relevant = np.bincount(owner, minlength=len(rows))
+    ranked = higher < UNRANKED
+    if ties == "expected":
+        return Targets(higher, tied, owner, relevant, ranked)
+    if ties not in ("pessimistic", "optimistic"):
+        raise BenchError(f"ties: '{ties}' is not one of expected, pessimistic, optimistic")
+    order = np.lexsort((higher, owner))
+    same = np.zeros(len(order), dtype=bool)
+    same[1:] = (owner[order][1:] == owner[order][:-1]) & (higher[order][1:] == higher[order][:-1])
+    start = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    place, block = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - start  # 0, 1, ... among the ranking's targets of one score
+    block[order] = np.bincount(start, minlength=len(order))[start]
+    shift = place if ties == "optimistic" else tied - block + place
+    higher = np.where(ranked, higher + shift, higher)
+    return Targets(higher, np.ones_like(tied), owner, relevant, ranked)
+
+
+def per_user(
+    ranks: Ranks, metrics: Iterable[str], cutoffs: Iterable[int], ties: str = "expected", *, warn: bool = True
+) -> dict[str, np.ndarray]:
+    """Metric values of every user: the mean over the user's rankings.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        From ``rank_cases``.
+    metrics : iterable of str
+        Registered names, such as ``"NDCG"``: each is cut at every cut-off (and reported uncut where that makes
+        sense, as ``"MRR"``). ``"NDCG@10"`` asks for that one alone.
+    cutoffs : iterable of int
+        The K.
+    ties : str
+        Tie policy, see :func:`resolve_targets`.
+    warn : bool
+        Log a warning when more than 1 % of the targets tie.
+
+    Returns
+    -------
+    dict of str to float64 [n_users]
+        Such as ``{"NDCG@10": ...}``; users in the order of :func:`user_ids`.
+
+    Raises
+    ------
+    BenchError
+        For an unknown metric or a cut-off below 1.
+    """
+    targets = resolve_targets(ranks, ties)
+    share = share_with_ties(ranks)
+    if warn and share > _MANY_TIES:
+        log.warning(f"{share:.1%} of the targets tie with another candidate; metrics take the {ties} value")
+    first, _ = _owners(_rankings(ranks))
+    users, owner = _owners(ranks.users[first])
+    rankings = np.bincount(owner, minlength=len(users))
+    values = {}
+    for name, metric, k in _wanted(metrics, tuple(cutoffs)):
+        of_ranking = np.asarray(metric.compute(targets, k), dtype=np.float64)
+        values[name] = np.bincount(owner, of_ranking, len(users)) / rankings
+    return values
+
+
+def user_ids(ranks: Ranks) -> np.ndarray:
+    """User id of each row of :func:`per_user`: in order of first appearance."""
+    return ranks.users[_owners(ranks.users)[0]]
+
+
+def aggregate(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Mean over users, each user once."""
+    return {name: float(np.mean(column)) for name, column in values.items()}
+
+
+def share_with_ties(ranks: Ranks) -> float:
+    """Share of targets that tie with at least one other candidate."""
+    return float(np.mean(ranks.tied > 1))
+
+
+def beyond_accuracy(top: np.ndarray, popularity: np.ndarray, k: int) -> dict[str, float]:
+    """What the recommended lists look like, whatever the targets.
+
+    Parameters
+    ----------
+    top : int [n, >= k]
+        Best items first, 0 where a list ends early.
+    popularity : int [n_items + 1]
+        Training interactions of each item; entry 0 is padding.
+    k : int
+        List length.
+
+    Returns
+    -------
+    dict
+        ``Coverage@k``: share of the catalogue that is recommended to anyone. ``Popularity@k``: mean percentile of
+        the items' popularity, 1 for the most popular, ties sharing their mean. ``Novelty@k``: mean of
+        -log2(p) with p the item's smoothed share (count + 1) / (total + n_items) of the training interactions.
+    """
+    if top.shape[1] < k:
+        raise BenchError(f"lists of {top.shape[1]} items cannot be cut at {k}; rank with top={k}")
+    counts = np.asarray(popularity[1:], dtype=np.float64)
+    shown = top[:, :k][top[:, :k] > 0] - 1
+    if not len(shown):
+        return {f"Coverage@{k}": 0.0, f"Popularity@{k}": float("nan"), f"Novelty@{k}": float("nan")}
+    order = np.sort(counts)
+    below, until = np.searchsorted(order, counts, "left"), np.searchsorted(order, counts, "right")
+    percentile = (below + until - 1) / 2 / max(len(counts) - 1, 1)
+    information = -np.log2((counts + 1) / (counts.sum() + len(counts)))
+    return {
+        f"Coverage@{k}": len(np.unique(shown)) / len(counts),
+        f"Popularity@{k}": float(percentile[shown].mean()),
+        f"Novelty@{k}": float(information[shown].mean()),
+    }
+
+
+def _rankings(ranks: Ranks) -> np.ndarray:
+    """A key for each case, equal for the targets of one ranking."""
+    if ranks.lengths is None:
+        return ranks.users
+    return ranks.users * (int(ranks.lengths.max()) + 1) + ranks.lengths
+
+
+def _owners(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row of each key in order of appearance, and the place of each row's key in that order."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[inverse]
+
+
+def _wanted(metrics: Iterable[str], cutoffs: tuple[int, ...]) -> list[tuple[str, Metric, int | None]]:
+    rows: list[tuple[str, Metric, int | None]] = []
+    for entry in metrics:
+        name, at, cut = entry.partition("@")
+        metric = metric_named(name)
+        if at and not (cut.isdigit() and int(cut) > 0):
+            raise BenchError(f"metric '{entry}': the cut-off must be a whole number of at least 1, as in {name}@10")
+        if any(k < 1 for k in cutoffs):
+            raise BenchError(f"cut-offs must be at least 1, got {cutoffs}")
+        if metric.uncut and not at:
+            rows.append((name, metric, None))
+        rows.extend((f"{name}@{k}", metric, k) for k in ((int(cut),) if at else cutoffs))
+    return rows

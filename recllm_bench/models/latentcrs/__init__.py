@@ -1,0 +1,1 @@
+"""LatentCRS: latent intents that join what a user did with what the user said."""

@@ -1,0 +1,302 @@
+"""Variational EM: what one pass over the records is, for either network.
+
+Everything frozen is computed once. While one network trains, the other is fixed and in evaluation mode, where its
+encoder has no dropout either: what it says of a record does not change during the pass, nor between a record's repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recllm_bench.models.latentcrs import losses
+from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
+from recllm_bench.models.latentcrs.options import LatentCRSOptions
+
+_ENTRIES_KEPT = 1 << 28  # one GiB of float32; a larger table of frozen distributions is computed batch by batch
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass
+class Examples:
+    """What training reads, on the device.
+
+    Attributes
+    ----------
+    targets : int64 [R]
+        Item of each record.
+    negatives : int32 [repeats, R, n]
+        Sampled negatives.
+    text_rows : int64 [R]
+        Row of each record in ``text_vectors``.
+    text_vectors : float32 [m, text_width]
+        Distinct utterances.
+    items : float32 [N, d]
+        Frozen item table.
+    clean : float32 [R, d]
+        User states without dropout.
+    noisy : float32 [repeats, R, d] or None
+        User states with dropout, one draw for each repeat.
+    encode : callable or None
+        ``encode(encoder or None, rows) -> [B, d]`` encodes records now, in the encoder's present mode.
+    redraw : callable or None
+        ``redraw(epoch)`` gives new negatives.
+    """
+
+    targets: Tensor
+    negatives: Tensor
+    text_rows: Tensor
+    text_vectors: Tensor
+    items: Tensor
+    clean: Tensor
+    noisy: Tensor | None = None
+    encode: Callable[[nn.Module | None, Tensor], Tensor] | None = None
+    redraw: Callable[[int], Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records of one step: which pass, which record, which of its repeats."""
+
+    phase: str
+    rows: Tensor
+    repeats: Tensor
+
+
+class ExpectationMaximisation:
+    """The passes and their losses.
+
+    Parameters
+    ----------
+    inference, generative : Module
+        The two networks.
+    examples : Examples
+        Records.
+    options : LatentCRSOptions
+        Resolved options.
+    batch_size : int
+        Records in a step.
+    seed : int
+        Fixes the order of records.
+    w_rec, w_e_rec : float, optional
+        Weights that replace the options' (the ablation without ranking losses).
+    """
+
+    def __init__(
+        self,
+        inference: InferenceNet,
+        generative: GenerativeNet,
+        examples: Examples,
+        options: LatentCRSOptions,
+        batch_size: int,
+        seed: int,
+        w_rec: float | None = None,
+        w_e_rec: float | None = None,
+    ) -> None:
+        self.inference, self.generative, self.examples, self.options = inference, generative, examples, options
+        self.batch_size, self.seed = batch_size, seed
+        self.w_rec = options.w_rec if w_rec is None else w_rec
+        self.w_e_rec = options.w_e_rec if w_e_rec is None else w_e_rec
+        self.frozen: Callable[[Tensor], Tensor] | None = None
+        self.curves: dict[str, Tensor] = {}
+        self.steps: dict[str, int] = {}
+
+    # passes
+
+    def warm_up_inference(self, epoch: int) -> Iterator[Batch]:
+        """Stage 1: the inference net alone, ranking loss only."""
+        self._redraw(epoch)
+        yield from self._shuffled("inference", epoch)
+
+    def warm_up_generative(self, epoch: int) -> Iterator[Batch]:
+        """Stage 2: the generative net with the inference net frozen."""
+        self._redraw(epoch)
+        yield from self.m_pass(epoch)
+
+    def joint(self, epoch: int) -> Iterator[Batch]:
+        """Stage 3: a full E-pass, then a full M-pass."""
+        self._redraw(epoch)
+        yield from self.e_pass(epoch)
+        yield from self.m_pass(epoch)
+
+    def e_pass(self, epoch: int) -> Iterator[Batch]:
+        """Train q towards the posterior, the generative net frozen."""
+        self._freeze(self.generative, self.inference)
+        self.frozen = self._table(self.log_posteriors)
+        yield from self._shuffled("e", epoch)
+
+    def m_pass(self, epoch: int) -> Iterator[Batch]:
+        """Train f and g, the inference net frozen."""
+        self._freeze(self.inference, self.generative)
+        self.frozen = self._table(self.log_q)
+        yield from self._shuffled("m", epoch)
+
+    def direct(self, epoch: int) -> Iterator[Batch]:
+        """Ablation ``direct_kl``: both networks at once; the generative net stays in evaluation mode."""
+        self._redraw(epoch)
+        for network in (self.inference, self.generative):
+            network.requires_grad_(True)
+        self.inference.train()
+        self.generative.eval()
+        yield from self._shuffled("direct", epoch)
+
+    # losses
+
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of a step; which one is decided by the batch's pass."""
+        rows = batch.rows
+        if batch.phase == "inference":
+            return self._recorded("e_rec", self.e_ranking_loss(self._log_q(batch), batch))
+        if batch.phase == "e":
+            log_q = self._log_q(batch)
+            return self._e_loss(log_q, self.frozen(rows), batch)
+        if batch.phase == "m":
+            affinity, log_f = self._prior(batch)
+            return self._m_loss(self.frozen(rows), affinity, log_f, batch)
+        if batch.phase == "ranking":  # ablation no_inference
+            affinity, log_f = self._prior(batch)
+            return self._recorded("m_rec", self.m_ranking_loss(affinity, log_f, self._candidates(batch), None))
+        log_q = self._log_q(batch)
+        affinity, log_f = self._prior(batch)
+        g = self.generative.target_scores(affinity, self._targets(rows))
+        wanted = losses.log_posterior(log_f, g, self.options.posterior_form)
+        return self._e_loss(log_q, wanted, batch) + self._m_loss(log_q, affinity, log_f, batch)
+
+    def ranking_only(self, epoch: int) -> Iterator[Batch]:
+        """Ablation ``no_inference``: the ranking loss of the generative net, nothing else."""
+        self._redraw(epoch)
+        yield from self._shuffled("ranking", epoch)
+
+    def _e_loss(self, log_q: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
+        loss = self._recorded("e_kl", losses.kl_divergence(log_q, wanted, self.options.kl_epsilon))
+        if self.w_e_rec:
+            loss = loss + self.w_e_rec * self._recorded("e_rec", self.e_ranking_loss(log_q, batch))
+        return loss
+
+    def _m_loss(self, log_q: Tensor, affinity: Tensor, log_f: Tensor, batch: Batch) -> Tensor:
+        options = self.options
+        loss = options.lambda_kl * self._recorded("m_kl", losses.kl_divergence(log_q, log_f, options.kl_epsilon))
+        vectors = self._candidates(batch) if options.w_nce or self.w_rec else None
+        g = self.generative.intent_scores(affinity, vectors) if options.w_nce else None
+        if options.w_nce:
+            nce = losses.contrastive_loss(log_q.exp(), log_f, g, options.nce_logits, options.nce_intent_reduce)
+            loss = loss + options.w_nce * self._recorded("m_nce", nce)
+        if self.w_rec:
+            loss = loss + self.w_rec * self._recorded("m_rec", self.m_ranking_loss(affinity, log_f, vectors, g))
+        return loss
+
+    def e_ranking_loss(self, log_q: Tensor, batch: Batch) -> Tensor:
+        """L_rec^E (15)(16)."""
+        vectors = self.inference.item_vectors(self._item_table(self.inference)[self._candidate_ids(batch)])
+        scores = (vectors @ self.inference.item_query(log_q).unsqueeze(-1)).squeeze(-1)
+        return losses.ranking_loss(scores, self.options.temperature)
+
+    def m_ranking_loss(self, affinity: Tensor, log_f: Tensor, vectors: Tensor, g: Tensor | None) -> Tensor:
+        """L_rec (10); ``vectors [B, c, d]`` are mapped candidates, ``g [B, K, c]`` their scores when known."""
+        if self.options.rec_form == "mixture":
+            return losses.mixture_loss(log_f, self.generative.intent_scores(affinity, vectors) if g is None else g)
+        query = self.generative.item_query(affinity, log_f)
+        return losses.ranking_loss((vectors @ query.unsqueeze(-1)).squeeze(-1))
+
+    # what the frozen side says of records
+
+    def log_posteriors(self, rows: Tensor) -> Tensor:
+        """Log posterior ``[B, K]`` of records, generative net as it stands."""
+        affinity, log_f = self._prior_of(self._states(self.generative, rows, None), rows)
+        g = self.generative.target_scores(affinity, self._targets(rows))
+        return losses.log_posterior(log_f, g, self.options.posterior_form)
+
+    def log_q(self, rows: Tensor) -> Tensor:
+        """log q ``[B, K]`` of records, inference net as it stands."""
+        return self.inference(self._states(self.inference, rows, None))
+
+    # parts
+
+    def _log_q(self, batch: Batch) -> Tensor:
+        return self.inference(self._states(self.inference, batch.rows, batch.repeats))
+
+    def _prior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        repeats = batch.repeats if self.generative.training else None
+        return self._prior_of(self._states(self.generative, batch.rows, repeats), batch.rows)
+
+    def _prior_of(self, states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        texts, places = torch.unique(self.examples.text_rows[rows], return_inverse=True)
+        return self.generative(states, self.examples.text_vectors[texts], places)
+
+    def _states(self, network: InferenceNet | GenerativeNet, rows: Tensor, repeats: Tensor | None) -> Tensor:
+        """User states: without dropout when ``repeats`` is None, else as training sees them."""
+        examples, options = self.examples, self.options
+        if network.encoder is not None:
+            network.encoder.train(repeats is not None and options.encoder_dropout_in_train)
+            return examples.encode(network.encoder, rows)
+        if repeats is None or not options.encoder_dropout_in_train:
+            return examples.clean[rows]
+        if examples.noisy is not None:
+            return examples.noisy[repeats, rows]
+        with torch.no_grad():
+            return examples.encode(None, rows)
+
+    def _item_table(self, network: InferenceNet | GenerativeNet) -> Tensor:
+        return self.examples.items if network.encoder is None else network.encoder.item_vectors()
+
+    def _candidate_ids(self, batch: Batch) -> Tensor:
+        negatives = self.examples.negatives[batch.repeats, batch.rows].long()
+        return torch.cat([self.examples.targets[batch.rows].unsqueeze(1), negatives], 1)
+
+    def _candidates(self, batch: Batch) -> Tensor:
+        return self.generative.item_vectors(self._item_table(self.generative)[self._candidate_ids(batch)])
+
+    def _targets(self, rows: Tensor) -> Tensor:
+        return self.generative.item_vectors(self._item_table(self.generative)[self.examples.targets[rows]])
+
+    def _freeze(self, fixed: nn.Module, trained: nn.Module) -> None:
+        trained.requires_grad_(True).train()
+        fixed.requires_grad_(False).eval()  # last, so that a map tied between the two is frozen in the M-step
+        if self.options.tie_value_map and trained is self.inference:
+            self.inference.value_map.requires_grad_(True)
+        for parameter in fixed.parameters():
+            parameter.grad = None if not parameter.requires_grad else parameter.grad
+
+    def _redraw(self, epoch: int) -> None:
+        if self.examples.redraw is not None:
+            self.examples.negatives = self.examples.redraw(epoch)
+
+    @torch.no_grad()
+    def _table(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """``function`` of all records, evaluated once; of a batch when the whole would be too large."""
+        count = len(self.examples)
+        if count * self.options.intents > _ENTRIES_KEPT:
+            return torch.no_grad()(function)
+        device = self.examples.targets.device
+        table = torch.empty(count, self.options.intents, device=device, dtype=self.examples.clean.dtype)
+        for start in range(0, count, _ROWS_AT_ONCE):
+            rows = torch.arange(start, min(start + _ROWS_AT_ONCE, count), device=device)
+            table[rows] = function(rows).to(table.dtype)
+        return table.__getitem__
+
+    def _shuffled(self, phase: str, epoch: int) -> Iterator[Batch]:
+        number = ("inference", "e", "m", "direct", "ranking").index(phase)
+        repeats, count = len(self.examples.negatives), len(self.examples)
+        order = np.random.default_rng([self.seed, epoch, number]).permutation(repeats * count)
+        places = torch.from_numpy(order).to(self.examples.targets.device)
+        for part in places.split(self.batch_size):
+            yield Batch(phase, part % count, torch.div(part, count, rounding_mode="floor"))
+
+    def _recorded(self, name: str, value: Tensor) -> Tensor:
+        seen = value.detach()
+        self.curves[name] = self.curves[name] + seen if name in self.curves else seen
+        self.steps[name] = self.steps.get(name, 0) + 1
+        return value
+
+    def take_curves(self) -> dict[str, float]:
+        """Mean of every loss term since the last call."""
+        result = {name: float(total) / self.steps[name] for name, total in self.curves.items()}
+        self.curves, self.steps = {}, {}
+        return result

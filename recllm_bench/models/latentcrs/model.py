@@ -1,0 +1,290 @@
+"""LatentCRS as a recommender: a history and a sentence in, a ranking of the whole catalogue out."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor, nn
+
+from recllm_bench import plugins
+from recllm_bench.errors import BenchError
+from recllm_bench.models.latentcrs.backbone import backbone_of, frozen_items, last_states
+from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
+from recllm_bench.models.latentcrs.measuring import check_vectors
+from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
+from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.stages import Pipeline
+from recllm_bench.options import options_from_config
+from recllm_bench.training.loop import load_weights
+from recllm_bench.training.stages import Job, Stage
+
+if TYPE_CHECKING:
+    from recllm_bench.conversation.dialogue import Dialogue, Response
+    from recllm_bench.data.splits import Cases
+
+
+class LatentCRS(SequentialRecommender):
+    """Latent intents joined by variational EM (arXiv 2503.10703v1), in the paper's or the released code's reading.
+
+    On the bench it is a pipeline (:meth:`stages`). In plain RecBole, where there are neither stages nor words, the
+    encoder trains by its own loss, both networks in one loop by the sum of their losses (as ``ablation: direct_kl``)
+    on detached states, and the utterance is the zero vector.
+
+    Parameters
+    ----------
+    config : recbole.config.Config
+        Carries the fields of :class:`LatentCRSOptions`, and in plain RecBole those of the backbone.
+    dataset : recbole.data.dataset.Dataset
+        For the number of items.
+    encoder : Module, optional
+        A pre-trained causal encoder; built from ``config`` when it is not given.
+    intents : Tensor [K, d], optional
+        Start intents; random directions when they are not given.
+    """
+
+    Options = LatentCRSOptions
+    display_name = "LatentCRS"
+    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    default_protocol = "latentcrs.one_turn"
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "batch_size": 480,
+        "epochs": 500,
+        "patience": 20,
+        "min_delta": 1e-5,
+        "learning_rate": 1e-3,
+        "validate_metric": "NDCG@10",
+        "precision": "fp32",  # the networks are small and their logarithms want the digits
+    }
+
+    def __init__(
+        self, config: Any, dataset: Any, encoder: nn.Module | None = None, intents: Tensor | None = None
+    ) -> None:
+        super().__init__(config, dataset)
+        self.options = options = resolve_options(options_from_config(LatentCRSOptions, config))
+        self.history_length = options.window - 1
+        if encoder is None:
+            encoder = plugins.resolve("models", options.backbone)(
+                _Overlay(config, options.backbone_options or {}), dataset
+            )
+        self.encoder = encoder
+        width = encoder.item_vectors().shape[1]
+        if intents is None:
+            intents = F.normalize(torch.randn(options.intents, width), dim=1)
+        self.generative = GenerativeNet(intents, options.text_width, options)
+        self.inference = None if options.ablation == "no_inference" else InferenceNet(intents, options)
+        if options.train_encoder:
+            for network in (self.generative, self.inference):
+                if network is not None:
+                    network.encoder = copy.deepcopy(encoder)
+        if options.tie_value_map and self.inference is not None:
+            tie_value_map(self.inference, self.generative)
+
+    # the bench's pipeline
+
+    @classmethod
+    def stages(cls, job: Job) -> list[Stage]:
+        """Backbone, utterances, states, intents, two warm-ups, joint EM."""
+        return Pipeline(job).stages()
+
+    @classmethod
+    def load(cls, job: Job, folders: Mapping[str, Path]) -> LatentCRS:
+        """The model from its finished stages, on the job's device, in evaluation mode."""
+        options = resolve_options(job.options)
+        backbone = backbone_of(job, options).load()
+        intents = torch.from_numpy(np.load(folders["intents"] / "intents.npy"))
+        text_width = np.load(folders["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
+        config = _Overlay(_PLAIN, {"device": job.device, "MAX_ITEM_LIST_LENGTH": options.window - 1})
+        values = {name: getattr(job.options, name) for name in LatentCRSOptions.__dataclass_fields__}
+        config = _Overlay(config, {**values, "text_width": text_width})
+        model = cls(config, _Catalogue(job.split.histories.n_items), backbone, intents.to("cpu"))
+        final = folders.get("joint", folders["generative"])
+        modules = {"generative": model.generative}
+        if model.inference is not None:
+            modules["inference"] = model.inference
+        load_weights(final, modules)
+        return model.to(job.device).eval().requires_grad_(False)
+
+    @classmethod
+    def case_columns(cls, job: Job, cases: Cases) -> dict[str, np.ndarray]:
+        """``utterance_vector [n, d_x]``: what each user says first (another user's words in the shuffled control)."""
+        from recllm_bench.training.utterances import utterance_columns
+
+        columns = utterance_columns(job, cases)
+        check_vectors(columns["utterance_vector"])
+        return columns
+
+    # scores
+
+    def query_vectors(self, batch: Any) -> Tensor:
+        """Queries ``[B, d]`` whose dot products with :meth:`item_vectors` are h.
+
+        Parameters
+        ----------
+        batch : mapping
+            ``item_id_list [B, L]``, ``item_length [B]`` and, where there are words, ``utterance_vector [B, d_x]``.
+        """
+        item_seq, lengths = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
+        states = last_states(self._encoder(self.generative), item_seq, lengths, self.options.pad_to)
+        x = self._words(batch, states)
+        return self.generative.item_query(*self.generative(states, x))
+
+    def item_vectors(self) -> Tensor:
+        """Item side of h, ``[n_items + 1, d]``; the padding row is zero."""
+        return self.generative.item_vectors(frozen_items(self._encoder(self.generative)))
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Score ``[B]`` of one given item for each history."""
+        return (self.query_vectors(interaction) * self.item_vectors()[interaction[self.ITEM_ID]]).sum(1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores ``[B, n_items + 1]``; padding has minus infinity when ``exclude_pad``, else 0."""
+        scores = self.query_vectors(interaction) @ self.item_vectors().T
+        if self.options.exclude_pad:
+            scores[:, 0] = -torch.inf
+        return scores
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """Plain RecBole: the encoder's own loss, and the sum of all losses of both networks on detached states."""
+        options = self.options
+        targets = interaction[self.POS_ITEM_ID]
+        with torch.no_grad():
+            encoder = self._encoder(self.generative)
+            args = (interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], options.pad_to)
+            states = last_states(encoder, *args)
+            items = frozen_items(encoder)
+            # A step of 1 to n_items - 1 around the catalogue from the target never comes back to it.
+            shape = (1, len(targets), options.negatives)
+            steps = torch.randint(1, max(2, self.n_items - 1), shape, device=targets.device)
+            negatives = (targets[None, :, None] - 1 + steps) % (self.n_items - 1) + 1
+            words = self._words(interaction, states)
+        rows = torch.arange(len(targets), device=targets.device)
+        examples = Examples(targets, negatives, rows, words, items, states, noisy=states[None])
+        w_rec = 0.0 if options.ablation == "no_rec" else None
+        em = ExpectationMaximisation(
+            self.inference, self.generative, examples, options, len(targets), 0, w_rec=w_rec, w_e_rec=w_rec
+        )
+        phase = "ranking" if self.inference is None else "direct"
+        return self.encoder.calculate_loss(interaction) + em.loss(Batch(phase, rows, torch.zeros_like(rows)))
+
+    # dialogues
+
+    @torch.no_grad()
+    def respond(self, job: Job, dialogues: Sequence[Dialogue]) -> list[Response]:
+        """Recommend in every dialogue, all of them as one batch (LatentCRS_B).
+
+        Parameters
+        ----------
+        job : Job
+            Its ``encode`` reads the sentences (option ``x_text``: the last one, or all).
+        dialogues : sequence of Dialogue
+            What users did, said and were shown.
+
+        Returns
+        -------
+        list of Response
+            ``shown_per_turn`` items of the protocol, 5 where it has none; none that was shown before under
+            ``seen_policy: drop``.
+        """
+        from recllm_bench.conversation.dialogue import Response
+
+        if not dialogues:
+            return []
+        start = time.perf_counter()
+        device = self.generative.intents.device
+        histories = [np.asarray(dialogue.history[-self.history_length :], dtype=np.int64) for dialogue in dialogues]
+        lengths = torch.tensor([len(history) for history in histories])
+        if int(lengths.min()) == 0:
+            raise BenchError(
+                "latentcrs: a dialogue has an empty history; it recommends to users with at least one item"
+            )
+        item_seq = torch.zeros(len(histories), int(lengths.max()), dtype=torch.long)
+        for row, history in enumerate(histories):
+            item_seq[row, : len(history)] = torch.from_numpy(history)
+        batch = {self.ITEM_SEQ: item_seq.to(device), self.ITEM_SEQ_LEN: lengths.to(device)}
+        batch["utterance_vector"] = self._sentence_vectors(job, dialogues).to(device)
+        scores = self.query_vectors(batch) @ self.item_vectors().T
+        scores[:, 0] = -torch.inf
+        hidden = [
+            [*(dialogue.shown if self.options.seen_policy == "drop" else ()), *self._consumed(job, dialogue)]
+            for dialogue in dialogues
+        ]
+        rows = np.repeat(np.arange(len(hidden)), [len(items) for items in hidden])
+        columns = np.array([item for items in hidden for item in items], dtype=np.int64)
+        scores[torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)] = -torch.inf
+        values, best = scores.topk(min(job.protocol.shown_per_turn or 5, scores.shape[1] - 1), dim=1)
+        kept = (values > -torch.inf).cpu().numpy()
+        seconds = (time.perf_counter() - start) / len(dialogues)
+        return [
+            Response(items=row[keep].tolist(), seconds=seconds)
+            for row, keep in zip(best.cpu().numpy(), kept, strict=True)
+        ]
+
+    def _sentence_vectors(self, job: Job, dialogues: Sequence[Dialogue]) -> Tensor:
+        """Vectors of what the users said; zero for a user who said nothing."""
+        if job.encode is None:
+            raise BenchError("latentcrs: dialogues need a text encoder (conversation.encoder)")
+        texts = []
+        for dialogue in dialogues:
+            sentences = [text.strip() for role, text in dialogue.messages if role == "user" and text.strip()]
+            texts.append(" ".join(sentences if self.options.x_text == "all" else sentences[-1:]))
+        distinct = sorted(set(texts) - {""})
+        table = np.zeros((1, self.generative.projector.enter.in_features), dtype=np.float32)
+        if distinct:
+            vectors = job.encode(distinct)
+            check_vectors(vectors)
+            table = np.concatenate([table, vectors]).astype(np.float32)
+        row_of = {"": 0, **{text: row for row, text in enumerate(distinct, 1)}}
+        return torch.from_numpy(table[[row_of[text] for text in texts]])
+
+    @staticmethod
+    def _consumed(job: Job, dialogue: Dialogue) -> list[int]:
+        return np.asarray(dialogue.history).tolist() if job.protocol.exclude_history else []
+
+    def _encoder(self, network: GenerativeNet) -> nn.Module:
+        return self.encoder if network.encoder is None else network.encoder
+
+    def _words(self, batch: Any, states: Tensor) -> Tensor:
+        columns = batch if isinstance(batch, Mapping) else batch.interaction
+        if "utterance_vector" in columns:
+            return columns["utterance_vector"].to(states)
+        return states.new_zeros(len(states), self.generative.projector.enter.in_features)
+
+
+_PLAIN = {
+    "USER_ID_FIELD": "user_id",
+    "ITEM_ID_FIELD": "item_id",
+    "LIST_SUFFIX": "_list",
+    "ITEM_LIST_LENGTH_FIELD": "item_length",
+    "NEG_PREFIX": "neg_",
+}
+
+
+class _Overlay:
+    """A configuration with some values changed."""
+
+    def __init__(self, config: Any, changes: Mapping[str, Any]) -> None:
+        self.config, self.changes = config, changes
+
+    def __getitem__(self, name: str) -> Any:
+        return self.changes[name] if name in self.changes else self.config[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.changes or name in self.config
+
+
+class _Catalogue:
+    """The part of RecBole's ``Dataset`` that a sequence model reads."""
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items = n_items
+
+    def num(self, field: str) -> int:
+        return self.n_items + 1

@@ -1,0 +1,387 @@
+"""The schedule of LatentCRS as stages: backbone, utterances, states, intents, two warm-ups, joint EM."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.data.splits import Cases
+from recllm_bench.data.windows import DeviceHistories
+from recllm_bench.errors import BenchError
+from recllm_bench.models.latentcrs.backbone import (
+    Backbone,
+    backbone_of,
+    encode_cases,
+    frozen_items,
+    last_states,
+    pooled_states,
+)
+from recllm_bench.models.latentcrs.em import Examples, ExpectationMaximisation
+from recllm_bench.models.latentcrs.intents import cluster_states
+from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measure
+from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
+from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.records import draw_negatives, training_records
+from recllm_bench.training.loop import fit, load_weights
+from recllm_bench.training.stages import Job, Stage
+
+_NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
+_STATES = ("encoder_dropout_in_train", "encoder_states", "train_encoder", "pad_to")
+_INFERENCE = ("temperature", "value_map_on", "w_e_rec")
+_GENERATIVE = (
+    *("use_wm", "ffn_layernorm", "ffn_final_relu", "g_form", "g_item_map", "tie_value_map", "text_hidden"),
+    *("text_dropout", "nce_logits", "nce_intent_reduce", "rec_form", "kl_epsilon", "w_nce", "w_rec", "lambda_kl"),
+)
+_JOINT = ("posterior_form", "stage3_intent_init")
+
+
+class Pipeline:
+    """The stages of one job.
+
+    Parameters
+    ----------
+    job : Job
+        What is run; ``job.options`` need not be resolved yet.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.options: LatentCRSOptions = resolve_options(job.options)
+        self.backbone: Backbone = backbone_of(job, self.options)
+
+    def stages(self) -> list[Stage]:
+        """Stages in order; which ones depends on the ablation."""
+        options, augment = self.options, self.options.ablation != "no_augmentation"
+        training = dataclasses.asdict(self.job.training)
+        warm = {**training, "epochs": options.warmup_epochs or training["epochs"]}
+        data = {"window": options.window, "augment": augment}
+        common = self._key(_NEGATIVES, _STATES)
+        weights = {"w_rec": self.w_rec, "w_e_rec": self.w_e_rec}
+        states = {**data, **self._key(("encoder_dropout_in_train", "encoder_states", "pad_to"))}
+        states["repeats"] = options.train_repeat if self._draws_states() else 0
+        intents = self._key(("intents", "intent_pool", "intent_normalise", "intent_source"))
+        text = {**data, "text": dict(self.job.text_key)}
+        inference = {**data, **common, **self._key(_INFERENCE), "training": warm}
+        generative = {**data, **common, **self._key(_GENERATIVE), "w_rec": self.w_rec, "training": warm}
+        stages = [
+            Stage("backbone", self.backbone.key(), self.make_backbone, ()),
+            Stage("utterances", text, self.make_utterances, ()),
+            Stage("states", states, self.make_states, ("backbone",)),
+            Stage("intents", intents, self.make_intents, ("backbone",)),
+        ]
+        before = ("utterances", "states", "intents")
+        if options.ablation == "no_inference":
+            key = {**generative, "training": training, "loss": "ranking alone"}
+            return [*stages, Stage("generative", key, self.make_ranking_only, before)]
+        joint = {**data, **common, **self._key(_INFERENCE, _GENERATIVE, _JOINT), **weights, "training": training}
+        joint["direct"] = options.ablation == "direct_kl"
+        return [
+            *stages,
+            Stage("inference", inference, self.make_inference, ("states", "intents")),
+            Stage("generative", generative, self.make_generative, (*before, "inference")),
+            Stage("joint", joint, self.make_joint, (*before, "inference", "generative")),
+        ]
+
+    @property
+    def w_rec(self) -> float:
+        """alpha_M after the ablation."""
+        return 0.0 if self.options.ablation == "no_rec" else self.options.w_rec
+
+    @property
+    def w_e_rec(self) -> float:
+        """alpha_E of joint training after the ablation."""
+        return 0.0 if self.options.ablation == "no_rec" else self.options.w_e_rec
+
+    def records(self) -> Cases:
+        """Training records, by the split's training prefixes alone."""
+        augment = self.options.ablation != "no_augmentation"
+        return training_records(self.job.split.histories, self.job.split.train_ends, self.options.window, augment)
+
+    # products
+
+    def make_backbone(self, work: Path, done: dict[str, Path]) -> None:
+        """Train the encoder, or find the plain baseline's."""
+        seconds = self.backbone.train()[1]
+        write_json(work / "backbone.json", {"model": self.options.backbone, "seconds": seconds})
+
+    def make_utterances(self, work: Path, done: dict[str, Path]) -> None:
+        """Opening utterances of training records and validation cases, and their vectors (stage 0b)."""
+        from recllm_bench.training.utterances import record_utterances
+
+        records, valid = self.records(), self.job.split.valid
+        for name, cases in (("records", records), ("valid", valid)):
+            rows, vectors = record_utterances(self.job, cases.users, cases.ends, cases.targets)
+            check_vectors(vectors)
+            _save(work / f"{name}_rows.npy", rows)
+            _save(work / f"{name}_vectors.npy", vectors.astype(np.float32))
+
+    def make_states(self, work: Path, done: dict[str, Path]) -> None:
+        """States of records (without dropout, and one draw with it for each repeat), validation and test cases."""
+        encoder, histories = self.backbone.load(), self._histories()
+        length, pad_to = self.options.window - 1, self.options.pad_to
+        records, split = self.records(), self.job.split
+        for name, cases in (("clean", records), ("valid", split.valid), ("test", split.test)):
+            _save(work / f"{name}.npy", encode_cases(encoder, histories, cases, length, pad_to, f"states: {name}"))
+        _save(work / "items.npy", frozen_items(encoder))
+        if self._draws_states():
+            encoder.train()
+            torch.manual_seed(self.job.recipe.seed)
+            draws = [
+                encode_cases(encoder, histories, records, length, pad_to, f"states: draw {number + 1}")
+                for number in range(self.options.train_repeat)
+            ]
+            _save(work / "noisy.npy", torch.stack(draws))
+
+    def make_intents(self, work: Path, done: dict[str, Path]) -> None:
+        """K-means over the encoder's states of users (3)."""
+        encoder, options = self.backbone.load(), self.options
+        if options.intent_source == "backbone":
+            own = getattr(encoder, "centroids", None)
+            if own is None or len(own) != options.intents:
+                raise BenchError(
+                    f"latentcrs: the backbone has no {options.intents} centroids; set intent_source=recluster "
+                    "or the same number of intents in backbone_options"
+                )
+            centroids = own.detach().cpu().numpy()
+            if options.intent_normalise:
+                centroids = centroids / np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+        else:
+            length = int(getattr(encoder, "max_seq_length", 0) or self.backbone.job.training.max_length)
+            states = pooled_states(encoder, self.job.split, self._histories(), length, options.intent_pool)
+            centroids = cluster_states(states, options.intents, options.intent_normalise)
+        _save(work / "intents.npy", centroids.astype(np.float32))
+
+    def make_inference(self, work: Path, done: dict[str, Path]) -> None:
+        """Stage 1: warm up q by its ranking loss; stop on the ranking by r, which reads no text."""
+        inference = self.inference_net(done)
+        em = self._em(inference, None, done)
+        self._fit(
+            work, em, em.warm_up_inference, {"inference": inference}, lambda: self._validate_q(inference, done), True
+        )
+
+    def make_generative(self, work: Path, done: dict[str, Path]) -> None:
+        """Stage 2: warm up f and g with q frozen; stop on the ranking by h."""
+        inference, generative = self.inference_net(done), self.generative_net(done)
+        load_weights(done["inference"], {"inference": inference})
+        if self.options.tie_value_map:
+            tie_value_map(inference, generative)
+        em = self._em(inference, generative, done)
+        validate = self._validator(generative, done)
+        self._fit(work, em, em.warm_up_generative, {"generative": generative}, validate, True)
+
+    def make_ranking_only(self, work: Path, done: dict[str, Path]) -> None:
+        """Ablation ``no_inference``: the generative net by its ranking loss, and nothing else."""
+        generative = self.generative_net(done)
+        em = self._em(None, generative, done)
+        self._fit(work, em, em.ranking_only, {"generative": generative}, self._validator(generative, done), False)
+        self._diagnose(work, done, None)
+
+    def make_joint(self, work: Path, done: dict[str, Path]) -> None:
+        """Stage 3: an E-pass and an M-pass in each epoch; stop on the ranking by h; keep the best pair."""
+        inference, generative = self.inference_net(done), self.generative_net(done)
+        load_weights(done["inference"], {"inference": inference})
+        load_weights(done["generative"], {"generative": generative})
+        if self.options.tie_value_map:
+            tie_value_map(inference, generative)
+        if self.options.stage3_intent_init == "from_generative":
+            with torch.no_grad():
+                inference.intents.copy_(generative.intents)
+        em = self._em(inference, generative, done)
+        batches = em.direct if self.options.ablation == "direct_kl" else em.joint
+        modules = {"inference": inference, "generative": generative}
+        self._fit(work, em, batches, modules, self._validator(generative, done), False)
+        self._diagnose(work, done, inference)
+
+    # networks
+
+    def inference_net(self, done: dict[str, Path]) -> InferenceNet:
+        """A fresh inference net on the start intents."""
+        torch.manual_seed(self.job.recipe.seed)
+        return self._with_encoder(InferenceNet(self._intents(done), self.options).to(self.job.device))
+
+    def generative_net(self, done: dict[str, Path]) -> GenerativeNet:
+        """A fresh generative net on the start intents."""
+        torch.manual_seed(self.job.recipe.seed + 1)
+        width = np.load(done["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
+        return self._with_encoder(GenerativeNet(self._intents(done), width, self.options).to(self.job.device))
+
+    def _with_encoder(self, network: Any) -> Any:
+        if self.options.train_encoder:
+            network.encoder = copy.deepcopy(self.backbone.load()).requires_grad_(True)
+        return network
+
+    def _intents(self, done: dict[str, Path]) -> Tensor:
+        return torch.from_numpy(np.load(done["intents"] / "intents.npy")).to(self.job.device)
+
+    # training
+
+    def _em(
+        self, inference: InferenceNet | None, generative: GenerativeNet | None, done: dict[str, Path]
+    ) -> ExpectationMaximisation:
+        return ExpectationMaximisation(
+            inference,
+            generative,
+            self._examples(done),
+            self.options,
+            self.job.training.batch_size,
+            self.job.recipe.seed,
+            w_rec=self.w_rec,
+            w_e_rec=self.options.w_e_rec if generative is None else self.w_e_rec,
+        )
+
+    def _examples(self, done: dict[str, Path]) -> Examples:
+        options, device = self.options, self.job.device
+        records, histories = self.records(), self.job.split.histories
+        rows, vectors = np.zeros(len(records), np.int64), np.zeros((1, 1), np.float32)
+        if "utterances" in done:
+            rows = np.load(done["utterances"] / "records_rows.npy")
+            vectors = np.load(done["utterances"] / "records_vectors.npy")
+        kept = np.flatnonzero(rows >= 0)
+        records = records.take(kept)
+
+        def negatives(epoch: int) -> Tensor:
+            drawn = draw_negatives(
+                histories,
+                records,
+                options.negatives,
+                options.train_repeat,
+                exclude=options.neg_exclude,
+                window=options.window,
+                seed=self.job.recipe.seed + 7919 * epoch,
+            )
+            return torch.from_numpy(drawn).to(device)
+
+        clean, noisy = np.load(done["states"] / "clean.npy"), done["states"] / "noisy.npy"
+        examples = Examples(
+            targets=torch.from_numpy(records.targets).long().to(device),
+            negatives=negatives(0),
+            text_rows=torch.from_numpy(rows[kept]).to(device),
+            text_vectors=torch.from_numpy(vectors).to(device),
+            items=torch.from_numpy(np.load(done["states"] / "items.npy")).to(device),
+            clean=torch.from_numpy(clean[kept]).to(device),
+            noisy=torch.from_numpy(np.load(noisy)[:, kept]).to(device) if noisy.exists() else None,
+            redraw=negatives if options.neg_resample == "epoch" else None,
+        )
+        if options.encoder_states == "live":
+            examples.encode = self._live_encoder(records)
+        return examples
+
+    def _live_encoder(self, records: Cases) -> Callable[[nn.Module | None, Tensor], Tensor]:
+        histories, options = self._histories(), self.options
+        frozen = self.backbone.load().train()
+
+        def encode(encoder: nn.Module | None, rows: Tensor) -> Tensor:
+            places = rows.cpu().numpy()
+            batch = histories.history_batch(records.users[places], records.ends[places], options.window - 1)
+            return last_states(frozen if encoder is None else encoder, *batch, options.pad_to)
+
+        return encode
+
+    def _fit(
+        self,
+        work: Path,
+        em: ExpectationMaximisation,
+        batches: Callable,
+        modules: dict[str, nn.Module],
+        validate: Callable[[], float],
+        warm_up: bool,
+    ) -> None:
+        training = self.job.training
+        if warm_up and self.options.warmup_epochs:
+            training = dataclasses.replace(training, epochs=self.options.warmup_epochs)
+        curves = Curves(work / "curves.json")
+
+        def counted(epoch: int):
+            curves.epoch = epoch
+            yield from batches(epoch)
+
+        def measured() -> float:
+            value = validate()
+            curves.add({**em.take_curves(), "validation": value})
+            return value
+
+        has_cases = len(self.job.split.valid) > 0
+        fit(
+            counted,
+            em.loss,
+            modules,
+            measured if has_cases else None,
+            training,
+            work,
+            device=self.job.device,
+            seed=self.job.recipe.seed,
+            label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
+        )
+
+    # validation and diagnostics
+
+    def _validator(self, generative: GenerativeNet, done: dict[str, Path]) -> Callable[[], float]:
+        device = self.job.device
+        rows = torch.from_numpy(np.load(done["utterances"] / "valid_rows.npy")).to(device)
+        vectors = torch.from_numpy(np.load(done["utterances"] / "valid_vectors.npy")).to(device)
+        # A case without words is ranked by history alone.
+        vectors = torch.cat([vectors, torch.zeros_like(vectors[:1])])
+
+        def validate() -> float:
+            states, items = self._case_states("valid", generative, done)
+            query = generative.item_query(*generative(states, vectors, rows))
+            return self._measure(query, generative.item_vectors(items), self.job.split.valid)
+
+        return validate
+
+    def _validate_q(self, inference: InferenceNet, done: dict[str, Path]) -> float:
+        states, items = self._case_states("valid", inference, done)
+        return self._measure(
+            inference.item_query(inference(states)), inference.item_vectors(items), self.job.split.valid
+        )
+
+    def _case_states(self, name: str, network: Any, done: dict[str, Path]) -> tuple[Tensor, Tensor]:
+        if network is None or network.encoder is None:
+            folder = done["states"]
+            loaded = (torch.from_numpy(np.load(folder / f"{part}.npy")).to(self.job.device) for part in (name, "items"))
+            return tuple(loaded)
+        cases = getattr(self.job.split, name)
+        states = encode_cases(network.encoder, self._histories(), cases, self.options.window - 1, self.options.pad_to)
+        return states, frozen_items(network.encoder)
+
+    def _measure(self, query: Tensor, items: Tensor, cases: Cases) -> float:
+        metric = self.job.training.validate_metric
+        return measure(self.job, query, items, cases, (metric,), (), candidates="all")[metric]
+
+    @torch.no_grad()
+    def _diagnose(self, work: Path, done: dict[str, Path], inference: InferenceNet | None) -> None:
+        """Write what the parts alone can do on test, beside the curves of training."""
+        protocol, test = self.job.protocol, self.job.split.test
+        wanted = (protocol.metrics, protocol.cutoffs)
+        states, items = self._case_states("test", None, done)
+        facts: dict[str, Any] = {"encoder alone": measure(self.job, states, items, test, *wanted)}
+        if inference is not None:
+            inference.eval()
+            states, items = self._case_states("test", inference, done)
+            query = inference.item_query(inference(states))
+            facts["q alone"] = measure(self.job, query, inference.item_vectors(items), test, *wanted)
+        facts["curves"] = json.loads((work / "curves.json").read_text()) if (work / "curves.json").exists() else []
+        write_json(work / "diagnostics.json", facts)
+
+    def _key(self, *groups: tuple[str, ...]) -> dict[str, Any]:
+        return {name: getattr(self.options, name) for group in groups for name in group}
+
+    def _histories(self) -> DeviceHistories:
+        return DeviceHistories(self.job.split.histories, self.job.device)
+
+    def _draws_states(self) -> bool:
+        return self.options.encoder_dropout_in_train and self.options.encoder_states == "cached"
+
+
+def _save(path: Path, values: np.ndarray | Tensor) -> None:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    write_atomic(path, lambda file: np.save(file, array))

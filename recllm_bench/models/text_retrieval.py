@@ -1,0 +1,164 @@
+"""The control "text retrieval only": how far the words alone go, without any history."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import nn
+from torch.nn.functional import normalize
+
+from recllm_bench.artifacts import content_hash, write_atomic
+from recllm_bench.options import option, options_from_config
+from recllm_bench.progress import log
+from recllm_bench.training.utterances import NEUTRAL_OPENING, utterance_columns
+
+if TYPE_CHECKING:
+    from recllm_bench.conversation.dialogue import Dialogue, Response
+    from recllm_bench.data.splits import Cases
+    from recllm_bench.training.stages import Job, Stage
+
+
+@dataclass(frozen=True)
+class TextRetrievalOptions:
+    """Options of :class:`TextRetrieval`."""
+
+    text_width: int = option(384, "width of text vectors where no text encoder says it (plain RecBole)", low=1)
+
+
+class TextRetrieval(SequentialRecommender):
+    """Ranks items by the cosine of the utterance's vector and the item text's vector. Nothing is trained.
+
+    A method that reads utterances made from the target has to beat this row: what it leaves on the table is what the
+    method gets from behaviour.
+
+    Parameters
+    ----------
+    config : recbole.config.Config
+        Carries the fields of :class:`TextRetrievalOptions`.
+    dataset : recbole.data.dataset.Dataset
+        For the number of items.
+    """
+
+    Options = TextRetrievalOptions
+    display_name = "Text retrieval only"
+    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    default_protocol = "latentcrs.one_turn"
+    training_defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        options = options_from_config(TextRetrievalOptions, config)
+        self.history_length = int(self.max_seq_length)
+        self.register_buffer("text_vectors", torch.zeros(self.n_items, options.text_width))
+        self.nothing = nn.Parameter(torch.zeros(1))  # RecBole's trainer needs a parameter and a loss
+
+    @classmethod
+    def stages(cls, job: Job) -> list[Stage]:
+        """One stage: the vectors of the items' texts."""
+        from recllm_bench.training.stages import Stage
+
+        texts = job.dataset.catalogue.texts()
+        encoder = {name: value for name, value in job.text_key.items() if name != "simulator"}
+        return [
+            Stage(
+                "item-text",
+                {"encoder": encoder, "texts": content_hash(texts)},
+                lambda work, done: _embed_items(job, texts, work),
+            )
+        ]
+
+    @classmethod
+    def load(cls, job: Job, folders: dict[str, Path]) -> TextRetrieval:
+        """The model with the vectors of the finished stage."""
+        vectors = torch.from_numpy(np.load(folders["item-text"] / "vectors.npy"))
+        length = max(1, int(job.training.max_length))
+        config = {**_FIELDS, "MAX_ITEM_LIST_LENGTH": length, "device": job.device, "text_width": vectors.shape[1]}
+        model = cls(config, _Ids(job.split.histories.n_items))
+        model.text_vectors.copy_(vectors)
+        return model.to(job.device).eval()
+
+    @classmethod
+    def case_columns(cls, job: Job, cases: Cases) -> dict[str, np.ndarray]:
+        """``utterance_vector float32 [n, width]``: what the simulated users said."""
+        return utterance_columns(job, cases)
+
+    def item_vectors(self) -> torch.Tensor:
+        """Unit vectors of the items' texts, ``float [n_items + 1, width]``; zero where an item has no text."""
+        return self.text_vectors
+
+    def query_vectors(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Unit vectors of the utterances, ``float [B, width]``; zero in plain RecBole, where nobody speaks."""
+        if "utterance_vector" not in getattr(batch, "columns", batch):
+            return self.text_vectors.new_zeros(len(batch[self.ITEM_SEQ]), self.text_vectors.shape[1])
+        return normalize(batch["utterance_vector"].float(), dim=1)
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        """Zero: there is nothing to learn."""
+        return self.nothing.sum() * 0
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        """Cosine ``float [B]`` of the utterance and one given item."""
+        return (self.query_vectors(interaction) * self.text_vectors[interaction[self.ITEM_ID]]).sum(1)
+
+    def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+        """Cosines ``float [B, n_items + 1]`` of all items; padding has minus infinity."""
+        scores = self.query_vectors(interaction) @ self.text_vectors.T
+        scores[:, 0] = -torch.inf
+        return scores
+
+    @torch.inference_mode()
+    def respond(self, job: Job, dialogues: Sequence[Dialogue]) -> list[Response]:
+        """Show the items nearest to all the user said so far; no item twice."""
+        from recllm_bench.conversation.dialogue import Response
+
+        start = time.perf_counter()
+        said = [" ".join(dialogue.user_sentences()) or NEUTRAL_OPENING for dialogue in dialogues]
+        queries = torch.from_numpy(job.encode(said)).to(self.text_vectors.device)
+        scores = self.full_sort_predict({"utterance_vector": queries})
+        rows = np.repeat(np.arange(len(dialogues)), [len(dialogue.shown) for dialogue in dialogues])
+        shown = np.array([item for dialogue in dialogues for item in dialogue.shown], dtype=np.int64)
+        scores[torch.from_numpy(rows), torch.from_numpy(shown)] = -torch.inf
+        best = scores.topk(min(job.protocol.shown_per_turn, scores.shape[1] - 1), dim=1)
+        seconds = (time.perf_counter() - start) / max(1, len(dialogues))
+        answers = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [
+            Response([item for item, score in zip(items, values, strict=True) if score > -np.inf], seconds=seconds)
+            for items, values in answers
+        ]
+
+
+# What RecBole's base class asks of a configuration; on the bench there is no RecBole run around the model.
+_FIELDS = {
+    "USER_ID_FIELD": "user_id",
+    "ITEM_ID_FIELD": "item_id",
+    "LIST_SUFFIX": "_list",
+    "ITEM_LIST_LENGTH_FIELD": "item_length",
+    "NEG_PREFIX": "neg_",
+}
+
+
+class _Ids:
+    """Stands for RecBole's dataset: it knows how many ids there are."""
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items = n_items
+
+    def num(self, field: str) -> int:
+        return self.n_items + 1
+
+
+def _embed_items(job: Job, texts: list[str], work: Path) -> None:
+    items = [item for item, text in enumerate(texts) if text]
+    if len(items) < len(texts) - 1:
+        log.warning(f"{len(texts) - 1 - len(items)} items have no text and score 0")
+    encoded = job.encode([texts[item] for item in items])
+    vectors = np.zeros((len(texts), encoded.shape[1]), dtype=np.float32)
+    vectors[items] = encoded / np.linalg.norm(encoded, axis=1, keepdims=True)
+    write_atomic(work / "vectors.npy", lambda file: np.save(file, vectors))

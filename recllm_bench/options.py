@@ -1,0 +1,148 @@
+"""Typed options: a frozen dataclass whose fields explain themselves and refuse nonsense."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from recllm_bench.errors import BenchError, nearest
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[Any] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """Declare one field of an options dataclass.
+
+    Parameters
+    ----------
+    default : object
+        Value when the user says nothing (immutable).
+    help : str
+        One line for ``--help`` and the docs.
+    choices : sequence, optional
+        The only values allowed.
+    low, high : float, optional
+        Inclusive bounds of a number.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build an options object, refusing what it does not know.
+
+    Parameters
+    ----------
+    cls : type
+        A dataclass made of :func:`option` fields.
+    values : mapping
+        The user's values; strings are read as the field's type (``"8"`` for an int).
+    where : str
+        What the message calls the place, such as ``"options of latentcrs"``.
+
+    Raises
+    ------
+    BenchError
+        For an unknown key, a wrong type, or a value out of range.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    clean = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise BenchError(f"{where}: unknown option '{key}'.{nearest(key, fields)}")
+        clean[key] = _checked(value, hints[key], fields[key].metadata, f"{where}: {key}")
+    return cls(**clean)
+
+
+def describe_options(cls: type) -> list[tuple[str, str, str]]:
+    """Rows (name, default, help) of an options dataclass, for help pages."""
+    rows = []
+    for field in dataclasses.fields(cls):
+        choices = field.metadata.get("choices")
+        suffix = f" [{' | '.join(map(str, choices))}]" if choices else ""
+        rows.append((field.name, str(field.default), field.metadata.get("help", "") + suffix))
+    return rows
+
+
+def _checked(value: Any, hint: Any, limits: Mapping[str, Any], where: str) -> Any:
+    value = _typed(value, hint, where)
+    if value is None:
+        return value
+    choices, low, high = limits.get("choices"), limits.get("low"), limits.get("high")
+    if choices is not None and value not in choices:
+        raise BenchError(f"{where}: '{value}' is not one of {', '.join(map(str, choices))}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if low is not None and number < low or high is not None and number > high:
+            bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
+            raise BenchError(f"{where}: {number} is out of range ({bounds})")
+    return value
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if value is None or value in ("none", "null", ""):
+            return None
+        for kind in kinds:
+            try:
+                return _typed(value, kind, where)
+            except BenchError:
+                continue
+        raise BenchError(f"{where}: cannot read {value!r} as {' or '.join(_name(kind) for kind in kinds)}")
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, Sequence):
+            parts = (parts,)
+        kind = typing.get_args(hint)[0]
+        return tuple(_typed(part.strip() if isinstance(part, str) else part, kind, where) for part in parts)
+    if hint is bool:
+        named = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in named:
+            return named[value.lower()]
+    elif hint is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
+            return int(value)
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif hint is str:
+        if isinstance(value, str):
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+    else:
+        return value
+    raise BenchError(f"{where}: expected {_name(hint)}, got {value!r}")
+
+
+def _name(hint: Any) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint))
+
+
+def options_from_config(cls: type[T], config: Any) -> T:
+    """Read an options dataclass out of a RecBole ``Config``, so that a model runs in plain RecBole too."""
+    names = (field.name for field in dataclasses.fields(cls))
+    values = {name: config[name] for name in names if name in config}
+    return read_options(cls, values, f"configuration of {cls.__qualname__}")

@@ -1,0 +1,166 @@
+"""What to run: one recipe decides a cell; a file or the command line writes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recllm_bench.artifacts import content_hash
+from recllm_bench.errors import BenchError, nearest
+from recllm_bench.locations import resource
+from recllm_bench.options import option, read_options
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversationOptions:
+    """How the user side is played."""
+
+    simulator: str = option("rules", "who speaks for the user: rules, or a plug-in")
+    encoder: str = option("minilm", "text encoder: minilm, a folder, or a hub id")
+    template: str = option("{text}", "what the encoder reads; {text} is the utterance")
+    pooling: str = option("auto", "how the encoder pools", choices=("auto", "mean", "last"))
+    users: int = option(0, "users of the multi-turn evaluation, drawn once (0: no dialogues)", low=0)
+    shuffle_utterances: bool = option(False, "control: every user gets another user's words at test time")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A complete, hashable description of one bench cell.
+
+    Attributes
+    ----------
+    model, dataset : str
+        Names the registries know, ``module:Class``, or a path.
+    protocol : str
+        Name of the evaluation protocol; empty takes the model's default.
+    seed : int
+        Fixes initialisation, data order, dropout and sampling.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    options, training : dict
+        The model's own options and those of the training loop.
+    conversation : ConversationOptions
+        The user side.
+    budget : str
+        Words for the table when the published schedule was shortened; empty otherwise.
+    """
+
+    model: str
+    dataset: str
+    protocol: str = ""
+    seed: int = 42
+    device: str = "auto"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    conversation: ConversationOptions = ConversationOptions()
+    budget: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for YAML or JSON."""
+        return dataclasses.asdict(self)
+
+    def hash(self) -> str:
+        """Hash of everything but the device, which does not name a result."""
+        return content_hash({key: value for key, value in self.as_dict().items() if key != "device"})
+
+
+_SECTIONS = ("options", "training", "conversation")
+_KEYS = tuple(field.name for field in dataclasses.fields(Recipe)) + ("compare", "rows", "about")
+
+
+def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
+    """Check a mapping and make it a recipe.
+
+    Raises
+    ------
+    BenchError
+        For unknown keys, wrong types, or a missing model or dataset.
+    """
+    for key in values:
+        if key not in _KEYS:
+            raise BenchError(f"{where}: unknown key '{key}'.{nearest(key, _KEYS)}")
+    for key in ("model", "dataset"):
+        if not isinstance(values.get(key), str) or not values[key]:
+            raise BenchError(f"{where}: '{key}' is missing; give it as {key.upper()}=name")
+    for key in _SECTIONS:
+        if not isinstance(values.get(key) or {}, Mapping):
+            raise BenchError(f"{where}: '{key}' must be a mapping of option names to values")
+    seed = values.get("seed", 42)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise BenchError(f"{where}: seed must be a whole number of at least 0, got {seed!r}")
+    return Recipe(
+        model=values["model"],
+        dataset=values["dataset"],
+        protocol=str(values.get("protocol") or ""),
+        seed=seed,
+        device=str(values.get("device") or "auto"),
+        options=dict(values.get("options") or {}),
+        training=dict(values.get("training") or {}),
+        conversation=read_options(ConversationOptions, values.get("conversation") or {}, f"{where}: conversation"),
+        budget=str(values.get("budget") or ""),
+    )
+
+
+def read_recipe_file(name: str) -> dict[str, Any]:
+    """Read a recipe by path or by its name under ``recipes/``.
+
+    Raises
+    ------
+    BenchError
+        When there is no such file, or it is no mapping (with file and line).
+    """
+    import yaml
+
+    path = Path(name)
+    if not path.exists():
+        folder = resource("recipes")
+        path = folder / f"{name.removesuffix('.yaml')}.yaml"
+        if not path.exists():
+            raise BenchError(f"no recipe '{name}'.{nearest(name, recipe_names())}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = f"{path}:{line + 1}" if line is not None else str(path)
+        raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(values, dict):
+        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: latentcrs'")
+    return values
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the project."""
+    return sorted(path.stem for path in resource("recipes").glob("*.yaml"))
+
+
+def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Apply ``section.key=value`` settings to a recipe's mapping.
+
+    A key without a section that the recipe does not know belongs to the model's ``options``.
+
+    Raises
+    ------
+    BenchError
+        For a setting without ``=``.
+    """
+    import yaml
+
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise BenchError(f"--set {setting!r}: write it as key=value, such as training.epochs=20")
+        value = yaml.safe_load(text) if text else None
+        section, dot, name = key.strip().partition(".")
+        if dot:
+            if section not in _SECTIONS:
+                raise BenchError(f"--set {setting!r}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
+            result.setdefault(section, {})
+            result[section] = {**(result[section] or {}), name: value}
+        elif section in _KEYS and section not in _SECTIONS:
+            result[section] = value
+        else:
+            result["options"] = {**(result.get("options") or {}), section: value}
+    return result

@@ -1,0 +1,272 @@
+"""The comparison as one table, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, compare
+from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
+from recllm_bench.reporting.records import RunRecord
+
+MARKS = {"better": "▲", "worse": "▼", "equal": "≈"}
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class _Cell:
+    text: str
+    bold: bool = False
+
+
+def comparison_table(
+    records: Sequence[RunRecord],
+    baseline: str = "best",
+    metrics: Sequence[str] | None = None,
+    *,
+    markdown: bool = False,
+    colour: bool = False,
+) -> str:
+    """Show records against each other and against the published numbers.
+
+    Parameters
+    ----------
+    records : sequence of RunRecord
+        The last one of each dataset and protocol is the subject, held against every other row.
+    baseline : str
+        ``best``, or the row that significance is relative to.
+    metrics : sequence of str, optional
+        Columns; by default a readable selection.
+    markdown : bool
+        Write Markdown instead of aligned text.
+    colour : bool
+        Mark the best values by an escape sequence (a terminal).
+
+    Returns
+    -------
+    str
+        One table for each dataset and protocol, without a final newline.
+    """
+    groups: dict[tuple, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault((record.dataset.get("name"), record.fingerprint), []).append(record)
+    if len(groups) > 1 and baseline != "best":
+        groups = {
+            key: group for key, group in groups.items() if baseline in [record.name for record in group]
+        } or groups
+    page = _Page(markdown, colour)
+    texts = [_one_table(compare(group, baseline, metrics), page) for group in groups.values()]
+    if not texts:
+        compare([], baseline)  # says that there is nothing to show
+    return "\n\n".join(texts)
+
+
+def describe(records: Sequence[RunRecord]) -> str:
+    """One line: dataset, protocol, users, and what the intervals are."""
+    record = records[0]
+    counts = sorted({int(r.cases["users"]) for r in records if "users" in r.cases})
+    users = " / ".join(f"{count:,}" for count in counts)
+    about = record.protocol.get("about", "")
+    return f"{record.dataset.get('name')} · {record.protocol.get('name')} · {users} users\n{about}".rstrip()
+
+
+def protocol_warnings(records: Sequence[RunRecord]) -> list[str]:
+    """What must be said about all numbers of a table."""
+    lines = []
+    if str(records[0].protocol.get("candidates", "all")) != "all":
+        lines.append("Sampled candidates: not comparable with full ranking, and they can reverse the order of models.")
+    tied = [record.name for record in records if record.cases.get("tied_share", 0) > 0.01]
+    if tied:
+        lines.append(f"More than 1 % of the targets tie with another item: {', '.join(tied)}.")
+    repeats = max((int(record.cases.get("repeats", 0)) for record in records), default=0)
+    if repeats:
+        lines.append(f"{repeats:,} targets were in the user's history already; they stay candidates.")
+    return lines
+
+
+def verdicts(record: RunRecord) -> dict[str, tuple[float, str, Verdict]]:
+    """Published value, its place and the verdict, for each metric of a record that the papers print."""
+    result = {}
+    for name, cell in published_for(record).items():
+        ours = record.metrics.get(name) or record.dialogue.get(name)
+        if ours:
+            result[name] = (cell.value, cell.place, verdict(cell, ours, record.substitutes))
+    return result
+
+
+def row_notes(record: RunRecord) -> list[str]:
+    """Footnotes of a row: budgets, substitutes, invalid dialogues, and why published numbers do not compare."""
+    notes = list(record.notes)
+    if record.substitutes:
+        notes.append("stand-ins for the paper's: " + ", ".join(f"{k} {v}" for k, v in record.substitutes.items()))
+    if record.dialogue.get("leaks"):
+        clean = record.dialogue.get("without_leaks", {})
+        without = ", ".join(f"{name} {facts['mean']:.4f}" for name, facts in clean.items())
+        ending = f"; without them: {without}" if without else ""
+        notes.append(f"{record.dialogue['leaks']} dialogues had a leak of the target's title taken out{ending}")
+    if record.dialogue.get("invalid"):
+        notes.append(f"{record.dialogue['invalid']} dialogues could not be held and are left out")
+    doubts = sorted({flag.issue for cell in published_for(record).values() for flag in flags_of(cell)})
+    if doubts:
+        more = f" (and {len(doubts) - 1} more, see results/published/consistency_flags.csv)" if doubts[1:] else ""
+        notes.append(f"doubtful as printed: {doubts[0]}{more}")
+    return notes
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _one_table(comparison: Comparison, page: _Page) -> str:
+    records = comparison.records
+    head, _, about = describe(records).partition("\n")
+    parts = [page.title(head)] + ([page.text(about)] if about else [])
+    notes: list[str] = []
+    for block, (title, reason) in BLOCKS.items():
+        rows = comparison.rows(block)
+        if rows:
+            grid = _grid(comparison, block, rows, comparison.metrics, notes)
+            parts += [page.heading(title, reason), page.grid(grid)]
+    rows = comparison.rows("dialogue")
+    if rows:
+        turns = records[rows[0]].protocol.get("turns") or 5
+        shown = records[rows[0]].protocol.get("shown_per_turn") or 5
+        counts = sorted({int(records[row].dialogue.get("n", 0)) for row in rows})
+        reason = (
+            f"at most {turns} turns, {shown} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
+        )
+        grid = _grid(comparison, "dialogue", rows, list(DIALOGUE_METRICS), notes)
+        parts += [page.heading("Dialogues", reason), page.grid(grid)]
+    if comparison.differences:
+        subject = records[-1].name
+        lines = [_difference_line(comparison, row, pair) for row, pair in comparison.differences]
+        heading = page.heading(f"{subject} minus the others, {comparison.primary}", "same users, 95 % interval")
+        parts += [heading, page.lines(lines)]
+    legend = (
+        f"± half a 95 % bootstrap interval over users. Against {comparison.reference} (the best against the "
+        "runner-up): ▲ better, ≈ no significant difference, ▼ worse (paired bootstrap, 5 %, Holm over the block). "
+        "Published: inside our interval, close (within 10 %), off, n.c. (not comparable); in brackets our distance."
+    )
+    closing = [legend, *protocol_warnings(records)]
+    if comparison.unpaired:
+        closing.append(f"Not paired, measured on other data or candidates: {', '.join(comparison.unpaired)}.")
+    closing += [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    parts.append(page.lines(closing))
+    return "\n".join(part for part in parts if part)
+
+
+def _grid(
+    comparison: Comparison, block: str, rows: list[int], metrics: list[str], notes: list[str]
+) -> list[list[_Cell]]:
+    grid = [[_Cell("model"), *(_Cell(metric) for metric in metrics), _Cell("training")]]
+    for row in rows:
+        record = comparison.records[row]
+        numbers = []
+        for note in row_notes(record):
+            if note not in notes:
+                notes.append(note)
+            numbers.append(notes.index(note) + 1)
+        name = record.name + "".join(f" [{number}]" for number in sorted(set(numbers)))
+        cells = [_Cell(name)]
+        for metric in metrics:
+            facts = record.metrics.get(metric) or record.dialogue.get(metric)
+            if not facts:
+                cells.append(_Cell("-"))
+                continue
+            mark = MARKS.get(comparison.marks.get((block, row, metric), ""), " ")
+            text = f"{facts['mean']:.4f} ±{(facts['high'] - facts['low']) / 2:.4f} {mark}"
+            cells.append(_Cell(text.rstrip(), comparison.best.get((block, metric)) == row))
+        grid.append([*cells, _Cell(duration(record.training_seconds))])
+        line = _published_line(record, metrics)
+        if line:
+            grid.append(line)
+    return grid
+
+
+def _published_line(record: RunRecord, metrics: list[str]) -> list[_Cell]:
+    found = {name: entry for name, entry in verdicts(record).items() if name in metrics}
+    if not found:
+        return []
+    places = sorted({place for _, place, _ in found.values()})
+    cells = [_Cell(f"  published, {', '.join(places)}")]
+    for metric in metrics:
+        if metric not in found:
+            cells.append(_Cell(""))
+            continue
+        value, _, outcome = found[metric]
+        word = "n.c." if outcome.word == "not comparable" else outcome.word
+        cells.append(_Cell(f"{value:.4f} {word} ({outcome.gap:+.0%})"))
+    return [*cells, _Cell("")]
+
+
+def _difference_line(comparison: Comparison, row: int, pair: Pair) -> str:
+    other = comparison.records[row]
+    relative = ""
+    base = other.metrics.get(comparison.primary, {}).get("mean", 0.0)
+    if base:
+        relative = f", {pair.mean / base:+.1%}"
+    block = "" if other.block == comparison.records[-1].block else ", sees other information"
+    word = "significant" if pair.significant else "not significant"
+    p = "p < 0.001" if pair.adjusted < 0.001 else f"p = {pair.adjusted:.3f}"
+    return f"{other.name}: {pair.mean:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]{relative} ({word}, {p}{block})"
+
+
+class _Page:
+    """How the parts look: aligned text or Markdown."""
+
+    def __init__(self, markdown: bool, colour: bool) -> None:
+        self.markdown, self.colour = markdown, colour and not markdown
+
+    def title(self, text: str) -> str:
+        return f"## {_escaped(text)}\n" if self.markdown else self._strong(text)
+
+    def heading(self, title: str, reason: str) -> str:
+        if self.markdown:
+            return f"\n**{_escaped(title)}**: {_escaped(reason)}\n"
+        return f"\n{self._strong(title)}\n{self.text(reason)}"
+
+    def text(self, text: str) -> str:
+        return f"{_escaped(text)}" if self.markdown else _filled(text)
+
+    def lines(self, lines: list[str]) -> str:
+        if self.markdown:
+            return "\n" + "\n".join(f"- {_escaped(line)}" for line in lines)
+        return "\n" * bool(lines) + "\n".join(_filled(line, "    ") for line in lines)
+
+    def grid(self, rows: list[list[_Cell]]) -> str:
+        if self.markdown:
+            body = ["| " + " | ".join(self._markdown_cell(cell) for cell in row) + " |" for row in rows]
+            rule = "|" + "|".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + "|"
+            return "\n".join([body[0], rule, *body[1:]])
+        widths = [max(len(row[column].text) for row in rows) for column in range(len(rows[0]))]
+        lines = []
+        for row in rows:
+            padded = [
+                cell.text.ljust(width) if column == 0 else cell.text.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            shown = [self._strong(text) if cell.bold else text for text, cell in zip(padded, row, strict=True)]
+            lines.append("  ".join(shown).rstrip())
+        return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
+
+    def _markdown_cell(self, cell: _Cell) -> str:
+        text = _escaped(cell.text.strip())
+        return f"**{text}**" if cell.bold else text
+
+    def _strong(self, text: str) -> str:
+        return f"\x1b[1m{text}\x1b[0m" if self.colour else text
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is: names from data must not become markup."""
+    for sign in "\\`*_|<>":
+        text = text.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
+    return text

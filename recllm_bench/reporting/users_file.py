@@ -1,0 +1,129 @@
+"""The per-user part of a run record: ``users.parquet``, one row a case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from recllm_bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recllm_bench.evaluation.places import Ranks
+    from recllm_bench.reporting.records import RunRecord
+
+_COLUMNS = {
+    "users": "user",
+    "targets": "target",
+    "lengths": "history_length",
+    "higher": "higher",
+    "tied": "tied",
+    "candidates": "candidates",
+}
+_NO_DIALOGUE = -2
+
+
+def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
+    """Write one row a case: ``user, target, history_length, higher, tied, candidates`` and, with dialogues, ``turns``.
+
+    Dialogues of users without a case get rows of their own, with nulls.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    ranks : Ranks
+        Per-case places.
+    outcomes : object or None
+        Dialogues: ``users`` and ``turns``, int [n] each.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lengths = np.zeros(len(ranks.users)) if ranks.lengths is None else ranks.lengths
+    places = {"lengths": lengths, **{name: getattr(ranks, name) for name in _COLUMNS if name != "lengths"}}
+    columns = {name: np.asarray(places[name], dtype=np.int64) for name in _COLUMNS}
+    missing = np.zeros(len(ranks.users), dtype=bool)
+    turns = np.full(len(ranks.users), _NO_DIALOGUE)
+    if outcomes is not None:
+        users, held = np.asarray(outcomes.users, dtype=np.int64), np.asarray(outcomes.turns, dtype=np.int64)
+        known, first = np.unique(columns["users"], return_index=True)
+        at = np.minimum(np.searchsorted(known, users), len(known) - 1)
+        inside = known[at] == users
+        turns[first[at[inside]]] = held[inside]
+        extra = np.zeros(int((~inside).sum()), dtype=np.int64)
+        columns = {name: np.concatenate([column, extra]) for name, column in columns.items()}
+        columns["users"][len(missing) :] = users[~inside]
+        missing = np.concatenate([missing, np.ones(len(extra), dtype=bool)])
+        turns = np.concatenate([turns, held[~inside]])
+    table = {name: pa.array(columns[key], mask=None if key == "users" else missing) for key, name in _COLUMNS.items()}
+    if outcomes is not None:
+        table["turns"] = pa.array(turns, mask=turns == _NO_DIALOGUE)
+    pq.write_table(pa.table(table), path, compression="zstd")
+
+
+def users_hash(ranks: Ranks, outcomes: Any) -> str:
+    """Hash of everything the file's statistics depend on."""
+    import hashlib
+
+    import numpy as np
+
+    digest = hashlib.sha256()
+    arrays = [ranks.users, ranks.targets, ranks.higher, ranks.tied]
+    if ranks.lengths is not None:
+        arrays.append(ranks.lengths)
+    if outcomes is not None:
+        arrays += [outcomes.users, outcomes.turns]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_ranks(record: RunRecord) -> Any:
+    """Per-user places of a record: ``users, targets, lengths, higher, tied, candidates`` as in ``Ranks``."""
+    columns = _read_users(record)
+    ranked = columns["tied"] > 0
+    return SimpleNamespace(**{name: columns[name][ranked] for name in _COLUMNS})
+
+
+def user_values(record: RunRecord) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Per-user metric values of a record.
+
+    Returns
+    -------
+    users : int64 [n]
+    values : dict of str to float64 [n]
+    """
+    from recllm_bench.evaluation.metrics import per_user, user_ids
+
+    ranks = read_ranks(record)
+    values = per_user(ranks, record.metrics, (), record.protocol.get("ties", "expected"), warn=False)
+    return user_ids(ranks), values
+
+
+def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Users and turns of a record's dialogues, int64 [n] each."""
+    columns = _read_users(record)
+    held = columns["turns"] != _NO_DIALOGUE
+    return columns["users"][held], columns["turns"][held]
+
+
+def _read_users(record: RunRecord) -> dict[str, np.ndarray]:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    if record.folder is None:
+        raise BenchError(f"the record of {record.name} has no folder; read it with read_record")
+    path = record.folder / "users.parquet"
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read ({error}); run the cell again") from error
+    columns = {key: table[name].fill_null(0).to_numpy().astype(np.int64) for key, name in _COLUMNS.items()}
+    columns["turns"] = np.full(len(table), _NO_DIALOGUE)
+    if "turns" in table.column_names:
+        columns["turns"] = table["turns"].fill_null(_NO_DIALOGUE).to_numpy().astype(np.int64)
+    return columns

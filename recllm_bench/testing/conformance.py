@@ -1,0 +1,204 @@
+"""What every model must do to be benched, as tests to inherit.
+
+    from recllm_bench.testing import ModelConformance
+
+    class TestMyModel(ModelConformance):
+        model = MyModel
+
+The data is planted: a chain in which each item has one likely successor. Nothing is downloaded, and one class takes
+seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from recllm_bench.data.histories import Histories
+from recllm_bench.recbole_bridge import build_model, interaction, load_state, save_state, trains_by_gradient
+
+
+def planted_histories(n_users: int = 120, n_items: int = 40, length: int = 15, seed: int = 0) -> Histories:
+    """Histories in which an item is followed by its one successor four times out of five."""
+    rng = np.random.default_rng(seed)
+    successor = np.concatenate([[0], rng.permutation(n_items) + 1])
+    rows = np.empty((n_users, length), np.int64)
+    rows[:, 0] = rng.integers(1, n_items + 1, n_users)
+    for place in range(1, length):
+        random = rng.integers(1, n_items + 1, n_users)
+        rows[:, place] = np.where(rng.random(n_users) < 0.8, successor[rows[:, place - 1]], random)
+    return Histories.from_rows(list(rows), n_items=n_items)
+
+
+class ModelConformance:
+    """Inherit, set ``model``, and let pytest collect the class.
+
+    Attributes
+    ----------
+    model : type or str
+        The model's class (or a name of RecBole's zoo).
+    options : mapping
+        Options to test with, where the defaults are too large for a quick test.
+    training : mapping
+        Options of the training loop.
+    max_length : int
+        Items of a history the model sees.
+    learns : bool
+        Whether the trained model must find the planted successors (at least three times as often as chance).
+    """
+
+    model: ClassVar[Any]
+    options: ClassVar[Mapping[str, Any]] = {}
+    training: ClassVar[Mapping[str, Any]] = {"epochs": 12, "batch_size": 32, "learning_rate": 0.01}
+    max_length: ClassVar[int] = 10
+    learns: ClassVar[bool] = True
+
+    @pytest.fixture(scope="class")
+    def split(self) -> Any:
+        """Leave-one-out split of the planted histories."""
+        from recllm_bench.data.splits import leave_one_out
+
+        return leave_one_out(planted_histories())
+
+    @pytest.fixture(scope="class")
+    def trained(self, split: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[float]]:
+        """The trained model, and its loss at every epoch (empty when it takes no steps)."""
+        return self.train(split, tmp_path_factory.mktemp("conformance"))
+
+    def build(self, split: Any, seed: int = 0) -> Any:
+        """A fresh model on the CPU."""
+        model, _, _ = build_model(
+            self.model, split.histories, split.train_ends, self.options, seed=seed, max_length=self.max_length
+        )
+        return model.eval()
+
+    def train(self, split: Any, work: Path, seed: int = 0) -> tuple[Any, list[float]]:
+        """Build and train as the bench does."""
+        from recllm_bench.training.options import TrainingOptions
+        from recllm_bench.training.sequence import train_sequence_model
+
+        model = self.build(split, seed)
+        if not trains_by_gradient(model):
+            return model, []
+        values = {**getattr(type(model), "training_defaults", {}), **self.training, "max_length": self.max_length}
+        outcome = train_sequence_model(model, split, TrainingOptions(**values), validate=None, work=work, seed=seed)
+        return model.eval(), [entry["loss"] for entry in outcome.history]
+
+    def scores(self, model: Any, histories: list[list[int]], width: int | None = None) -> Any:
+        """Scores ``float [B, n_items + 1]`` of right-padded histories, as the evaluator asks for them."""
+        import torch
+
+        width = width or max(len(row) for row in histories)
+        item_seq = torch.tensor([row + [0] * (width - len(row)) for row in histories])
+        lengths = torch.tensor([len(row) for row in histories])
+        batch = {
+            "user_id": torch.arange(1, len(histories) + 1),
+            "item_id_list": item_seq,
+            "item_length": lengths,
+        }
+        with torch.no_grad():
+            if hasattr(model, "item_vectors") and hasattr(model, "sequence_states"):
+                states = model.sequence_states(item_seq, lengths)[torch.arange(len(histories)), lengths - 1]
+                return states @ model.item_vectors().T
+            return model.full_sort_predict(interaction(batch)).reshape(len(histories), -1)
+
+    def test_is_a_recbole_recommender(self) -> None:
+        """The class can run in plain RecBole."""
+        from recbole.model.abstract_recommender import AbstractRecommender
+
+        from recllm_bench.recbole_bridge.configuration import class_of
+
+        assert issubclass(class_of(self.model), AbstractRecommender)
+
+    def test_scores_every_item_with_a_number(self, split: Any) -> None:
+        """One finite score for each item; column 0 is padding, which the evaluator ignores."""
+        import torch
+
+        scores = self.scores(self.build(split), [[1, 2, 3], [4], [5, 6]])
+        assert scores.shape == (3, split.histories.n_items + 1)
+        assert torch.isfinite(scores[:, 1:]).all()
+
+    def test_loss_falls(self, trained: tuple[Any, list[float]]) -> None:
+        """Training makes the loss smaller."""
+        losses = trained[1]
+        if not losses:
+            pytest.skip("the model takes no gradient steps")
+        assert np.isfinite(losses).all()
+        assert losses[-1] < losses[0]
+
+    def test_finds_the_planted_successors(self, trained: tuple[Any, list[float]], split: Any) -> None:
+        """The held-out item is among the ten percent best far more often than by chance."""
+        if not self.learns:
+            pytest.skip("declared not to learn first-order structure")
+        first, test = split.histories.offsets[split.test.users - 1], split.test
+        rows = [
+            split.histories.items[max(start, end - self.max_length) : end].tolist()
+            for start, end in zip(first, test.ends, strict=True)
+        ]
+        scores = self.scores(trained[0], rows).numpy()[:, 1:]
+        targets = scores[np.arange(len(rows)), test.targets - 1]
+        best = (scores > targets[:, None]).sum(1) < split.histories.n_items // 10
+        assert best.mean() > 0.3
+
+    def test_same_seed_gives_the_same_model(self, trained: tuple[Any, list[float]], split: Any, tmp_path: Path) -> None:
+        """Two runs with one seed are equal to the last bit on the CPU."""
+        again, losses = self.train(split, tmp_path)
+        assert losses == trained[1]
+        rows = [[1, 2, 3], [4, 5]]
+        np.testing.assert_array_equal(self.scores(again, rows).numpy(), self.scores(trained[0], rows).numpy())
+
+    def test_saved_model_scores_the_same(self, trained: tuple[Any, list[float]], split: Any, tmp_path: Path) -> None:
+        """A model built anew and given the saved state scores what the trained one scores."""
+        save_state(trained[0], tmp_path / "state.pt")
+        other = self.build(split, seed=1)
+        load_state(other, tmp_path / "state.pt")
+        rows = [[1, 2, 3], [7]]
+        np.testing.assert_array_equal(self.scores(other.eval(), rows).numpy(), self.scores(trained[0], rows).numpy())
+
+    def test_padding_changes_no_score(self, trained: tuple[Any, list[float]]) -> None:
+        """A history scores the same in a wide batch and in a narrow one."""
+        narrow = self.scores(trained[0], [[3, 1, 2]])[:, 1:].numpy()
+        wide = self.scores(trained[0], [[3, 1, 2]], width=self.max_length)[:, 1:].numpy()
+        np.testing.assert_allclose(wide, narrow, rtol=1e-4, atol=1e-5)
+
+    def test_a_full_window_has_scores(self, trained: tuple[Any, list[float]], split: Any) -> None:
+        """The longest history the model is given, and the shortest."""
+        longest = [int(item) for item in split.histories.of(1)[: self.max_length]]
+        assert np.isfinite(self.scores(trained[0], [longest, longest[:1]])[:, 1:].numpy()).all()
+
+    def test_the_future_changes_no_state(self, trained: tuple[Any, list[float]]) -> None:
+        """The state at a position depends on nothing after it (causal encoders)."""
+        import torch
+
+        model = trained[0]
+        if not hasattr(model, "sequence_states"):
+            pytest.skip("the model is no causal encoder")
+        one, other = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[1, 2, 3, 9, 8]])
+        with torch.no_grad():
+            states, changed = (model.sequence_states(rows, torch.tensor([5])) for rows in (one, other))
+        np.testing.assert_allclose(states[:, :3].numpy(), changed[:, :3].numpy(), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(states[:, 3:], changed[:, 3:])
+
+    def test_all_positions_agree_with_the_last_one(self, trained: tuple[Any, list[float]]) -> None:
+        """Every position's state, times the item table, is what RecBole's own interface scores for that prefix."""
+        import torch
+
+        model = trained[0]
+        if not hasattr(model, "sequence_states"):
+            pytest.skip("the model is no causal encoder")
+        row = [4, 3, 2, 1]
+        with torch.no_grad():
+            states = model.sequence_states(torch.tensor([row]), torch.tensor([len(row)]))[0]
+            together = (states @ model.item_vectors().T)[:, 1:]
+            for length in range(1, len(row) + 1):
+                batch = {
+                    "user_id": torch.tensor([1]),
+                    "item_id_list": torch.tensor([row[:length]]),
+                    "item_length": torch.tensor([length]),
+                }
+                alone = model.full_sort_predict(interaction(batch)).reshape(1, -1)[0, 1:]
+                np.testing.assert_allclose(together[length - 1].numpy(), alone.numpy(), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,394 @@
+"""The training loop: epochs, early stopping, a checkpoint after each epoch, exact resumption.
+
+Everything random in an epoch is seeded by ``(seed, epoch)``. A run that was killed and started again therefore needs
+nothing but the parameters and the optimiser's state of the last whole epoch to go on exactly as if undisturbed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.errors import BenchError
+from recllm_bench.progress import log, track
+from recllm_bench.training.options import TrainingOptions
+
+CHECKPOINT = "last.pt"
+HISTORY = "history.json"
+OUTCOME = "outcome.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run came to.
+
+    Attributes
+    ----------
+    best_epoch : int
+        Epoch (from 1) whose weights were kept.
+    best_metric : float
+        Validation metric of that epoch (NaN when there was no validation).
+    epochs : int
+        Epochs run.
+    seconds : float
+        Training and validation time, over all attempts.
+    stopped_by : str
+        ``"patience"``, ``"epochs"`` or ``"budget"``.
+    history : list of dict
+        For each epoch: ``epoch, loss, seconds`` and, where it was validated, ``validation``.
+    """
+
+    best_epoch: int
+    best_metric: float
+    epochs: int
+    seconds: float
+    stopped_by: str
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    batches: Callable[[int], Iterable[Any]],
+    loss: Callable[[Any, torch.Generator], torch.Tensor],
+    modules: Mapping[str, nn.Module],
+    validate: Callable[[], float] | None,
+    options: TrainingOptions,
+    work: Path,
+    *,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    label: str = "train",
+    parameters: Iterable[nn.Parameter] | None = None,
+    before_epoch: Callable[[int], None] | None = None,
+    steps: int | None = None,
+) -> Outcome:
+    """Train until validation stops improving, and leave the best epoch's weights in ``modules``.
+
+    Parameters
+    ----------
+    batches : callable
+        ``batches(epoch)`` (epoch from 1) gives the epoch's batches. Modules are in training mode when it is called;
+        it may switch them (to freeze one side for a part of the epoch), being run step by step with the loop.
+    loss : callable
+        ``loss(batch, generator)`` gives the scalar to minimise. ``generator`` is a generator on ``device`` seeded for
+        the epoch, for negatives and augmentations; torch's global one is seeded too (dropout).
+    modules : mapping of str to Module
+        What is saved in checkpoints and restored; buffers are part of it. Their training mode is set here.
+    validate : callable or None
+        Larger is better; called with all modules in evaluation mode, without gradient. Without it the last epoch wins.
+    options : TrainingOptions
+        Epochs, patience, optimiser, precision, budget.
+    work : Path
+        Folder for the checkpoint, ``history.json``, ``outcome.json`` and ``model.safetensors``. When it holds a
+        checkpoint, training goes on from there; when it holds a finished run, that run's weights are loaded.
+    device : torch.device
+        Where the batches live.
+    seed : int
+        Fixes data order, dropout and sampling.
+    label : str
+        Name on the progress bar.
+    parameters : iterable of Parameter, optional
+        What to optimise; by default every parameter of ``modules`` that requires a gradient.
+    before_epoch : callable, optional
+        ``before_epoch(epoch)`` refreshes what the loss needs (clusters); modules are in evaluation mode.
+    steps : int, optional
+        Batches an epoch has, for the bar.
+
+    Returns
+    -------
+    Outcome
+        Best epoch and the whole history.
+
+    Raises
+    ------
+    BenchError
+        When the loss is no longer a finite number, or an epoch has no batch.
+    """
+    device = torch.device(device)
+    work.mkdir(parents=True, exist_ok=True)
+    finished = load_outcome(work)
+    if finished is not None:
+        load_weights(work, modules)
+        _set_training(modules, False)
+        return finished
+    given = _parameters(modules) if parameters is None else parameters
+    trained = [parameter for parameter in given if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(
+        trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=device.type in ("cpu", "cuda")
+    )
+    state = _State()
+    state.resume(work / CHECKPOINT, modules, optimiser)
+    step = _Step(trained, optimiser, options, device, label)
+    with track(label=label, total=options.epochs, unit="epoch") as bar:
+        bar.update(state.epoch)
+        while not (stopped_by := state.stopped_by(options)):
+            start = time.perf_counter()
+            epoch = state.epoch + 1
+            generator = seed_epoch(seed, epoch, device)
+            if before_epoch is not None:
+                _set_training(modules, False)
+                with torch.no_grad():
+                    before_epoch(epoch)
+            _set_training(modules, True)
+            entry: dict[str, Any] = {"epoch": epoch, "loss": step.epoch(epoch, batches, loss, generator, steps)}
+            entry["seconds"] = round(time.perf_counter() - start, 3)
+            if validate is not None and (epoch % options.validate_every == 0 or epoch == options.epochs):
+                _set_training(modules, False)
+                with torch.no_grad():
+                    entry["validation"] = float(validate())
+            state.record(entry, time.perf_counter() - start, modules, options, validated=validate is not None)
+            state.save(work / CHECKPOINT, modules, optimiser)
+            write_json(work / HISTORY, state.history)
+            shown = f" {options.validate_metric} {entry['validation']:.4f}" if "validation" in entry else ""
+            bar.set_postfix_str(f"loss {entry['loss']:.4f}{shown} best {state.best_epoch}", refresh=False)
+            bar.update()
+            log.debug(f"{label}: epoch {epoch}", extra={"facts": entry})
+    state.restore_best(modules)
+    _set_training(modules, False)
+    outcome = Outcome(
+        best_epoch=state.best_epoch,
+        best_metric=state.best_metric,
+        epochs=state.epoch,
+        seconds=round(state.seconds, 3),
+        stopped_by=stopped_by,
+        history=state.history,
+    )
+    save_weights(work, modules)
+    save_outcome(work, outcome)
+    (work / CHECKPOINT).unlink(missing_ok=True)
+    best = "" if math.isnan(outcome.best_metric) else f", {options.validate_metric} {outcome.best_metric:.4f}"
+    log.info(
+        f"{label}: kept epoch {outcome.best_epoch} of {outcome.epochs}{best}, {outcome.seconds:.1f} s, "
+        f"stopped by {outcome.stopped_by}"
+    )
+    return outcome
+
+
+def seed_epoch(seed: int, epoch: int, device: torch.device | str) -> torch.Generator:
+    """Seed torch's global generator (dropout) for an epoch and return a second one for sampling.
+
+    Both are functions of ``(seed, epoch)`` alone, so that an epoch can be repeated without the ones before it.
+    """
+    dropout, sampling = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64) >> np.uint64(1)
+    torch.manual_seed(int(dropout))
+    return torch.Generator(device=device).manual_seed(int(sampling))
+
+
+def save_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write parameters and buffers of the modules to ``folder/model.safetensors``."""
+    from safetensors.torch import save
+
+    tensors = {
+        f"{name}/{key}": value.detach().cpu().contiguous().clone()  # tied tensors are stored twice
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    write_atomic(folder / WEIGHTS, lambda file: file.write(save(tensors)))
+
+
+def load_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Read what :func:`save_weights` wrote; a subset of the modules may be given.
+
+    Raises
+    ------
+    BenchError
+        When the file does not fit the modules.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / WEIGHTS)
+    for name, module in modules.items():
+        prefix = f"{name}/"
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise BenchError(f"{folder / WEIGHTS}: does not fit {type(module).__name__} ({reason})") from error
+
+
+def save_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write ``outcome.json`` and ``history.json``; their presence says that training is finished."""
+    write_json(folder / HISTORY, outcome.history)
+    plain = asdict(outcome)
+    plain["best_metric"] = None if math.isnan(outcome.best_metric) else outcome.best_metric
+    write_json(folder / OUTCOME, plain)
+
+
+def load_outcome(folder: Path) -> Outcome | None:
+    """Read what :func:`save_outcome` wrote; ``None`` when training has not finished there."""
+    path = folder / OUTCOME
+    if not path.exists():
+        return None
+    plain = json.loads(path.read_text())
+    plain["best_metric"] = math.nan if plain["best_metric"] is None else plain["best_metric"]
+    return Outcome(**plain)
+
+
+def learning_rate(options: TrainingOptions, epoch: int) -> float:
+    """Step size of an epoch (from 1): constant, or half a cosine from ``learning_rate`` down to a fiftieth of it."""
+    if options.decay == "none" or options.epochs == 1:
+        return options.learning_rate
+    share = (1 + math.cos(math.pi * (epoch - 1) / (options.epochs - 1))) / 2
+    return options.learning_rate * (0.02 + 0.98 * share)
+
+
+class _Step:
+    """Forward, backward, update; and an epoch of them."""
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+        options: TrainingOptions,
+        device: torch.device,
+        label: str,
+    ) -> None:
+        self.parameters, self.optimiser, self.options, self.label = parameters, optimiser, options, label
+        self.rate = options.learning_rate
+        wanted = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
+        self.autocast = (lambda: torch.autocast(device.type, torch.bfloat16)) if wanted else nullcontext
+        self.check_every = 1 if device.type == "cpu" else 50  # reading a CUDA scalar waits for the device
+
+    def epoch(
+        self,
+        epoch: int,
+        batches: Callable[[int], Iterable[Any]],
+        loss: Callable[[Any, torch.Generator], torch.Tensor],
+        generator: torch.Generator,
+        steps: int | None,
+    ) -> float:
+        """Train on every batch; returns the mean loss of the steps."""
+        self.rate = learning_rate(self.options, epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        total, count = None, 0
+        with track(label=f"{self.label}: epoch {epoch}", total=steps, unit="step") as bar:
+            for batch in batches(epoch):
+                value = self._update(batch, loss, generator)
+                total = value.double() if total is None else total + value
+                count += 1
+                if count % self.check_every == 0:
+                    self._check(float(total), epoch, count)
+                bar.update()
+        if total is None:
+            raise BenchError(f"{self.label}: nothing to train on; every history is shorter than two items")
+        self._check(float(total), epoch, count)
+        return float(total) / count
+
+    def _update(self, batch: Any, loss: Callable, generator: torch.Generator) -> torch.Tensor:
+        self._warm_up()
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.autocast():
+            value = loss(batch, generator)
+        value.backward()
+        if self.options.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
+        self.optimiser.step()
+        return value.detach()
+
+    def _warm_up(self) -> None:
+        if not self.options.warmup_steps:
+            return
+        state = next(iter(self.optimiser.state.values()), None)
+        done = int(state["step"]) if state else 0
+        if done <= self.options.warmup_steps:
+            share = min(1.0, (done + 1) / self.options.warmup_steps)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate * share
+
+    def _check(self, total: float, epoch: int, step: int) -> None:
+        if not math.isfinite(total):
+            raise BenchError(
+                f"{self.label}: the loss is no longer a number (epoch {epoch}, step {step}); lower "
+                "training.learning_rate or set training.clip_norm=5"
+            )
+
+
+class _State:
+    """What a checkpoint holds beside weights: the history, and the best epoch's weights."""
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_metric = math.nan
+        self.stale = 0
+        self.seconds = 0.0
+        self.best: dict[str, dict[str, torch.Tensor]] = {}
+
+    def stopped_by(self, options: TrainingOptions) -> str:
+        if options.patience and self.stale >= options.patience:
+            return "patience"
+        if self.epoch >= options.epochs:
+            return "epochs"
+        if options.budget_seconds and self.seconds >= options.budget_seconds:
+            return "budget"
+        return ""
+
+    def record(
+        self,
+        entry: dict[str, Any],
+        seconds: float,
+        modules: Mapping[str, nn.Module],
+        options: TrainingOptions,
+        validated: bool,
+    ) -> None:
+        """Take note of an epoch, and keep its weights when it is the best so far."""
+        self.epoch = entry["epoch"]
+        self.seconds += seconds
+        self.history.append(entry)
+        if validated and "validation" not in entry:
+            return
+        metric = entry.get("validation", math.nan)
+        if validated and self.best_epoch and not metric > self.best_metric + options.min_delta:
+            self.stale += 1
+            return
+        self.stale, self.best_epoch, self.best_metric = 0, self.epoch, metric
+        self.best = {name: _copy(module.state_dict()) for name, module in modules.items()} if validated else {}
+
+    def restore_best(self, modules: Mapping[str, nn.Module]) -> None:
+        for name, tensors in self.best.items():
+            modules[name].load_state_dict(tensors)
+
+    def save(self, path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
+        content = {
+            "modules": {name: module.state_dict() for name, module in modules.items()},
+            "optimiser": optimiser.state_dict(),
+            "state": self.__dict__,
+        }
+        write_atomic(path, lambda file: torch.save(content, file))
+
+    def resume(self, path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
+        if not path.exists():
+            return
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for name, module in modules.items():
+            module.load_state_dict(content["modules"][name])
+        optimiser.load_state_dict(content["optimiser"])
+        self.__dict__.update(content["state"])
+        log.info(f"going on after epoch {self.epoch}")
+
+
+def _copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.detach().clone() for key, value in tensors.items()}
+
+
+def _parameters(modules: Mapping[str, nn.Module]) -> list[nn.Parameter]:
+    return list(dict.fromkeys(parameter for module in modules.values() for parameter in module.parameters()))
+
+
+def _set_training(modules: Mapping[str, nn.Module], training: bool) -> None:
+    for module in modules.values():
+        module.train(training)

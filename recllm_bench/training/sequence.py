@@ -1,0 +1,279 @@
+"""Training of one sequence model on one split: which loss it gets, and in which batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from recllm_bench import recbole_bridge
+from recllm_bench.data.splits import Split
+from recllm_bench.data.windows import DeviceHistories, WindowBatch, Windows, training_windows
+from recllm_bench.errors import BenchError, nearest
+from recllm_bench.training.loop import Outcome, fit
+from recllm_bench.training.objectives import objective_named
+from recllm_bench.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from recllm_bench.evaluation.protocols import Protocol
+
+POOL = 16  # batches among which windows are sorted by length: little padding, and batches still differ
+
+
+def train_sequence_model(
+    model: nn.Module,
+    split: Split,
+    options: TrainingOptions,
+    *,
+    validate: Callable[[], float] | None,
+    work: Path,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    label: str = "train",
+) -> Outcome:
+    """Train a model on the training prefixes of a split.
+
+    A model with ``training_loss(batch, generator)`` is trained by it; a causal encoder (``sequence_states`` and
+    ``item_vectors``) by ``options.objective`` at all positions; any other model of RecBole's zoo by its own
+    ``calculate_loss`` on RecBole's batches. ``options.trainer: recbole`` leaves all of it to RecBole's own trainer.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On ``device``; holds the best epoch's weights afterwards.
+    split : Split
+        What to train on.
+    options : TrainingOptions
+        Objective, windows, optimiser.
+    validate : callable or None
+        The validation metric of the model as it stands; larger is better.
+    work : Path
+        Folder for checkpoints and the product; a killed run goes on from what it finds there.
+    device : torch.device
+        Where batches are made.
+    seed : int
+        Fixes data order, dropout and sampling.
+    label : str
+        Name on the progress bar.
+
+    Returns
+    -------
+    Outcome
+        Best epoch, history, seconds.
+    """
+    if options.trainer == "recbole":
+        from recllm_bench.training.recbole_trainer import train_with_recbole
+
+        return train_with_recbole(model, options, validate=validate, work=work, label=label)
+    device = torch.device(device)
+    source = _source(model, split, options, device, seed)
+    outcome = fit(
+        source.batches,
+        source.loss,
+        {"model": model},
+        validate,
+        options,
+        work,
+        device=device,
+        seed=seed,
+        label=label,
+        before_epoch=source.before_epoch,
+        steps=source.steps,
+    )
+    if hasattr(model, "write_products"):
+        model.write_products(work)
+    return outcome
+
+
+def validator(
+    model: nn.Module,
+    split: Split,
+    protocol: Protocol,
+    options: TrainingOptions,
+    *,
+    device: torch.device | str = "cpu",
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> Callable[[], float] | None:
+    """Bind the validation metric: the mean over all validation cases, by full ranking under the protocol's rules.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Scored as it stands at each call.
+    split : Split
+        Its validation cases.
+    protocol : Protocol
+        What is done with history items and ties.
+    options : TrainingOptions
+        ``validate_metric, max_length``.
+    device : torch.device
+        Where to score.
+    columns : mapping, optional
+        Further columns of the validation cases.
+
+    Returns
+    -------
+    callable or None
+        None when the split has no validation cases.
+
+    Raises
+    ------
+    BenchError
+        For an unknown metric.
+    """
+    from recllm_bench.evaluation.metrics import METRICS, per_user
+    from recllm_bench.evaluation.ranks import rank_cases
+
+    name, _, cut = options.validate_metric.partition("@")
+    if name not in METRICS:
+        raise BenchError(f"training: validate_metric: unknown metric '{name}'.{nearest(name, METRICS)}")
+    if not cut.isdigit() or int(cut) < 1:
+        raise BenchError(f"training: validate_metric: write it as metric@K, such as NDCG@10, got '{name}@{cut}'")
+    if not len(split.valid):
+        return None
+    rules = dataclasses.replace(protocol, candidates="all")
+    length = int(getattr(model, "history_length", 0) or options.max_length)
+
+    def validate() -> float:
+        ranks = rank_cases(model, split, split.valid, rules, columns=columns, max_length=length, device=device)
+        values = per_user(ranks, (f"{name}@{int(cut)}",), (), rules.ties, warn=False)
+        return float(next(iter(values.values())).mean())
+
+    return validate
+
+
+@dataclass(frozen=True)
+class EpochContext:
+    """What ``before_epoch(epoch, context)`` of a model may read.
+
+    Attributes
+    ----------
+    split : Split
+        The data; only training prefixes may be read.
+    histories : DeviceHistories
+        Makes padded batches.
+    max_length : int
+        Items in a window.
+    device : torch.device
+        Where batches are made.
+    seed : int
+        Seed of the run.
+    """
+
+    split: Split
+    histories: DeviceHistories
+    max_length: int
+    device: torch.device
+    seed: int
+
+    def training_sequences(self, batch_size: int = 512) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The newest training window of every user as ``(users [B], item_seq [B, L], lengths [B])``.
+
+        The last training item is left out, being the newest target: what is seen is what training reads.
+        """
+        windows = training_windows(self.split.histories, self.split.train_ends, self.max_length, "last")
+        for start in range(0, len(windows), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(windows)))
+            batch = self.histories.window_batch(windows, rows, self.max_length)
+            yield batch.users, batch.inputs, batch.lengths
+
+
+@dataclass(frozen=True)
+class _Source:
+    batches: Callable[[int], Any]
+    loss: Callable[[Any, torch.Generator], torch.Tensor]
+    before_epoch: Callable[[int], None] | None
+    steps: int | None
+
+
+def _source(model: nn.Module, split: Split, options: TrainingOptions, device: torch.device, seed: int) -> _Source:
+    if not (hasattr(model, "training_loss") or is_causal_encoder(model)):
+        zoo = recbole_bridge.zoo_training(model, device, seed)
+        return _Source(zoo.batches, zoo.loss, zoo.before_epoch, zoo.steps)
+    windows = training_windows(split.histories, split.train_ends, options.max_length, options.coverage)
+    histories = DeviceHistories(split.histories, device)
+    before_epoch = None
+    if hasattr(model, "before_epoch"):
+        context = EpochContext(split, histories, options.max_length, device, seed)
+        before_epoch = lambda epoch: model.before_epoch(epoch, context)  # noqa: E731
+    return _Source(
+        lambda epoch: window_batches(histories, windows, options, seed, epoch),
+        getattr(model, "training_loss", None) or encoder_loss(model, split, options, device),
+        before_epoch,
+        -(-len(windows) // options.batch_size),
+    )
+
+
+def is_causal_encoder(model: Any) -> bool:
+    """Whether one forward pass gives the states of all positions."""
+    return hasattr(model, "sequence_states") and hasattr(model, "item_vectors")
+
+
+def window_batches(
+    histories: DeviceHistories, windows: Windows, options: TrainingOptions, seed: int, epoch: int
+) -> Iterator[WindowBatch]:
+    """All windows once, in an order that ``(seed, epoch)`` fixes, neighbours in length together."""
+    for rows in batch_rows(windows.ends - windows.starts, options.batch_size, seed, epoch):
+        yield histories.window_batch(windows, rows, options.max_length)
+
+
+def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Shuffle rows, sort each pool of ``POOL`` batches by length, cut into batches, shuffle the batches.
+
+    Parameters
+    ----------
+    lengths : int [n]
+        Length of each row.
+    batch_size : int
+        Rows in a batch.
+    seed, epoch : int
+        Fix the order.
+
+    Returns
+    -------
+    list of int64 arrays
+        Every row is in exactly one batch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    pool = POOL * batch_size
+    pools = np.split(order, range(pool, len(order), pool))
+    order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools])
+    batches = np.split(order, range(batch_size, len(order), batch_size))
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def encoder_loss(
+    model: nn.Module, split: Split, options: TrainingOptions, device: torch.device
+) -> Callable[[WindowBatch, torch.Generator], torch.Tensor]:
+    """Loss of a causal encoder: the objective at every position that has a target, and at no other."""
+    n_items = split.histories.n_items
+    counts = None
+    if options.negative_sampling == "popularity":
+        counts = training_counts(split).to(device)
+    # RecBole's cross entropy has a class for padding; its classes train here by their own definition.
+    theirs = type(model).__module__.startswith("recbole.")
+    objective = objective_named(options, n_items, counts, padding_is_class=theirs)
+
+    def loss(batch: WindowBatch, generator: torch.Generator) -> torch.Tensor:
+        states = model.sequence_states(batch.inputs, batch.lengths)
+        flat = batch.targets.flatten()
+        places = flat.nonzero().squeeze(1)
+        chosen = states.reshape(-1, states.shape[-1]).index_select(0, places)
+        return objective(chosen, flat[places], model.item_vectors(), generator)
+
+    return loss
+
+
+def training_counts(split: Split) -> torch.Tensor:
+    """How often each item occurs in the training prefixes, int64 [n_items + 1]."""
+    histories = split.histories
+    owners = histories.users_of_positions()
+    inside = np.arange(len(histories.items)) < split.train_ends[owners - 1]
+    return torch.from_numpy(np.bincount(histories.items[inside], minlength=histories.n_items + 1))

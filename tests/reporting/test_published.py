@@ -1,0 +1,135 @@
+"""The papers' numbers: found, doubted, audited, and held against ours."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from recllm_bench.errors import BenchError
+from recllm_bench.evaluation.statistics import Interval
+from recllm_bench.reporting import published as module
+from recllm_bench.reporting.published import (
+    audit,
+    flags_of,
+    load_flags,
+    load_published,
+    published,
+    published_for,
+    published_interval,
+    published_users,
+    verdict,
+)
+
+
+def test_lookup():
+    cell = published("latentcrs", "ml1m", "latentcrs", "Recall", 5, table="T2", variant="B")
+    assert (cell.value, cell.name, cell.place) == (0.1437, "Recall@5", "latentcrs T2")
+    assert published("latentcrs", "MovieLens-1M", "UNICORN", "Recall", 20).value == 0.3086
+    assert published("relrec", "Yelp", "GRU4Rec", "NDCG", 20).value == 0.0331
+    assert published("cesrec", "ml-1m", "SASRec", "HR", 10, variant="base").value == 0.866
+    assert published("latentcrs", "ml-100k", "LatentCRS", "Recall", 5) is None
+    # Three variants are printed and none was named.
+    assert published("cesrec", "ml-1m", "SASRec", "HR", 10, table="T2") is None
+    with pytest.raises(BenchError, match="known: cesrec"):
+        published("other", "ml1m", "x", "HR", 5)
+
+
+def test_audit_reproduces_the_flags_that_arithmetic_can_find():
+    found, known = audit(load_published()), set(load_flags())
+    assert set(found) <= known  # nothing else in any table is impossible
+    words = ("NDCG gain", "impossible for one", "multiple of 1/500", "AT=", "for the same run description")
+    expected = {
+        flag for flag in known if any(word in flag.issue for word in words) and not flag.issue.startswith("S@5=")
+    }
+    assert set(found) == expected
+    assert len(found) == 22
+
+
+def test_audit_finds_planted_errors():
+    row = [cell for cell in load_published() if cell.place == "relrec T2" and cell.model == "GRU4Rec"]
+    assert audit(row) == []
+    from dataclasses import replace
+
+    broken = [replace(cell, value=0.09) if (cell.metric, cell.k) == ("NDCG", 20) else cell for cell in row]
+    assert {flag.dataset for flag in audit(broken)} == {"Yelp", "AmazonBook", "Steam"} & {cell.dataset for cell in row}
+
+
+def test_flags_touch_their_own_cells_only():
+    at = published("latentcrs", "ml1m", "GPT-4", "AT", None, table="T4")
+    success = published("latentcrs", "ml1m", "GPT-4", "S", 5, table="T4")
+    assert len(flags_of(at)) == 1
+    assert flags_of(success) == []
+    assert flags_of(published("latentcrs", "ml1m", "CRM", "S", 3, table="T4"))
+    assert flags_of(published("latentcrs", "VideoGames", "LatentCRS", "Recall", 5, table="T2", variant="B")) == []
+    assert flags_of(published("latentcrs", "ml1m", "LatentCRS", "Recall", 5, table="T2", variant="B"))
+
+
+def test_users_and_intervals():
+    cell = published("latentcrs", "ml1m", "GPT-4", "S", 5, table="T4")
+    assert published_users(cell) == 500
+    assert published_interval(cell) == pytest.approx((0.5584, 0.6440), abs=1e-3)
+    assert published_users(published("latentcrs", "ml1m", "CRM", "Recall", 5, table="T2")) == 6034
+    assert published_users(published("cesrec", "ml1m", "SASRec", "HR", 5, variant="base")) == 1000
+    assert published_users(published("relrec", "Yelp", "NARM", "Recall", 5)) == 11091
+    assert published_interval(published("latentcrs", "ml1m", "GPT-4", "AT", None)) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "word"),
+    [(0.0260, 0.0240, 0.0280, "inside"), (0.0250, 0.0245, 0.0255, "close"), (0.0100, 0.0090, 0.0110, "off")],
+)
+def test_verdicts(mean: float, low: float, high: float, word: str):
+    cell = published("relrec", "Yelp", "GRU4Rec", "Recall", 5)  # 0.0269
+    found = verdict(cell, Interval(mean, low, high, 100))
+    assert found.word == word
+    assert found.gap == pytest.approx(mean / 0.0269 - 1)
+    assert verdict(cell, {"mean": mean, "low": low, "high": high}) == found
+
+
+def test_not_comparable():
+    ours = Interval(0.1437, 0.13, 0.15, 100)
+    clean = published("latentcrs", "VideoGames", "LatentCRS", "Recall", 5, table="T2", variant="B")
+    assert verdict(clean, ours).word == "inside"
+    found = verdict(clean, ours, {"simulator": "rules"})
+    assert str(found) == "not comparable (substitutes: simulator rules)"
+    doubtful = published("latentcrs", "ml1m", "LatentCRS", "Recall", 5, table="T2", variant="B")
+    assert verdict(doubtful, ours).word == "not comparable"
+    assert verdict(published("cesrec", "ml1m", "SASRec", "HR", 5, variant="base"), ours).word == "not comparable"
+
+
+def record(model: str, protocol: str, dataset: str = "ml1m", metrics=("Recall@5",), dialogue=(), **recipe):
+    return SimpleNamespace(
+        recipe={"model": model, **recipe},
+        protocol={"name": protocol},
+        dataset={"name": dataset},
+        metrics=dict.fromkeys(metrics),
+        dialogue=dict.fromkeys(dialogue),
+    )
+
+
+def test_a_record_finds_its_row():
+    found = published_for(record("latentcrs", "latentcrs.one_turn"))
+    assert found["Recall@5"].value == 0.1437
+    found = published_for(record("latentcrs", "latentcrs.one_turn", options={"ablation": "direct_kl"}))
+    assert found["Recall@5"].value == 0.0847
+    assert published_for(record("latentcrs", "latentcrs.one_turn", options={"ablation": "new"})) == {}
+    found = published_for(record("latentcrs", "latentcrs.multi_turn", dialogue=("S@3", "AT", "n")))
+    assert {name: cell.table for name, cell in found.items()} == {"S@3": "T4", "AT": "T4", "Recall@5": "T3"}
+    assert published_for(record("recbole:GRU4Rec", "relrec.full", "yelp"))["Recall@5"].value == 0.0269
+    assert published_for(record("latentcrs", "unified.full")) == {}
+    assert published_for(record("latentcrs", "latentcrs.one_turn", "ml-100k")) == {}
+    shuffled = {"shuffle_utterances": True}
+    assert published_for(record("latentcrs", "latentcrs.one_turn", conversation=shuffled)) == {}
+
+
+def test_a_malformed_file_names_its_line(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    head = "paper,table,dataset,protocol,model,variant,metric,k,value\n"
+    for paper in module.PAPERS:
+        (folder / f"{paper}.csv").write_text(head)
+    (folder / "relrec.csv").write_text(head + "relrec,T2,Yelp,full_rank,STAMP,,Recall,5,many\n")
+    monkeypatch.setattr(module, "resource", lambda *parts: tmp_path.joinpath(*parts[1:]))
+    with pytest.raises(BenchError, match=r"relrec\.csv:2"):
+        load_published.__wrapped__()
