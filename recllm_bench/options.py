@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ def _checked(value: Any, hint: Any, limits: Mapping[str, Any], where: str) -> An
     if choices is not None and value not in choices:
         raise BenchError(f"{where}: '{value}' is not one of {', '.join(map(str, choices))}")
     for number in value if isinstance(value, tuple) else (value,):
-        if low is not None and number < low or high is not None and number > high:
+        if (low is not None and number < low) or (high is not None and number > high):
             bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
             raise BenchError(f"{where}: {number} is out of range ({bounds})")
     return value
@@ -120,13 +121,13 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
             return int(value)
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             try:
-                return float(value)
+                number = float(value)
             except ValueError:
-                pass
+                number = math.nan
+            if math.isfinite(number):  # a NaN would slip through every bound
+                return number
     elif hint is str:
         if isinstance(value, str):
             return value

@@ -117,8 +117,8 @@ def build_model(
         init_seed(seed, config["reproducibility"])
         try:
             built = model_class(config, dataset).to(config["device"])
-        except (NotImplementedError, ValueError, AssertionError) as error:
-            raise BenchError(f"options of {model_class.__name__}: {error}") from error
+        except (NotImplementedError, ValueError, KeyError, ZeroDivisionError, AssertionError) as error:
+            raise BenchError(f"options of {model_class.__name__}: {_reason(error)}") from error
     if zoo_name == "Pop":
         _count_popularity(built, dataset)
     built.recbole_parts = (config, dataset)
@@ -126,6 +126,11 @@ def build_model(
     if not hasattr(built, "sequence_states") and not hasattr(built, "query_vectors"):
         built.full_sort_predict = types.MethodType(_full_sort_predict, built)
     return built, config, dataset
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "a check inside the model failed"
+    return f"no choice {text}" if isinstance(error, KeyError) else text
 
 
 def give_causal_capabilities(model: Any) -> Any:

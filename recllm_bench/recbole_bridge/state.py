@@ -20,7 +20,9 @@ def save_state(model: Any, path: Path) -> None:
     """
     import torch
 
-    other = {key: _plain(value) for key, value in model.other_parameter().items()}
+    extra = model.other_parameter().items()
+    # RecBole lists whole layers too (dien.py, gru4recf.py); their weights are parameters already.
+    other = {key: _plain(value) for key, value in extra if not isinstance(value, torch.nn.Module)}
     state = {"parameters": model.state_dict(), "other": other}
     write_atomic(Path(path), lambda file: torch.save(state, file))
 

@@ -58,33 +58,37 @@ class ModelConformance:
     learns: ClassVar[bool] = True
 
     @pytest.fixture(scope="class")
-    def split(self) -> Any:
+    @classmethod
+    def split(cls) -> Any:
         """Leave-one-out split of the planted histories."""
         from recllm_bench.data.splits import leave_one_out
 
         return leave_one_out(planted_histories())
 
     @pytest.fixture(scope="class")
-    def trained(self, split: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[float]]:
+    @classmethod
+    def trained(cls, split: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[float]]:
         """The trained model, and its loss at every epoch (empty when it takes no steps)."""
-        return self.train(split, tmp_path_factory.mktemp("conformance"))
+        return cls.train(split, tmp_path_factory.mktemp("conformance"))
 
-    def build(self, split: Any, seed: int = 0) -> Any:
+    @classmethod
+    def build(cls, split: Any, seed: int = 0) -> Any:
         """A fresh model on the CPU."""
         model, _, _ = build_model(
-            self.model, split.histories, split.train_ends, self.options, seed=seed, max_length=self.max_length
+            cls.model, split.histories, split.train_ends, cls.options, seed=seed, max_length=cls.max_length
         )
         return model.eval()
 
-    def train(self, split: Any, work: Path, seed: int = 0) -> tuple[Any, list[float]]:
+    @classmethod
+    def train(cls, split: Any, work: Path, seed: int = 0) -> tuple[Any, list[float]]:
         """Build and train as the bench does."""
         from recllm_bench.training.options import TrainingOptions
         from recllm_bench.training.sequence import train_sequence_model
 
-        model = self.build(split, seed)
+        model = cls.build(split, seed)
         if not trains_by_gradient(model):
             return model, []
-        values = {**getattr(type(model), "training_defaults", {}), **self.training, "max_length": self.max_length}
+        values = {**getattr(type(model), "training_defaults", {}), **cls.training, "max_length": cls.max_length}
         outcome = train_sequence_model(model, split, TrainingOptions(**values), validate=None, work=work, seed=seed)
         return model.eval(), [entry["loss"] for entry in outcome.history]
 

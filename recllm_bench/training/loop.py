@@ -124,9 +124,8 @@ def fit(
         return finished
     given = _parameters(modules) if parameters is None else parameters
     trained = [parameter for parameter in given if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=device.type in ("cpu", "cuda")
-    )
+    fused = device.type in ("cpu", "cuda") and all(parameter.is_floating_point() for parameter in trained)
+    optimiser = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
     state = _State()
     state.resume(work / CHECKPOINT, modules, optimiser)
     step = _Step(trained, optimiser, options, device, label)

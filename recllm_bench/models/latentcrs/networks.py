@@ -10,6 +10,29 @@ from torch import Tensor, nn
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
 
 
+class ByteDropout(nn.Module):
+    """Dropout that draws one random byte for an element, eight at once: several times faster on a CPU.
+
+    Parameters
+    ----------
+    probability : float
+        Share of elements set to zero, rounded to a multiple of 1/256 (0.5 is exact); the others are scaled to keep
+        the mean.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.threshold = min(255, round(256 * probability))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Same shape; ``values`` itself in evaluation mode."""
+        if not self.training or not self.threshold:
+            return values
+        words = torch.empty((values.numel() + 7) // 8, dtype=torch.int64, device=values.device)
+        kept = words.random_(-(2**63), None).view(torch.uint8)[: values.numel()] >= self.threshold
+        return values * kept.view(values.shape).to(values.dtype).mul_(256 / (256 - self.threshold))
+
+
 class TextProjector(nn.Module):
     """P: raw utterance vectors to the width of user states.
 
@@ -24,7 +47,7 @@ class TextProjector(nn.Module):
     def __init__(self, text_width: int, hidden: int, width: int, dropout: float) -> None:
         super().__init__()
         self.enter = nn.Linear(text_width, hidden, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ByteDropout(dropout)
         self.norm = nn.LayerNorm(hidden)
         self.leave = nn.Linear(hidden, width)
 

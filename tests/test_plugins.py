@@ -1,0 +1,92 @@
+"""Names to classes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recllm_bench import plugins
+from recllm_bench.errors import BenchError
+
+
+def test_listing_names_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from recllm_bench import plugins; plugins.names('models'); plugins.model_kind('latentcrs');"
+        "assert not {'torch', 'recbole', 'numpy', 'pandas', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_built_in_name_resolves() -> None:
+    for kind in ("models", "simulators"):
+        for name, target in plugins._BUILT_IN[kind].items():
+            found = plugins.resolve(kind, name.upper())
+            assert f"{found.__module__}:{found.__qualname__}" == target
+
+
+def test_ours_come_before_recboles_and_a_prefix_asks_for_recboles() -> None:
+    assert plugins.resolve("models", "SASRec").__module__ == "recllm_bench.models.sequence.sasrec"
+    assert plugins.resolve("models", "recbole:sasrec").__module__ == "recbole.model.sequential_recommender.sasrec"
+    assert plugins.resolve("models", "gru4rec").__name__ == "GRU4Rec"
+    assert plugins.model_kind("SASREC") == "own"
+    assert plugins.model_kind("lightgcn") == plugins.model_kind("RecBole:SASRec") == "zoo"
+    assert {"sasrec", "recbole:SASRec", "GRU4Rec"} <= set(plugins.names("models"))
+    assert "SASRec" not in plugins.names("models")
+
+
+def test_display_names() -> None:
+    assert plugins.display_name("gru4rec") == "GRU4Rec (RecBole)"
+    assert plugins.display_name("recbole:SASRec") == "SASRec (RecBole)"
+    assert plugins.display_name("sasrec") == plugins.resolve("models", "sasrec").display_name
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("models", "latentcr", "unknown model 'latentcr'. Did you mean 'latentcrs'"),
+        ("models", "GRU4Recc", "Did you mean 'GRU4Rec'"),
+        ("models", "recbole:SASRek", "Did you mean 'SASRec'"),
+        ("models", "no_such_package.models:Mine", "cannot import no_such_package.models"),
+        ("models", "recllm_bench.models.sequence.sasrec:SASRek", "has no 'SASRek'. Did you mean 'SASRec'"),
+        ("models", "collections:OrderedDict", "not a model: a model subclasses a RecBole recommender"),
+        ("models", "two words:Class", "not of the form package.module:Class"),
+        ("models", "", "unknown model ''"),
+        ("simulators", "rulez", "Did you mean 'rules'"),
+        ("datasets", "nothing", "unknown dataset 'nothing'"),
+    ],
+)
+def test_a_wrong_name_is_one_clear_line(kind: str, name: str, message: str) -> None:
+    with pytest.raises(BenchError) as caught:
+        plugins.resolve(kind, name)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_entry_points_and_explicit_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "planted_plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from recbole.model.abstract_recommender import GeneralRecommender\n\n"
+        "class Mine(GeneralRecommender):\n    pass\n\nclass Talker:\n    pass\n"
+    )
+    facts = tmp_path / "planted_plugin-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: planted-plugin\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(
+        "[recllm_bench.models]\nplanted-model = planted_plugin:Mine\nSASRec = planted_plugin:Mine\n"
+        "[recllm_bench.simulators]\nplanted-talker = planted_plugin:Talker\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = plugins.resolve("models", "Planted-Model")
+    assert mine is plugins.resolve("models", "planted_plugin:Mine")
+    assert mine.__name__ == plugins.display_name("planted-model") == "Mine"
+    assert plugins.model_kind("planted-model") == "own"
+    assert plugins.resolve("models", "sasrec") is not mine  # a plug-in does not replace a built-in model
+    assert plugins.resolve("simulators", "planted-talker").__name__ == "Talker"
+    assert "planted-model" in plugins.names("models")
+    assert {"planted-talker", "rules"} <= set(plugins.names("simulators"))
+    with pytest.raises(BenchError, match="Did you mean 'planted-model'"):
+        plugins.resolve("models", "planted-modle")
