@@ -14,7 +14,7 @@ ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED
 	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(SET),--set $(SET))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format test test-slow test-gpu bench compare report benchmark doctor clean
+.PHONY: help venv lint format test test-slow test-gpu bench compare report doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,9 +59,6 @@ compare: $(READY) ## the table of the runs that exist
 
 report: $(READY) ## one HTML page of the runs that exist
 	$(BIN)/recllm-bench report
-
-benchmark: $(READY) ## speed and memory (benchmarks/)
-	$(BIN)/python benchmarks/run.py
 
 doctor: $(READY) ## what is installed, which device is used, what is missing
 	$(BIN)/recllm-bench doctor

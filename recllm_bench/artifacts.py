@@ -109,7 +109,9 @@ class ArtifactStore:
                     shutil.rmtree(final)  # a folder without manifest: never finished by us
                 os.replace(work, final)
         except OSError as error:
-            raise BenchError(f"cannot write {error.filename or final}: {error.strerror}; free space or set RECLLM_CACHE to a writable folder") from error
+            raise BenchError(
+                f"cannot write {error.filename or final}: {error.strerror}; free space or set RECLLM_CACHE to a writable folder"
+            ) from error
         return final
 
 

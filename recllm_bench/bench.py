@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recllm_bench import __version__, plugins
-from recllm_bench.artifacts import ArtifactStore, content_hash, write_json
-from recllm_bench.errors import BenchError, nearest
+from recllm_bench.artifacts import ArtifactStore, content_hash
+from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
 from recllm_bench.locations import cache_folder, resource, results_folder
 from recllm_bench.options import read_options
 from recllm_bench.progress import log, log_to
-from recllm_bench.recipe import Recipe, read_recipe_file, recipe_from
+from recllm_bench.recipe import ConversationOptions, Recipe, read_recipe_file, recipe_from
 
 HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
 SHUFFLED = {"model": "latentcrs", "label": "LatentCRS, shuffled words", "conversation": {"shuffle_utterances": True}}
@@ -112,14 +112,24 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """Fill in what the model decides: its default protocol. The dataset gets its canonical name."""
-    protocol = recipe.protocol
-    if not protocol:
-        protocol = "unified.full"
-        if plugins.model_kind(recipe.model) == "own":
-            protocol = plugins.resolve("models", recipe.model).default_protocol
+    """Fill in what the model decides: its default protocol, and no conversation where it reads no text.
+
+    The dataset gets its canonical name.
+    """
+    protocol, conversation = recipe.protocol or "unified.full", ConversationOptions()
+    if plugins.model_kind(recipe.model) == "own":
+        model_class = plugins.resolve("models", recipe.model)
+        protocol = recipe.protocol or getattr(model_class, "default_protocol", "unified.full")
+        if reads_text(model_class):
+            conversation = recipe.conversation
     protocol_named(protocol)
-    return dataclasses.replace(recipe, protocol=protocol, dataset=_canonical(recipe.dataset))
+    dataset = _canonical(recipe.dataset)
+    return dataclasses.replace(recipe, protocol=protocol, conversation=conversation, dataset=dataset)
+
+
+def reads_text(model_class: type) -> bool:
+    """Whether a model sees what users say."""
+    return "text" in getattr(model_class, "needs", ())
 
 
 def run_cell(recipe: Recipe, label: str = "", *, store: ArtifactStore | None = None, again: bool = False) -> Path:
@@ -191,9 +201,10 @@ class _Cell:
 
         start = time.perf_counter()
         log.info(f"{self.name} on {self.dataset.name} ({self.recipe.protocol})")
-        model, stages, notes = self._train()
+        model, stages, folders = self.train()
         cases = evaluated_cases(self.split.test, self.protocol)
         columns = self.model_class.case_columns(self.job, cases) if hasattr(self.model_class, "case_columns") else None
+        candidates = protocol_candidates(self.protocol, self.split, cases, self.store)
         before = time.perf_counter()
         ranks = rank_cases(
             model,
@@ -201,7 +212,7 @@ class _Cell:
             cases,
             self.protocol,
             columns=columns,
-            candidates=protocol_candidates(self.protocol, self.split, cases, self.store),
+            candidates=candidates,
             max_length=self._history_length(model),
             device=self.device,
             top=max(self.protocol.cutoffs),
@@ -211,7 +222,7 @@ class _Cell:
         record = records.make_record(
             name=self.name,
             recipe=self.recipe,
-            block="text" if "text" in getattr(self.model_class, "needs", ()) else "history",
+            block="text" if reads_text(self.model_class) else "history",
             dataset=self.dataset,
             protocol=self.protocol,
             split=self.split,
@@ -219,12 +230,15 @@ class _Cell:
             outcomes=outcomes,
             stages=stages,
             evaluation_seconds=evaluation_seconds,
-            notes=notes,
+            notes=self._notes(folders),
+            curves=_curves(folders),
+            candidates=candidates,
             substitutes=self._substitutes(),
             device=str(self.device),
         )
         log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")
-        return records.write_record(folder, record, ranks, outcomes, log=folder.with_name(f".{folder.name}.log.jsonl"))
+        journal = folder.with_name(f".{folder.name}.log.jsonl")
+        return records.write_record(folder, record, ranks, outcomes, journal, self._transcripts(outcomes))
 
     def _job(self):
         from recllm_bench.training.options import TrainingOptions
@@ -256,7 +270,7 @@ class _Cell:
             },
         )
 
-    def _train(self) -> tuple[Any, dict[str, float], list[str]]:
+    def train(self) -> tuple[Any, dict[str, float], dict[str, Path]]:
         from recllm_bench.training.single import single_stage
         from recllm_bench.training.stages import run_stages
 
@@ -269,14 +283,15 @@ class _Cell:
             single = single_stage(self.job, self.recipe.model if not self.own else self.model_class)
             folders, seconds = run_stages(self.job, [single.stage], kind)
             model = single.load(folders)
+        return model.eval() if hasattr(model, "eval") else model, seconds, folders
+
+    def _notes(self, folders: Mapping[str, Path]) -> list[str]:
+        """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""
         notes = [self.recipe.budget] if self.recipe.budget else []
-        for name, folder in folders.items():
-            outcome = folder / "outcome.json"
-            if outcome.exists():
-                facts = json.loads(outcome.read_text())
-                if facts.get("stopped_by") == "budget":
-                    notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
-        return model.eval() if hasattr(model, "eval") else model, seconds, notes
+        for name, facts in _outcomes(folders).items():
+            if facts.get("stopped_by") == "budget":
+                notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
+        return notes
 
     def _history_length(self, model: Any) -> int:
         return int(getattr(model, "history_length", 0) or self.job.training.max_length)
@@ -311,11 +326,12 @@ class _Cell:
         from recllm_bench.conversation.loop import run_dialogues
         from recllm_bench.evaluation.candidates import evaluated_cases
 
-        rules = self.protocol if self.protocol.turns else protocol_named("latentcrs.multi_turn")
+        job = self.talking_job()
+        rules = job.protocol
         wanted = min(self.recipe.conversation.users, self.dataset.histories.n_users)
         cases = evaluated_cases(self.split.test, dataclasses.replace(rules, users=wanted))
         return run_dialogues(
-            lambda dialogues: model.respond(self.job, dialogues),
+            lambda dialogues: model.respond(job, dialogues),
             self._speaker(),
             self._profiles(cases.users, cases.ends, cases.targets),
             cases,
@@ -325,11 +341,40 @@ class _Cell:
             shown_per_turn=rules.shown_per_turn,
         )
 
+    def talking_job(self):
+        """The job under a protocol that has turns: its own, or the published one for dialogues."""
+        rules = self.protocol if self.protocol.turns else protocol_named("latentcrs.multi_turn")
+        return dataclasses.replace(self.job, protocol=rules)
+
+    def _transcripts(self, outcomes: Any) -> dict[str, Callable[[Path], None]]:
+        """The dialogues as a file for people to read."""
+        if outcomes is None:
+            return {}
+        from recllm_bench.conversation.loop import write_transcripts
+
+        return {"dialogues.jsonl": lambda path: write_transcripts(path, outcomes, self.dataset.catalogue)}
+
     def _substitutes(self) -> dict[str, str]:
-        if "text" not in getattr(self.model_class, "needs", ()):
+        if not reads_text(self.model_class):
             return {}
         talk = self.recipe.conversation
         return {"simulator": talk.simulator, "text encoder": talk.encoder}
+
+
+def _outcomes(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """``outcome.json`` of every stage that trained something."""
+    paths = {name: folder / "outcome.json" for name, folder in folders.items()}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:
+    """Validation curves: for each stage rows of (epoch, metric)."""
+    curves = {}
+    for name, facts in _outcomes(folders).items():
+        points = [[entry["epoch"], entry["validation"]] for entry in facts["history"] if "validation" in entry]
+        if points:
+            curves[name] = points
+    return curves
 
 
 def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
@@ -399,9 +444,7 @@ def evaluate_checkpoint(model: str, checkpoint: Path, dataset: str, protocol_nam
         raise BenchError(f"{model} cannot read released checkpoints; a model that can has 'load_released'")
     place = device_named(device)
     network = model_class.load_released(checkpoint, n_items=prepared.histories.n_items).to(place).eval()
-    ranks = rank_cases(
-        network, split, split.test, protocol, max_length=network.history_length, device=place
-    )
+    ranks = rank_cases(network, split, split.test, protocol, max_length=network.history_length, device=place)
     values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties)
     lines = [f"{checkpoint.name} on {prepared.name}: {protocol.name}, {len(split.test):,} users"]
     lines += [f"  {name:<9} {column.mean():.4f}" for name, column in values.items()]
@@ -430,7 +473,8 @@ def chat(values: Mapping[str, Any], where: str, user: int) -> None:
         raise BenchError(f"{recipe.model} does not converse; try latentcrs")
     if not 1 <= user <= dataset.histories.n_users:
         raise BenchError(f"--user {user}: {dataset.name} has users 1 to {dataset.histories.n_users}")
-    model, _, _ = cell._train()
+    model, _, _ = cell.train()
+    job = cell.talking_job()
     titles = dataset.catalogue.titles
     history = dataset.histories.of(user)
     print(f"user {user} likes: " + "; ".join(titles[item] for item in history[-5:]))
@@ -438,7 +482,7 @@ def chat(values: Mapping[str, Any], where: str, user: int) -> None:
     dialogue = Dialogue(user=user, history=history, messages=[], shown=[])
     while sentence := input("> ").strip():
         dialogue.messages.append(("user", sentence))
-        answer = model.respond(cell.job, [dialogue])[0]
+        answer = model.respond(job, [dialogue])[0]
         dialogue.shown.extend(answer.items)
         dialogue.messages.append(("assistant", answer.say))
         for number, item in enumerate(answer.items, 1):

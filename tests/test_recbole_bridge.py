@@ -382,9 +382,9 @@ def test_models_run_in_plain_recbole(name: str, tmp_path: Path, monkeypatch: pyt
     model_class = plugins.resolve("models", name)
     settings = {
         "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
-        "val_interval": {"rating": "[5,5]"},
-        "user_inter_num_interval": "[30,inf)",
-        "item_inter_num_interval": "[30,inf)",
+        "val_interval": {"rating": "[5,5]", "timestamp": "[0,880000000]"},
+        "user_inter_num_interval": "[8,inf)",
+        "item_inter_num_interval": "[8,inf)",
         "MAX_ITEM_LIST_LENGTH": 10,
         "epochs": 1,
         "train_batch_size": 1024,

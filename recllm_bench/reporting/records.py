@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,7 +219,14 @@ def make_record(
     )
 
 
-def write_record(folder: Path, record: RunRecord, ranks: Ranks, outcomes: Any = None, log: Path | None = None) -> Path:
+def write_record(
+    folder: Path,
+    record: RunRecord,
+    ranks: Ranks,
+    outcomes: Any = None,
+    log: Path | None = None,
+    attachments: Mapping[str, Callable[[Path], None]] | None = None,
+) -> Path:
     """Write a record whole or not at all; an older record of the same name is replaced.
 
     Parameters
@@ -234,6 +241,8 @@ def write_record(folder: Path, record: RunRecord, ranks: Ranks, outcomes: Any = 
         Dialogue outcomes, see :func:`make_record`.
     log : Path, optional
         Log file to move into the record as ``log.jsonl``.
+    attachments : mapping, optional
+        Further files by name, and what writes each.
 
     Raises
     ------
@@ -247,6 +256,8 @@ def write_record(folder: Path, record: RunRecord, ranks: Ranks, outcomes: Any = 
         write_users(work / "users.parquet", ranks, outcomes)
         if log is not None and Path(log).exists():
             shutil.copyfile(log, work / "log.jsonl")
+        for name, write in (attachments or {}).items():
+            write(work / name)
         (work / "recipe.yaml").write_text(_recipe_text(record), encoding="utf-8")
         write_json(work / "run.json", record.as_dict())
         os.chmod(work, 0o755)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,8 +101,6 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
     seconds : dict of str to float
         Time each product took when it was made (by this run or an earlier one).
     """
-    import json
-
     base = {"data": job.dataset.checksum, "split": job.split.checksum, "seed": job.recipe.seed}
     folders: dict[str, Path] = {}
     keys: dict[str, str] = {}
@@ -114,5 +113,12 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
             log.info(f"{kind}: {stage.name}")
         folder = job.store.build(kind, key, lambda work, make=stage.make: make(work, dict(folders)))
         folders[stage.name] = folder
-        seconds[stage.name] = json.loads((folder / "artifact.json").read_text())["seconds"]
+        seconds[stage.name] = _seconds(folder)
     return folders, seconds
+
+
+def _seconds(folder: Path) -> float:
+    """Time a product took; the training loop's own sum counts interrupted attempts too."""
+    seconds = json.loads((folder / "artifact.json").read_text())["seconds"]
+    outcome = folder / "outcome.json"
+    return max(seconds, json.loads(outcome.read_text())["seconds"]) if outcome.exists() else seconds

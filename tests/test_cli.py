@@ -1,0 +1,208 @@
+"""The command line: help, listings, mistakes that end in one line, and whole runs on a user's own file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recllm_bench import cli
+from tests.conftest import planted_catalogue, planted_histories
+
+QUICK = ["--set", "training.epochs=2", "training.max_length=10", "training.batch_size=64"]
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Path:
+    """A user's CSV of planted histories, with its catalogue beside it."""
+    histories, catalogue = planted_histories(120, 40, 12), planted_catalogue(40)
+    lines = ["user,item,timestamp"]
+    for user in range(1, histories.n_users + 1):
+        lines += [f"u{user},m{item},{100 + place}" for place, item in enumerate(histories.of(user))]
+    (tmp_path / "shop.csv").write_text("\n".join(lines) + "\n")
+    rows = ["item,title,year,categories"]
+    for item in range(1, 41):
+        rows.append(f"m{item},{catalogue.titles[item]},{catalogue.years[item]},{'|'.join(catalogue.categories[item])}")
+    (tmp_path / "shop.items.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "shop.csv"
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def error_of(capsys: pytest.CaptureFixture, *arguments: str | Path) -> str:
+    """The one line a mistake ends in."""
+    assert run(*arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((folder / "results" / "runs").glob("*/run.json"))]
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    for command in ("run", "sweep", "compare", "report", "prepare", "evaluate", "chat", "list", "options", "doctor"):
+        assert f"\n    {command} " in text
+
+
+def test_the_command_line_starts_without_heavy_imports():
+    code = "import sys, recllm_bench.cli as c; c.build_parser(); print([m for m in ('torch','numpy','recbole') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_list_and_options(capsys):
+    assert run("list") == 0
+    text = capsys.readouterr().out
+    for name in ("latentcrs", "GRU4Rec", "ml-100k", "unified.full", "latentcrs-ml1m"):
+        assert name in text
+    assert run("options", "latentcrs") == 0
+    assert "intents = 256" in capsys.readouterr().out
+    assert run("options", "GRU4Rec") == 0
+    assert "hidden_size = 128" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "grru4rec", "ml-100k"], "Did you mean 'GRU4Rec'?"),
+        (["run", "sasrec", "ml-10k"], "Did you mean 'ml-100k'?"),
+        (["run", "sasrec", "ml-100k", "--protocol", "unified.ful"], "Did you mean 'unified.full'?"),
+        (["run", "sasrec", "ml-100k", "--alone", "--set", "hiden_size=8"], "Did you mean 'hidden_size'?"),
+        (["run", "sasrec", "ml-100k", "--alone", "--set", "training.epochs=many"], "expected a whole number"),
+        (["run", "sasrec", "ml-100k", "--alone", "--set", "training.epochs=0"], "out of range"),
+        (["run", "sasrec", "ml-100k", "--alone", "--set", "dropout"], "write it as key=value"),
+        (["run", "sasrec", "ml-100k", "--alone", "--set", "trainig.epochs=1"], "unknown section 'trainig'"),
+        (["run", "sasrec", "ml-100k", "--alone", "--seed", "-1"], "seed must be"),
+        (["run", "sasrec", "ml-100k", "--alone", "--device", "tpu"], "device 'tpu' is unknown"),
+        (["run", "no.such.module:Model", "ml-100k", "--alone"], "cannot import"),
+        (["run", "recbole:SASReck", "ml-100k", "--alone"], "Did you mean 'SASRec'?"),
+        (["sweep", "sasrec-ml1m"], "a sweep needs 'rows'"),
+        (["sweep", "no-such-recipe"], "no recipe 'no-such-recipe'"),
+        (["compare"], "holds no run records"),
+        (["evaluate", "--checkpoint", "missing.pt", "--dataset", "ml-100k"], "missing.pt"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(capsys, arguments, said):
+    assert said in error_of(capsys, *arguments)
+
+
+def test_more_intents_than_users_are_refused(capsys, own_data):
+    said = error_of(capsys, "run", "iclrec", own_data, "--alone", *QUICK, "intents=1000")
+    assert "1000" in said and "users" in said
+
+
+def test_results_folder_that_cannot_be_made(capsys, own_data, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RECLLM_RESULTS", str(tmp_path / "file"))
+    assert "RECLLM_RESULTS" in error_of(capsys, "run", "pop", own_data, "--alone")
+
+
+def test_a_comparison_on_a_users_own_file(capsys, own_data, tmp_path):
+    arguments = ["run", "sasrec", own_data, *QUICK, "hidden_size=16"]
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"model: sasrec\ndataset: {own_data}\ncompare: [pop, BPR]\n")
+    assert run("run", "--recipe", recipe, *QUICK, "hidden_size=16") == 0
+    table = capsys.readouterr().out
+    for name in ("Pop (RecBole)", "BPR (RecBole)", "SASRec (ours)", "NDCG@10"):
+        assert name in table
+    assert len(records(tmp_path)) == 3
+    again = time.perf_counter()
+    assert run("run", "--recipe", recipe, *QUICK, "hidden_size=16") == 0
+    assert capsys.readouterr().out == table
+    assert time.perf_counter() - again < 10
+    assert run("compare", "--markdown") == 0
+    assert "| SASRec (ours)" in capsys.readouterr().out.replace("**", "")
+    assert run("report") == 0
+    assert "SASRec (ours)" in (tmp_path / "results" / "report.html").read_text()
+    assert arguments  # the same model without a recipe file is the same cell
+    assert run(*arguments, "--alone") == 0
+    assert len(records(tmp_path)) == 3
+
+
+def test_latentcrs_end_to_end_with_dialogues_and_its_control(capsys, own_data, tmp_path):
+    small = ["intents=4", "warmup_epochs=1", "text_hidden=16", "conversation.users=30", "conversation.simulator=rules:2"]
+    recipe = tmp_path / "talk.yaml"
+    recipe.write_text(
+        f"model: latentcrs\ndataset: {own_data}\n"
+        "options: {backbone_options: {hidden_size: 16, intents: 4}, backbone_training: {epochs: 1, max_length: 20}}\n"
+        "compare:\n- text-retrieval\n- {model: latentcrs, label: 'shuffled', conversation: {shuffle_utterances: true}}\n"
+    )
+    assert run("run", "--recipe", recipe, "--set", "training.epochs=1", *small) == 0
+    table = capsys.readouterr().out
+    for words in ("With words", "Text retrieval only", "shuffled", "LatentCRS", "S@3", "AT", "simulator rules:2"):
+        assert words in table
+    found = {record["name"]: record for record in records(tmp_path)}
+    assert found["LatentCRS"]["dialogue"]["n"] == 30
+    assert found["LatentCRS"]["stages"] == found["shuffled"]["stages"], "the control is the same trained model"
+    transcripts = next((tmp_path / "results" / "runs").glob("latentcrs-*/dialogues.jsonl"))
+    assert len(transcripts.read_text().splitlines()) == 30
+
+
+def test_a_sweep_runs_its_rows(capsys, own_data, tmp_path):
+    recipe = tmp_path / "sweep.yaml"
+    recipe.write_text(
+        f"model: sasrec\ndataset: {own_data}\ntraining: {{epochs: 1, max_length: 10}}\n"
+        "rows:\n- {options: {hidden_size: 8}}\n- {label: wide, options: {hidden_size: 16}}\n"
+    )
+    assert run("sweep", recipe) == 0
+    table = capsys.readouterr().out
+    assert "hidden_size=8" in table and "wide" in table
+
+
+def test_the_global_time_split_needs_times(capsys, own_data, tmp_path):
+    assert run("run", "pop", own_data, "--alone", "--protocol", "unified.time") == 0
+    timeless = tmp_path / "timeless.csv"
+    timeless.write_text("\n".join(line.rsplit(",", 1)[0] for line in own_data.read_text().splitlines()) + "\n")
+    assert "no global time split" in error_of(capsys, "run", "pop", timeless, "--alone", "--protocol", "unified.time")
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(own_data, tmp_path):
+    """SIGKILL at three moments; the metrics and the per-user ranks equal those of an undisturbed run."""
+    import pyarrow.parquet as pq
+
+    command = [sys.executable, "-m", "recllm_bench.cli", "run", "sasrec", str(own_data), "--alone", "--set"]
+    command += ["training.epochs=12", "training.patience=0", "training.max_length=10", "training.batch_size=8"]
+
+    def environment(name: str) -> dict[str, str]:
+        import os
+
+        return {**os.environ, "RECLLM_CACHE": str(tmp_path / name), "RECLLM_RESULTS": str(tmp_path / name / "results")}
+
+    subprocess.run(command, env=environment("calm"), check=True, capture_output=True)
+    for epoch in (1, 4, 9):
+        process = subprocess.Popen(command, env=environment("killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while process.poll() is None and _epochs(tmp_path / "killed") < epoch:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+    assert not list((tmp_path / "killed" / "results").rglob("run.json")), "killed before the end each time"
+    subprocess.run(command, env=environment("killed"), check=True, capture_output=True)
+    tables = []
+    for name in ("calm", "killed"):
+        folder = next((tmp_path / name / "results").rglob("run.json")).parent
+        tables.append((json.loads((folder / "run.json").read_text())["metrics"], pq.read_table(folder / "users.parquet")))
+    assert tables[0][0] == tables[1][0]
+    assert tables[0][1].equals(tables[1][1])
+    assert np.isfinite(tables[0][0]["NDCG@10"]["mean"])
+
+
+def _epochs(cache: Path) -> int:
+    """Epochs that the interrupted training has behind it."""
+    for path in cache.rglob("*.partial/history.json"):
+        try:
+            return len(json.loads(path.read_text()))
+        except (json.JSONDecodeError, FileNotFoundError):
+            return 0
+    return 0
