@@ -109,8 +109,9 @@ class ArtifactStore:
                     shutil.rmtree(final)  # a folder without manifest: never finished by us
                 os.replace(work, final)
         except OSError as error:
+            place = error.filename or final
             raise BenchError(
-                f"cannot write {error.filename or final}: {error.strerror}; free space or set RECLLM_CACHE to a writable folder"
+                f"cannot write {place}: {error.strerror}; free space or set RECLLM_CACHE to a writable folder"
             ) from error
         return final
 

@@ -57,9 +57,9 @@ def test_help_names_every_command(capsys):
 
 
 def test_the_command_line_starts_without_heavy_imports():
-    code = "import sys, recllm_bench.cli as c; c.build_parser(); print([m for m in ('torch','numpy','recbole') if m in sys.modules])"
+    code = "import sys, recllm_bench.cli as c; c.build_parser(); print({'torch', 'numpy', 'recbole'} & {*sys.modules})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert result.stdout.strip() == "set()"
 
 
 def test_list_and_options(capsys):
@@ -71,6 +71,16 @@ def test_list_and_options(capsys):
     assert "intents = 256" in capsys.readouterr().out
     assert run("options", "GRU4Rec") == 0
     assert "hidden_size = 128" in capsys.readouterr().out
+
+
+@pytest.mark.shared
+def test_the_released_iclrec_checkpoint_gives_its_published_numbers(capsys, data_mirror, monkeypatch):
+    monkeypatch.setenv("RECLLM_DATA_MIRROR", str(data_mirror))
+    checkpoint = data_mirror / "sequences" / "iclrec_checkpoints" / "ICLRec-Beauty-1.pt"
+    assert run("evaluate", "--checkpoint", checkpoint, "--dataset", "s3rec-beauty") == 0
+    found = dict(line.split() for line in capsys.readouterr().out.splitlines() if "@" in line)
+    published = {"HR@5": "0.0500", "NDCG@5": "0.0326", "HR@10": "0.0744", "NDCG@10": "0.0403"}
+    assert found == {**published, "HR@20": "0.1058", "NDCG@20": "0.0483"}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +120,6 @@ def test_results_folder_that_cannot_be_made(capsys, own_data, tmp_path, monkeypa
 
 
 def test_a_comparison_on_a_users_own_file(capsys, own_data, tmp_path):
-    arguments = ["run", "sasrec", own_data, *QUICK, "hidden_size=16"]
     recipe = tmp_path / "own.yaml"
     recipe.write_text(f"model: sasrec\ndataset: {own_data}\ncompare: [pop, BPR]\n")
     assert run("run", "--recipe", recipe, *QUICK, "hidden_size=16") == 0
@@ -126,18 +135,24 @@ def test_a_comparison_on_a_users_own_file(capsys, own_data, tmp_path):
     assert "| SASRec (ours)" in capsys.readouterr().out.replace("**", "")
     assert run("report") == 0
     assert "SASRec (ours)" in (tmp_path / "results" / "report.html").read_text()
-    assert arguments  # the same model without a recipe file is the same cell
-    assert run(*arguments, "--alone") == 0
-    assert len(records(tmp_path)) == 3
+    assert run("run", "sasrec", own_data, "--alone", *QUICK, "hidden_size=16") == 0
+    assert len(records(tmp_path)) == 3, "the same model without a recipe file is the same cell"
 
 
 def test_latentcrs_end_to_end_with_dialogues_and_its_control(capsys, own_data, tmp_path):
-    small = ["intents=4", "warmup_epochs=1", "text_hidden=16", "conversation.users=30", "conversation.simulator=rules:2"]
+    small = [
+        "intents=4",
+        "warmup_epochs=1",
+        "text_hidden=16",
+        "conversation.users=30",
+        "conversation.simulator=rules:2",
+    ]
     recipe = tmp_path / "talk.yaml"
     recipe.write_text(
         f"model: latentcrs\ndataset: {own_data}\n"
         "options: {backbone_options: {hidden_size: 16, intents: 4}, backbone_training: {epochs: 1, max_length: 20}}\n"
-        "compare:\n- text-retrieval\n- {model: latentcrs, label: 'shuffled', conversation: {shuffle_utterances: true}}\n"
+        "compare:\n- text-retrieval\n"
+        "- {model: latentcrs, label: 'shuffled', conversation: {shuffle_utterances: true}}\n"
     )
     assert run("run", "--recipe", recipe, "--set", "training.epochs=1", *small) == 0
     table = capsys.readouterr().out
@@ -192,7 +207,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(own_data, tmp_path)
     tables = []
     for name in ("calm", "killed"):
         folder = next((tmp_path / name / "results").rglob("run.json")).parent
-        tables.append((json.loads((folder / "run.json").read_text())["metrics"], pq.read_table(folder / "users.parquet")))
+        metrics = json.loads((folder / "run.json").read_text())["metrics"]
+        tables.append((metrics, pq.read_table(folder / "users.parquet")))
     assert tables[0][0] == tables[1][0]
     assert tables[0][1].equals(tables[1][1])
     assert np.isfinite(tables[0][0]["NDCG@10"]["mean"])
