@@ -320,15 +320,19 @@ class _Cell:
         )
 
     def _dialogues(self, model: Any):
-        """Play the multi-turn conversations, when the recipe asks for them and the model can talk."""
-        if not self.recipe.conversation.users or not hasattr(model, "respond"):
+        """Play the multi-turn conversations, when the recipe asks for them and the model can talk.
+
+        The control with another user's words has none: its dialogues would be those of the model itself.
+        """
+        talk = self.recipe.conversation
+        if not talk.users or talk.shuffle_utterances or not hasattr(model, "respond"):
             return None
         from recllm_bench.conversation.loop import run_dialogues
         from recllm_bench.evaluation.candidates import evaluated_cases
 
         job = self.talking_job()
         rules = job.protocol
-        wanted = min(self.recipe.conversation.users, self.dataset.histories.n_users)
+        wanted = min(talk.users, self.dataset.histories.n_users)
         cases = evaluated_cases(self.split.test, dataclasses.replace(rules, users=wanted))
         return run_dialogues(
             lambda dialogues: model.respond(job, dialogues),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,17 @@ def seed_epoch(seed: int, epoch: int, device: torch.device | str) -> torch.Gener
     dropout, sampling = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64) >> np.uint64(1)
     torch.manual_seed(int(dropout))
     return torch.Generator(device=device).manual_seed(int(sampling))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread on the CPU while the block runs: for steps of a few small products."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def save_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:

@@ -31,7 +31,7 @@ from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measu
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
-from recllm_bench.training.loop import fit, load_weights
+from recllm_bench.training.loop import fit, load_weights, one_thread
 from recllm_bench.training.stages import Job, Stage
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
@@ -310,17 +310,18 @@ class Pipeline:
             return value
 
         has_cases = len(self.job.split.valid) > 0
-        fit(
-            counted,
-            em.loss,
-            modules,
-            measured if has_cases else None,
-            training,
-            work,
-            device=self.job.device,
-            seed=self.job.recipe.seed,
-            label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
-        )
+        with one_thread():  # the networks are so small that threads wait for each other longer than they work
+            fit(
+                counted,
+                em.loss,
+                modules,
+                measured if has_cases else None,
+                training,
+                work,
+                device=self.job.device,
+                seed=self.job.recipe.seed,
+                label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
+            )
 
     # validation and diagnostics
 
