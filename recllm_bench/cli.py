@@ -92,6 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
     report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
 
+    share = _command(commands, "share", _share, "copy run records without the dataset's own content, to publish them")
+    share.add_argument("runs", nargs="+", type=Path, help="folders of run records")
+    share.add_argument(
+        "--to", type=Path, default=Path("results/reference"), help="where to (default results/reference)"
+    )
+
     prepare = _command(commands, "prepare", _prepare, "prepare a dataset and check it against its card")
     prepare.add_argument("dataset", help="name or path")
     prepare.add_argument("--filter", default="", help="one filter of the card (default: all of them)")
@@ -187,22 +193,22 @@ def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:
     print(comparison_table(records, markdown=markdown, colour=sys.stdout.isatty()))
 
 
-def _existing(folder: Path | None) -> list[Path]:
+def _existing(folder: Path | None) -> list[Any]:
+    """Every run record below a folder, in the order they were made."""
     from recllm_bench.locations import results_folder
-    from recllm_bench.reporting.records import find_records
+    from recllm_bench.reporting.records import find_records, read_record
 
     root = folder or results_folder() / "runs"
     folders = find_records(root)
     if not folders:
         raise BenchError(f"{root} holds no run records; make one with 'recllm-bench run'")
-    return folders
+    return sorted((read_record(path) for path in folders), key=lambda record: record.created)
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from recllm_bench.reporting.records import read_record
     from recllm_bench.reporting.table import comparison_table
 
-    records = [read_record(folder) for folder in _existing(options.results)]
+    records = _existing(options.results)
     if options.dataset:
         from recllm_bench.data.prepare import canonical_name
 
@@ -224,12 +230,18 @@ def _compare(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from recllm_bench.locations import results_folder
     from recllm_bench.reporting.html import write_report
-    from recllm_bench.reporting.records import read_record
 
-    records = [read_record(folder) for folder in _existing(options.results)]
+    records = _existing(options.results)
     output = options.output or results_folder() / "report.html"
     write_report(records, output)
     print(f"wrote {output}")
+
+
+def _share(options: argparse.Namespace) -> None:
+    from recllm_bench.reporting.records import share_record
+
+    for folder in options.runs:
+        print(share_record(folder, options.to))
 
 
 def _prepare(options: argparse.Namespace) -> None:

@@ -52,7 +52,19 @@ def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     text = capsys.readouterr().out
-    for command in ("run", "sweep", "compare", "report", "prepare", "evaluate", "chat", "list", "options", "doctor"):
+    for command in (
+        "run",
+        "sweep",
+        "compare",
+        "report",
+        "prepare",
+        "evaluate",
+        "chat",
+        "share",
+        "list",
+        "options",
+        "doctor",
+    ):
         assert f"\n    {command} " in text
 
 
@@ -135,6 +147,15 @@ def test_a_comparison_on_a_users_own_file(capsys, own_data, tmp_path):
     assert "| SASRec (ours)" in capsys.readouterr().out.replace("**", "")
     assert run("report") == 0
     assert "SASRec (ours)" in (tmp_path / "results" / "report.html").read_text()
+    runs = sorted((tmp_path / "results" / "runs").glob("*/"))
+    assert run("share", *runs, "--to", tmp_path / "shared") == 0
+    capsys.readouterr()
+    assert run("compare", "--results", tmp_path / "shared") == 0
+    assert capsys.readouterr().out == table, "the same table from the copies, paired tests included"
+    import pyarrow.parquet as pq
+
+    for path in (tmp_path / "shared").rglob("users.parquet"):
+        assert set(pq.read_table(path)["target"].to_pylist()) == {0}
     assert run("run", "sasrec", own_data, "--alone", *QUICK, "hidden_size=16") == 0
     assert len(records(tmp_path)) == 3, "the same model without a recipe file is the same cell"
 

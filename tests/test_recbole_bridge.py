@@ -404,3 +404,8 @@ def test_models_run_in_plain_recbole(name: str, tmp_path: Path, monkeypatch: pyt
     assert 0 <= score <= 1
     assert 0 <= result["recall@10"] <= 1
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("saved", "cache", "results")] == []
+
+
+def test_the_zoo_leaves_torch_as_it_was():
+    assert zoo_class("SINE").__name__ == "SINE"
+    assert not torch.is_anomaly_enabled()

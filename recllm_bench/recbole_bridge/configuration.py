@@ -38,9 +38,14 @@ def zoo_class(name: str) -> type | None:
     if found is None:
         return None
     load_recbole()
+    import torch
     from recbole.utils import get_model
 
-    return get_model(found)
+    model = get_model(found)
+    # model/sequential_recommender/sine.py turns anomaly detection on as it is imported, for all of torch: each later
+    # step of any model would pay for it.
+    torch.autograd.set_detect_anomaly(False)
+    return model
 
 
 def zoo_options(name: str) -> dict[str, Any]:

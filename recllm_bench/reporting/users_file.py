@@ -65,6 +65,18 @@ def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
     pq.write_table(pa.table(table), path, compression="zstd")
 
 
+def drop_targets(source: Path, copy: Path) -> None:
+    """Copy the file with every target id set to 0; metrics do not need them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(source)
+    place = table.column_names.index(_COLUMNS["targets"])
+    zeros = pa.array(np.zeros(len(table), dtype=np.int64))
+    pq.write_table(table.set_column(place, _COLUMNS["targets"], zeros), copy, compression="zstd")
+
+
 def users_hash(ranks: Ranks, outcomes: Any) -> str:
     """Hash of everything the file's statistics depend on."""
     import hashlib
