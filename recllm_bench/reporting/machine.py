@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -26,7 +27,7 @@ def machine_facts(device: str = "") -> dict[str, Any]:
     Returns
     -------
     dict
-        ``versions`` (package to version), ``hardware`` (cpu, cores, memory_gib, device, gpu), ``revision`` (commit of
+        ``versions`` (package to version), ``hardware`` (cpu, cores, memory_gib, peak_memory_gib, device, gpu), ``revision`` (commit of
         the checkout, with ``+changes`` when files differ from it; empty when installed).
     """
     versions = {"python": platform.python_version(), "recllm_bench": recllm_bench.__version__}
@@ -36,6 +37,8 @@ def machine_facts(device: str = "") -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     hardware = {"cpu": _cpu(), "cores": _cores(), "memory_gib": _memory(), "system": platform.system()}
+    # Of the whole process so far: in a comparison, the largest of its cells up to this one.
+    hardware["peak_memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     if device:
         hardware["device"] = device
     gpu = _gpu(device)
