@@ -27,8 +27,8 @@ def machine_facts(device: str = "") -> dict[str, Any]:
     Returns
     -------
     dict
-        ``versions`` (package to version), ``hardware`` (cpu, cores, memory_gib, peak_memory_gib, device, gpu), ``revision`` (commit of
-        the checkout, with ``+changes`` when files differ from it; empty when installed).
+        ``versions`` (package to version), ``hardware`` (cpu, cores, memory_gib, peak_memory_gib, device, gpu),
+        ``revision`` (commit of the checkout, with ``+changes`` when files differ from it; empty when installed).
     """
     versions = {"python": platform.python_version(), "recllm_bench": recllm_bench.__version__}
     for package in _PACKAGES:
