@@ -114,7 +114,7 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
 def resolved(recipe: Recipe) -> Recipe:
     """Fill in what the model decides: its default protocol, and no conversation where it reads no text.
 
-    The dataset gets its canonical name.
+    Model and dataset get their canonical names.
     """
     protocol, conversation = recipe.protocol or "unified.full", ConversationOptions()
     if plugins.model_kind(recipe.model) == "own":
@@ -123,8 +123,13 @@ def resolved(recipe: Recipe) -> Recipe:
         if reads_text(model_class):
             conversation = recipe.conversation
     protocol_named(protocol)
-    dataset = _canonical(recipe.dataset)
-    return dataclasses.replace(recipe, protocol=protocol, conversation=conversation, dataset=dataset)
+    return dataclasses.replace(
+        recipe,
+        model=plugins.canonical_name(recipe.model),
+        dataset=_canonical(recipe.dataset),
+        protocol=protocol,
+        conversation=conversation,
+    )
 
 
 def reads_text(model_class: type) -> bool:

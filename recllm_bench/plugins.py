@@ -80,6 +80,16 @@ def model_kind(name: str) -> str:
     return "zoo" if _find("models", name)[0] == "zoo" else "own"
 
 
+def canonical_name(name: str) -> str:
+    """One spelling for a model, whatever the case it was asked for in: recipes and results are found by it."""
+    source, target = _find("models", name)
+    if source == "zoo":
+        own = {known.casefold() for known in (*MODELS, *(entry.name for entry in _entries("models")))}
+        return f"{ZOO}{target}" if target.casefold() in own else target
+    known = (*MODELS, *(entry.name for entry in _entries("models")))
+    return next((spelling for spelling in known if spelling.casefold() == name.casefold()), name)
+
+
 def display_name(name: str) -> str:
     """What tables call a model: its ``display_name``, or its class's name; RecBole's carry ``(RecBole)``."""
     source, target = _find("models", name)

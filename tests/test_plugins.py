@@ -90,3 +90,9 @@ def test_entry_points_and_explicit_classes(tmp_path: Path, monkeypatch: pytest.M
     assert {"planted-talker", "rules"} <= set(plugins.names("simulators"))
     with pytest.raises(BenchError, match="Did you mean 'planted-model'"):
         plugins.resolve("models", "planted-modle")
+
+
+def test_a_model_has_one_spelling():
+    names = ("gru4rec", "GRU4REC", "recbole:gru4rec", "SASRec", "recbole:sasrec", "LatentCRS", "a.b:C")
+    found = [plugins.canonical_name(name) for name in names]
+    assert found == ["GRU4Rec", "GRU4Rec", "GRU4Rec", "sasrec", "recbole:SASRec", "latentcrs", "a.b:C"]
