@@ -155,7 +155,7 @@ def _settings(options: argparse.Namespace) -> list[str]:
 
 
 def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from recllm_bench.bench import recipe_values
+    from recllm_bench.planning import recipe_values
     from recllm_bench.recipe import override, read_recipe_file
 
     if getattr(options, "recipe", None):
@@ -169,7 +169,8 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from recllm_bench.bench import comparison_recipes, run_cells
+    from recllm_bench.bench import run_cells
+    from recllm_bench.planning import comparison_recipes
 
     values, where = _values(options)
     if options.alone:
@@ -179,7 +180,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from recllm_bench.bench import run_cells, sweep_recipes
+    from recllm_bench.bench import run_cells
+    from recllm_bench.planning import sweep_recipes
 
     values, where = _values(options)
     _print_table(run_cells(sweep_recipes(values, where)))

@@ -24,11 +24,11 @@ class CausalRecommender(SequentialRecommender):
 
     def sequence_states(self, item_seq: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """States ``float [B, L, d]`` of right-padded histories ``int64 [B, L]`` of ``lengths [B]``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must give sequence_states")
 
     def item_vectors(self) -> torch.Tensor:
         """Item table ``float [n_items + 1, d]``, row 0 for padding."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must give item_vectors")
 
     def last_states(self, item_seq: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """State ``float [B, d]`` after the last item of each history."""
