@@ -13,7 +13,8 @@ from recllm_bench.errors import BenchError
 class CausalRecommender(SequentialRecommender):
     """A model whose state at a position depends only on the items up to there, and whose scores are dot products.
 
-    A subclass gives ``sequence_states`` and ``item_vectors``; all that RecBole asks for follows from them.
+    A subclass gives ``sequence_states(item_seq [B, L], lengths [B]) -> float [B, L, d]`` (right-padded histories) and
+    ``item_vectors() -> float [n_items + 1, d]``; all that RecBole asks for follows from them.
     """
 
     history_length: int
@@ -21,14 +22,6 @@ class CausalRecommender(SequentialRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.history_length = int(self.max_seq_length)
-
-    def sequence_states(self, item_seq: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """States ``float [B, L, d]`` of right-padded histories ``int64 [B, L]`` of ``lengths [B]``."""
-        raise NotImplementedError(f"{type(self).__name__} must give sequence_states")
-
-    def item_vectors(self) -> torch.Tensor:
-        """Item table ``float [n_items + 1, d]``, row 0 for padding."""
-        raise NotImplementedError(f"{type(self).__name__} must give item_vectors")
 
     def last_states(self, item_seq: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """State ``float [B, d]`` after the last item of each history."""
