@@ -48,10 +48,10 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
         ``label`` is empty where the model's own display name serves.
     """
     main = resolved(recipe_from(values, where))
-    protocol = protocol_named(main.protocol)
     rows = values.get("compare")
     if rows is None:
-        rows = HISTORY_ROWS + (TEXT_ROWS if protocol.has_text else ())
+        hears = plugins.model_kind(main.model) == "own" and reads_text(plugins.resolve("models", main.model))
+        rows = HISTORY_ROWS + (TEXT_ROWS if hears else ())
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names")
     recipes = [_row(row, main, where) for row in rows]
