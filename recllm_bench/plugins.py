@@ -83,11 +83,10 @@ def model_kind(name: str) -> str:
 def canonical_name(name: str) -> str:
     """One spelling for a model, whatever the case it was asked for in: recipes and results are found by it."""
     source, target = _find("models", name)
+    own = {known.casefold(): known for known in (*MODELS, *(entry.name for entry in _entries("models")))}
     if source == "zoo":
-        own = {known.casefold() for known in (*MODELS, *(entry.name for entry in _entries("models")))}
         return f"{ZOO}{target}" if target.casefold() in own else target
-    known = (*MODELS, *(entry.name for entry in _entries("models")))
-    return next((spelling for spelling in known if spelling.casefold() == name.casefold()), name)
+    return own.get(name.casefold(), name)
 
 
 def display_name(name: str) -> str:
