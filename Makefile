@@ -14,7 +14,7 @@ ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED
 	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(SET),--set $(SET))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format test test-slow test-gpu bench compare report doctor clean
+.PHONY: help venv lint format test test-slow test-gpu bench bench-prepare compare report doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ test-gpu: $(READY) ## tests that need a CUDA device
 
 bench: $(READY) ## train, evaluate and compare MODEL on DATASET
 	$(BIN)/recllm-bench run $(MODEL) $(DATASET) $(ARGUMENTS)
+
+bench-prepare: $(READY) ## speed and memory of preparing raw files, beside RecBole's loading
+	$(BIN)/python benchmarks/prepare.py --lines 500000
 
 compare: $(READY) ## the table of the runs that exist
 	$(BIN)/recllm-bench compare $(if $(PROTOCOL),--protocol $(PROTOCOL))

@@ -16,6 +16,7 @@ EPILOG = """\
 first steps:
   recllm-bench run latentcrs ml-100k      train, evaluate and compare; needs no download
   recllm-bench list                       models, datasets, protocols and recipes by name
+  recllm-bench describe ml-100k           a dataset before you bench it: lengths, popularity, text, does order matter
   recllm-bench doctor                     what is installed, which device is used, what is missing
 
 environment:
@@ -23,6 +24,17 @@ environment:
   RECLLM_MODELS        folder in which language models are looked up first
   RECLLM_CACHE         downloads and artifacts (default .recllm)
   RECLLM_RESULTS       run records (default results)
+"""
+
+DESCRIBE_EPILOG = """\
+examples:
+  recllm-bench describe ml-100k
+  recllm-bench describe ml1m --filter latentcrs --json ml1m.json
+  recllm-bench describe path/to/data.csv --filter users_min=5,items_min=5
+
+The sequential-structure check fits a first-order Markov chain to the training part of a leave-one-out split and ranks
+each user's last item, once from the true history and again from the history in random order. Where that makes hardly
+any difference, expect little from a sequential model.
 """
 
 
@@ -101,6 +113,24 @@ def build_parser() -> argparse.ArgumentParser:
     prepare = _command(commands, "prepare", _prepare, "prepare a dataset and check it against its card")
     prepare.add_argument("dataset", help="name or path")
     prepare.add_argument("--filter", default="", help="one filter of the card (default: all of them)")
+    prepare.add_argument(
+        "--bad-lines",
+        type=float,
+        metavar="SHARE",
+        help="share of lines of a JSON source that may be bad (default 0.001)",
+    )
+
+    describe = _command(commands, "describe", _describe, "what a dataset looks like: counts, shapes, text, order")
+    describe.add_argument("dataset", help="name or path")
+    describe.add_argument("--filter", default="all", help="a filter of its card, or min_rating=4,... (default all)")
+    describe.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file as well")
+    describe.add_argument("--seed", type=int, default=42, help="seed of the shuffles (default 42)")
+    describe.epilog = DESCRIBE_EPILOG
+    describe.formatter_class = argparse.RawDescriptionHelpFormatter
+
+    datasets = _command(commands, "datasets", _datasets, "every dataset known: size, prepared or not, files, licence")
+    datasets.add_argument("names", nargs="*", metavar="NAME", help="only datasets with this in their name or title")
+    datasets.add_argument("--all", action="store_true", help="every category of a template on its own line")
 
     evaluate = _command(commands, "evaluate", _evaluate, "evaluate a released checkpoint")
     evaluate.add_argument("--checkpoint", required=True, type=Path, help="a released ICLRec state file (.pt)")
@@ -251,8 +281,30 @@ def _prepare(options: argparse.Namespace) -> None:
     from recllm_bench.data.prepare import filter_names, format_check, prepare
 
     for name in [options.filter] if options.filter else filter_names(options.dataset):
-        print(format_check(prepare(options.dataset, filter=name, store=default_store())))
+        prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
+        print(format_check(prepared))
         print()
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.description import describe
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.reporting.description import format_description, write_description
+
+    if options.seed < 0:
+        raise BenchError(f"--seed must be 0 or more, got {options.seed}")
+    found = describe(prepare(options.dataset, filter=options.filter, store=default_store()), seed=options.seed)
+    print(format_description(found))
+    if options.json:
+        write_description(found, options.json)
+        print(f"wrote {options.json}")
+
+
+def _datasets(options: argparse.Namespace) -> None:
+    from recllm_bench.data.listing import dataset_table, listed_datasets
+
+    print(dataset_table(listed_datasets(options.names, every=options.all)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -278,9 +330,9 @@ def _list(options: argparse.Namespace) -> None:
 
         print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(zoo_names()))
     if options.what in (None, "datasets"):
-        from recllm_bench.data.prepare import dataset_table
+        from recllm_bench.data.listing import dataset_table, listed_datasets
 
-        print("datasets\n" + dataset_table())
+        print("datasets\n" + dataset_table(listed_datasets()))
     if options.what in (None, "protocols"):
         from recllm_bench.evaluation.protocols import PROTOCOLS
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recllm_bench.artifacts import MANIFEST, ArtifactStore
+from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import cache_folder, resource
 
@@ -72,35 +71,6 @@ def dataset_names() -> list[str]:
     return sorted(all_cards())
 
 
-def dataset_rows(store: ArtifactStore | None = None) -> list[dict[str, str]]:
-    """Rows for a listing: ``name, aliases, title, domain, licence, filters, prepared``.
-
-    ``prepared`` names the filters under which the dataset lies ready in the store.
-    """
-    ready: dict[str, set[str]] = {}
-    root = (store or default_store()).root / "dataset"
-    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-        try:
-            key = json.loads(manifest.read_text(encoding="utf-8"))["key"]
-        except (OSError, ValueError, KeyError):
-            continue  # a listing must not fail on one odd folder; preparing will report it
-        ready.setdefault(str(key.get("name")), set()).add(str(key.get("filter")))
-    rows = []
-    for name, card in sorted(all_cards().items()):
-        rows.append(
-            {
-                "name": name,
-                "aliases": ", ".join(card.get("aliases", ())),
-                "title": card["title"],
-                "domain": card["domain"],
-                "licence": card["licence"]["name"],
-                "filters": ", ".join(card["filters"]),
-                "prepared": ", ".join(sorted(ready.get(name, ()))),
-            }
-        )
-    return rows
-
-
 def default_store() -> ArtifactStore:
     """The store of the current cache folder."""
     return ArtifactStore(cache_folder() / "artifacts")
@@ -122,7 +92,47 @@ def user_card(name: str, reader: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def _own_cards(folder: Path) -> tuple[tuple[str, dict[str, Any]], ...]:
-    return tuple((card["name"], card) for card in map(read_card, sorted(folder.glob("*.yaml"))))
+    cards = [card for path in sorted(folder.glob("*.yaml")) for card in expand(read_card(path))]
+    return tuple((card["name"], card) for card in cards)
+
+
+def expand(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cards of a template: one for each of its categories, or the card itself when it has none.
+
+    A template's strings may hold ``{category}`` (``Video_Games``), ``{slug}`` (``video-games``) and ``{words}``
+    (``Video Games``). A category's own settings are laid over the template's. Each card keeps its template's name
+    under ``template``, and ``category``.
+    """
+    if "categories" not in card:
+        return [card]
+    template = {key: value for key, value in card.items() if key != "categories"}
+    cards = []
+    for category, settings in card["categories"].items():
+        words = category.replace("_", " ")
+        slug = words.lower().replace(" ", "-")
+        made = _filled(template, {"category": category, "slug": slug, "words": words})
+        made |= {"template": card["name"].replace("{slug}", "{category}"), "category": category}
+        cards.append(_overlaid(made, settings or {}))
+    return cards
+
+
+def _filled(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(part, names) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, names) for part in value]
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace(f"{{{name}}}", text)
+    return value
+
+
+def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = dict(below)
+    for key, value in above.items():
+        deeper = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = _overlaid(both[key], value) if deeper else value
+    return both
 
 
 def _plugin_cards() -> list[tuple[str, dict[str, Any]]]:
@@ -133,7 +143,7 @@ def _plugin_cards() -> list[tuple[str, dict[str, Any]]]:
         value = point.load()
         value = value() if callable(value) else value
         card = read_card(Path(value)) if isinstance(value, (str, Path)) else _checked(value, f"plug-in {point.value}")
-        found.append((card["name"], card))
+        found += [(one["name"], one) for one in expand(card)]
     return found
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+TEXT_FIELDS = ("title", "year", "categories")
 
 
 @dataclass(frozen=True)
@@ -21,27 +24,36 @@ class Catalogue:
         Year of publication, 0 when unknown.
     categories : list of tuple of str
         Genres or category path.
-    descriptions : list of str
-        Free text; empty when there is none.
+    descriptions : sequence of str
+        Free text, a paragraph a line; empty when there is none.
     domain : str
         What an item is called in a sentence, such as ``"movie"``.
+    text_fields : tuple of str
+        What makes an item's text, in this order: of ``title, year, categories, description`` (its first paragraph).
     """
 
     tokens: list[str]
     titles: list[str]
     years: np.ndarray
     categories: list[tuple[str, ...]]
-    descriptions: list[str]
+    descriptions: Sequence[str]
     domain: str = "item"
+    text_fields: tuple[str, ...] = TEXT_FIELDS
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def text(self, item: int) -> str:
-        """Text of an item for an encoder: title, year and categories (LatentCRS, section 5); "" when unknown."""
-        year = str(self.years[item]) if self.years[item] else ""
-        parts = (self.titles[item], year, ", ".join(self.categories[item]))
+        """Text of an item for an encoder, of the fields in ``text_fields`` (LatentCRS, section 5); "" when unknown."""
+        parts = (self._field(name, item) for name in self.text_fields)
         return ", ".join(part for part in parts if part)
+
+    def _field(self, name: str, item: int) -> str:
+        if name == "title":
+            return self.titles[item]
+        if name == "year":
+            return str(self.years[item]) if self.years[item] else ""
+        return ", ".join(self.categories[item]) if name == "categories" else self.descriptions[item].split("\n", 1)[0]
 
     def texts(self) -> list[str]:
         """Text of every id, entry 0 empty."""

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import stat
 import sys
+import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import track
@@ -96,12 +98,12 @@ def wrong_checksum(path: Path, checksums: Mapping[str, str | Sequence[str]]) -> 
 
 
 def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) -> None:
-    """Unpack a zip archive so that nothing lands outside ``folder``.
+    """Unpack a zip or tar archive so that nothing lands outside ``folder``.
 
     Parameters
     ----------
     archive : Path
-        A zip file.
+        A zip file, or a tar file, plain or compressed.
     folder : Path
         Where to; made when missing.
     members : iterable of str, optional
@@ -113,44 +115,89 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
         For a damaged archive, a member that leaves the folder or is a link, a bomb, or a missing member.
     """
     try:
-        with zipfile.ZipFile(archive) as file:
-            entries = {entry.filename: entry for entry in file.infolist()}
-            for entry in entries.values():
-                _refuse_unsafe(archive, entry)
-            wanted = list(members) if members is not None else [n for n, e in entries.items() if not e.is_dir()]
+        with _Tar(archive) if tarfile.is_tarfile(archive) else _Zip(archive) as file:
+            for name, link in file.names.items():
+                _refuse_unsafe(archive, name, link)
+            wanted = list(members) if members is not None else list(file.sizes)
             for name in wanted:
-                if name not in entries:
+                if name not in file.sizes:
                     raise BenchError(f"{archive}: has no member {name}; this is another archive")
-            total = sum(entries[name].file_size for name in wanted)
+            total = sum(file.sizes[name] for name in wanted)
             if total > _FREE_GROWTH_BYTES and total > _MOST_GROWTH * archive.stat().st_size:
                 raise BenchError(f"{archive}: would grow to {total:,} bytes when unpacked; refused as unsafe")
-            for name in wanted:
-                _write_member(file, entries[name], folder / PurePosixPath(name))
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise BenchError(f"{archive}: not a whole zip archive ({error}); delete it and run again") from error
+            for name in track(wanted, f"unpacking {archive.name}", unit="file"):
+                _write_member(file, name, folder / PurePosixPath(name))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise BenchError(f"{archive}: not a whole archive ({error}); delete it and run again") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise BenchError(f"disk full while unpacking {archive}; free space or set RECLLM_CACHE") from error
         raise BenchError(f"cannot unpack {archive}: {error.strerror or error}") from error
 
 
-def _refuse_unsafe(archive: Path, entry: zipfile.ZipInfo) -> None:
-    name = entry.filename
+class _Zip:
+    """A zip file: all names with whether each is a link, and the sizes of its files."""
+
+    def __init__(self, archive: Path) -> None:
+        self._file = zipfile.ZipFile(archive)
+        entries = self._file.infolist()
+        self.names = {entry.filename: stat.S_ISLNK(entry.external_attr >> 16) for entry in entries}
+        self.sizes = {entry.filename: entry.file_size for entry in entries if not entry.is_dir()}
+
+    def __enter__(self) -> _Zip:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._file.open(name)
+
+
+class _Tar:
+    """A tar file, plain or compressed, in the same shape; what is neither file nor folder counts as a link."""
+
+    def __init__(self, archive: Path) -> None:
+        self._file = tarfile.open(archive)  # noqa: SIM115, closed by __exit__
+        # A compressed bomb grows while its members are listed: stop before it is listed to the end.
+        most = max(_FREE_GROWTH_BYTES, _MOST_GROWTH * archive.stat().st_size)
+        self.names, self.sizes, total = {}, {}, 0
+        for entry in self._file:
+            name = entry.name.removeprefix("./")
+            self.names[name] = not (entry.isfile() or entry.isdir())
+            if entry.isfile():
+                self.sizes[name] = entry.size
+                total += entry.size
+            if total > most:
+                raise BenchError(f"{archive}: would grow to over {total:,} bytes when unpacked; refused as unsafe")
+        self._entries = {entry.name.removeprefix("./"): entry for entry in self._file.getmembers()}
+
+    def __enter__(self) -> _Tar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._file.extractfile(self._entries[name])
+
+
+def _refuse_unsafe(archive: Path, name: str, link: bool) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
         raise BenchError(f"{archive}: the member {name!r} would land outside its folder; refused as unsafe")
-    if stat.S_ISLNK(entry.external_attr >> 16):
+    if link:
         raise BenchError(f"{archive}: the member {name!r} is a link; refused as unsafe")
 
 
-def _write_member(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
+def _write_member(file: _Zip | _Tar, name: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    with file.open(entry) as source, open(path, "wb") as target:
+    with file.open(name) as source, open(path, "wb") as target:
         while block := source.read(_BLOCK):
             written += len(block)
-            if written > entry.file_size:  # the header lied about the size
-                raise BenchError(f"{file.filename}: {entry.filename} is larger than declared; refused as unsafe")
+            if written > file.sizes[name]:  # the header lied about the size
+                raise BenchError(f"{name}: larger than its archive declares; refused as unsafe")
             target.write(block)
 
 

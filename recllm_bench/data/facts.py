@@ -20,18 +20,20 @@ _LABELS = {
     "max_length": "longest history",
     "sparsity": "sparsity (%)",
     "items_with_text": "items with text",
+    "repeats": "repeated (user, item) pairs",
     "time_ties": "interactions tied in time (%)",
 }
 _DECIMALS = {"mean_length": 2, "sparsity": 2, "time_ties": 2}
 
 
 class Check(NamedTuple):
-    """One line of found against expected; ``ok`` is None when nothing is expected."""
+    """One line of found against expected and published; ``ok`` is None when nothing is expected."""
 
     what: str
     found: float
     expected: float | None
     ok: bool | None
+    published: float | None = None
 
 
 def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict[str, float]:
@@ -42,8 +44,8 @@ def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict
     dict
         ``users, items`` (consumed ones), ``interactions, catalogue_items`` (known to the source), ``mean_length,
         min_length, max_length, sparsity`` (percent of user-item cells without interaction, from the number of
-        interactions), ``items_with_text``, and with times ``time_ties``: percent of interactions that share their
-        second with another one of the same user.
+        interactions), ``items_with_text``, ``repeats`` (interactions beyond the first with the same item), and with
+        times ``time_ties``: percent of interactions that share their second with another one of the same user.
     """
     lengths = histories.lengths
     items = np.unique(histories.items)
@@ -59,8 +61,10 @@ def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict
         "sparsity": round(100 * (1 - total / (histories.n_users * len(items))), 4),
         "items_with_text": sum(bool(titles[item]) for item in items.tolist()),
     }
+    owners = histories.users_of_positions()
+    pairs = np.sort(owners * (histories.n_items + 1) + histories.items)
+    facts["repeats"] = int((np.diff(pairs) == 0).sum())
     if histories.times is not None:
-        owners = histories.users_of_positions()
         tied_to_next = (np.diff(histories.times) == 0) & (np.diff(owners) == 0)
         tied = np.concatenate([[False], tied_to_next]) | np.concatenate([tied_to_next, [False]])
         facts["time_ties"] = round(100 * float(tied.mean()), 4)
@@ -69,7 +73,9 @@ def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict
 
 def check(prepared: PreparedDataset) -> list[Check]:
     """Set what was found beside what the card expects under this filter."""
-    expected = (prepared.card.get("expected") or {}).get(prepared.filter) or {}
+    of_variant = next((one for one in prepared.card["variants"] if one["name"] == prepared.variant), {})
+    settings = {**prepared.card, **of_variant}
+    expected, published = ((settings.get(kind) or {}).get(prepared.filter) or {} for kind in ("expected", "published"))
     rows = []
     for name in _LABELS:
         if name not in prepared.facts:
@@ -77,7 +83,8 @@ def check(prepared: PreparedDataset) -> list[Check]:
         found, wanted = prepared.facts[name], expected.get(name)
         if name in _DECIMALS:
             found = round(found, _DECIMALS[name])
-        rows.append(Check(_LABELS[name], found, wanted, None if wanted is None else found == wanted))
+        ok = None if wanted is None else found == wanted
+        rows.append(Check(_LABELS[name], found, wanted, ok, published.get(name)))
     return rows
 
 
@@ -101,18 +108,46 @@ def refuse_unexpected(prepared: PreparedDataset) -> None:
 def format_check(prepared: PreparedDataset) -> str:
     """Table of found against expected, for people."""
     head = f"{prepared.card['title']} ({prepared.name}), filter {prepared.filter}, variant {prepared.variant}"
-    lines = [("", "found", "expected", "")]
-    for row in check(prepared):
+    rows = check(prepared)
+    printed = any(row.published is not None for row in rows)
+    lines = [("", "found", "expected", "", "published" if printed else "")]
+    for row in rows:
         verdict = {True: "ok", False: "WRONG", None: ""}[row.ok]
-        lines.append((row.what, _written(row.found), "" if row.expected is None else _written(row.expected), verdict))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+        cells = ["" if value is None else _written(value) for value in (row.found, row.expected, row.published)]
+        lines.append((row.what, cells[0], cells[1], verdict, cells[2]))
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
     body = [
-        f"  {what:<{widths[0]}}  {found:>{widths[1]}}  {expected:>{widths[2]}}  {verdict}".rstrip()
-        for what, found, expected, verdict in lines
+        f"  {what:<{widths[0]}}  {found:>{widths[1]}}  {expected:>{widths[2]}}  {verdict:<{widths[3]}}  "
+        f"{said:>{widths[4]}}".rstrip()
+        for what, found, expected, verdict, said in lines
     ]
-    notes = [] if prepared.has_times else ["  no times in this variant: no global time split (unified.time)"]
-    notes += [f"  {note}" for note in prepared.facts.get("notes", ())]
-    return "\n".join([head, *body, *notes, f"  data checksum {prepared.checksum}"])
+    return "\n".join([head, *body, *_remarks(prepared), f"  data checksum {prepared.checksum}"])
+
+
+def _remarks(prepared: PreparedDataset) -> list[str]:
+    facts = prepared.facts
+    notes = [] if prepared.has_times else ["no times in this variant: no global time split (unified.time)"]
+    noticed = facts.get("noticed") or {}
+    if noticed:
+        notes.append("; ".join(f"{what}: {count:,}" for what, count in noticed.items()))
+    if "id_lists" in facts:
+        lists = facts["id_lists"]
+        said = ", ".join(
+            f"{lists[what]['in the corpus']:,} of {lists[what]['listed']:,} {what}"
+            for what in ("users", "items")
+            if what in lists
+        )
+        notes.append(f"restricted to the ids of {lists['name']}: {said} occur in the corpus")
+    printed = ((prepared.card.get("published") or {}).get(prepared.filter) or {}).get("rounds")
+    if facts.get("rounds"):
+        notes.append("users/items after each round: " + _rounds(facts["rounds"]))
+    if printed:
+        notes.append("published after each round:   " + _rounds(printed))
+    return [f"  {note}" for note in (*notes, *facts.get("notes", ()))]
+
+
+def _rounds(rounds: list) -> str:
+    return ", ".join(f"{users:,}/{items:,}" for users, items in rounds)
 
 
 def _written(value: float) -> str:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from recllm_bench.data.catalogue import Catalogue
+from recllm_bench.data.catalogue import TEXT_FIELDS, Catalogue
 from recllm_bench.data.histories import Histories
+from recllm_bench.data.item_texts import ItemText, listed, texts_of
 from recllm_bench.errors import BenchError
 from recllm_bench.options import option, read_options
 
-
-@dataclass(frozen=True)
-class ItemText:
-    """What a source says about one item."""
-
-    title: str = ""
-    year: int = 0
-    categories: tuple[str, ...] = ()
-    description: str = ""
+__all__ = ["FilterOptions", "Interactions", "ItemText", "apply_filter", "build_histories", "read_filter"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +24,9 @@ class Interactions:
 
     Attributes
     ----------
-    users, items : int64 [n]
+    users, items : int64 or int32 [n]
         Codes ``0..``, numbered by first appearance in the file.
-    user_tokens, item_tokens : list of str
+    user_tokens, item_tokens : sequence of str, or Arrow column of strings
         The source's ids, by code.
     order : float64 or int64 [n] or None
         Sorts within a user, stable; None keeps file order.
@@ -40,28 +34,37 @@ class Interactions:
         Whether ``order`` is Unix time in seconds, not only an order.
     ratings : float32 [n] or None
         Ratings.
-    text : dict of str to ItemText
+    text : mapping of str to ItemText
         What the source says about items, by token; may know more items than were consumed.
     source_ids : bool
         Keep the source's own integer item ids, so that tables made with them (a released checkpoint) line up.
+    parents : int32 [n_item_codes] or None
+        Code of the product of which an item is a variant (itself when it is none).
+    rows : int64 [n] or None
+        Where the source keeps an interaction's review.
+    noticed : mapping of str to int
+        What the reader counted on its way: lines, lines skipped, scraps.
     """
 
     users: np.ndarray
     items: np.ndarray
-    user_tokens: list[str]
-    item_tokens: list[str]
+    user_tokens: Sequence[str] | pa.ChunkedArray
+    item_tokens: Sequence[str] | pa.ChunkedArray
     order: np.ndarray | None = None
     has_times: bool = False
     ratings: np.ndarray | None = None
-    text: dict[str, ItemText] = field(default_factory=dict)
+    text: Mapping[str, ItemText] = field(default_factory=dict)
     source_ids: bool = False
+    parents: np.ndarray | None = None
+    rows: np.ndarray | None = None
+    noticed: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
 
     def keep(self, mask: np.ndarray) -> Interactions:
         """Only the rows under ``mask``; codes and tokens stay."""
-        cut = {name: getattr(self, name) for name in ("order", "ratings")}
+        cut = {name: getattr(self, name) for name in ("order", "ratings", "rows")}
         cut = {name: None if value is None else value[mask] for name, value in cut.items()}
         return replace(self, users=self.users[mask], items=self.items[mask], **cut)
 
@@ -74,6 +77,14 @@ class FilterOptions:
     users_min: int = option(1, "interactions a user must have", low=1)
     items_min: int = option(1, "interactions an item must have", low=1)
     rounds: str = option("fixpoint", "how often users and items are cut: a number, or fixpoint")
+    repeats: str = option("keep", "a user's later interactions with the same item", choices=("keep", "drop"))
+    listed: str = option(
+        "all",
+        "items the source's item list does not name: keep all, cut them inside the rounds, or after them",
+        choices=("all", "rounds", "after"),
+    )
+    ids: str = option("", "keep only users and items on one of the card's id lists, by its name")
+    merge_variants: bool = option(False, "count the variants of a product (Amazon 2023: parent_asin) as one item")
 
 
 def read_filter(values: Mapping[str, Any], where: str) -> FilterOptions:
@@ -91,10 +102,10 @@ def read_filter(values: Mapping[str, Any], where: str) -> FilterOptions:
 
 
 def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactions, list[tuple[int, int]]]:
-    """Cut by rating, then by the number of interactions of users and items.
+    """Cut by rating, then repeats, then by the number of interactions of users and items.
 
-    One round counts users and items on the same rows and drops every row whose user or item has too few; then the
-    next round counts again.
+    One round counts users and items on the same rows and drops every row whose user or item has too few, or whose
+    item is not listed; then the next round counts again. Of repeated (user, item) pairs the earliest stays.
 
     Returns
     -------
@@ -106,28 +117,64 @@ def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactio
     Raises
     ------
     BenchError
-        When ratings are asked for but absent, or nothing stays.
+        When ratings or an item list are asked for but absent, or nothing stays.
     """
     if options.min_rating is not None:
         if rows.ratings is None:
             raise BenchError("the filter asks for min_rating but this dataset has no ratings; leave min_rating out")
         rows = rows.keep(rows.ratings >= options.min_rating)
-    history: list[tuple[int, int]] = []
-    most = None if options.rounds == "fixpoint" else int(options.rounds)
-    while (options.users_min > 1 or options.items_min > 1) and (most is None or len(history) < most):
-        per_user = np.bincount(rows.users, minlength=len(rows.user_tokens))
-        per_item = np.bincount(rows.items, minlength=len(rows.item_tokens))
-        stays = (per_user[rows.users] >= options.users_min) & (per_item[rows.items] >= options.items_min)
-        if stays.all():
-            break
-        rows = rows.keep(stays)
-        history.append((len(np.unique(rows.users)), len(np.unique(rows.items))))
+    if options.merge_variants:
+        if rows.parents is None:
+            raise BenchError("the filter asks for merge_variants but this dataset knows no variants; leave it out")
+        rows = replace(rows, items=rows.parents[rows.items])
+    if options.repeats == "drop":
+        rows = rows.keep(_earliest_of_pairs(rows))
+    known = None
+    if options.listed != "all":
+        if not rows.text:
+            raise BenchError("the filter asks for listed items but this dataset has no item list; leave listed out")
+        known = listed(rows.text, rows.item_tokens)
+    rows, history = _cut(rows, options, known if options.listed == "rounds" else None)
+    if options.listed == "after":
+        rows = rows.keep(known[rows.items])
     if not len(rows):
         raise BenchError("the filter leaves no interaction; lower min_rating, users_min or items_min")
     return rows, history
 
 
-def build_histories(rows: Interactions, domain: str) -> tuple[Histories, Catalogue, list[str]]:
+def _cut(rows: Interactions, options: FilterOptions, known: np.ndarray | None) -> tuple[Interactions, list]:
+    history: list[tuple[int, int]] = []
+    most = None if options.rounds == "fixpoint" else int(options.rounds)
+    n_users, n_items = len(rows.user_tokens), len(rows.item_tokens)
+    while most is None or len(history) < most:
+        enough_users = np.bincount(rows.users, minlength=n_users) >= options.users_min
+        enough_items = np.bincount(rows.items, minlength=n_items) >= options.items_min
+        if known is not None:
+            enough_items &= known
+        stays = enough_users[rows.users] & enough_items[rows.items]
+        if stays.all():
+            break
+        rows = rows.keep(stays)
+        left = (np.bincount(rows.users, minlength=n_users), np.bincount(rows.items, minlength=n_items))
+        history.append(tuple(int(np.count_nonzero(counts)) for counts in left))
+    return rows, history
+
+
+def _earliest_of_pairs(rows: Interactions) -> np.ndarray:
+    """Mask of each user's earliest interaction with each item; of equal times the first in the file."""
+    pairs = rows.users.astype(np.int64) * len(rows.item_tokens) + rows.items
+    keys = (pairs,) if rows.order is None else (rows.order, pairs)
+    sorting = np.lexsort(keys)  # stable
+    pairs = pairs[sorting]
+    first = np.concatenate([[True], pairs[1:] != pairs[:-1]]) if len(pairs) else np.zeros(0, dtype=bool)
+    mask = np.zeros(len(pairs), dtype=bool)
+    mask[sorting[first]] = True
+    return mask
+
+
+def build_histories(
+    rows: Interactions, domain: str, text_fields: Sequence[str] = TEXT_FIELDS
+) -> tuple[Histories, Catalogue, Sequence[str], np.ndarray | None]:
     """Number users and items, and sort.
 
     Users keep the order of their first row in the file. Within a user rows are sorted by time; equal times keep
@@ -138,8 +185,10 @@ def build_histories(rows: Interactions, domain: str) -> tuple[Histories, Catalog
     histories : Histories
     catalogue : Catalogue
         The items in the id space.
-    user_tokens : list of str
+    user_tokens : sequence of str
         Indexed by user id, entry 0 is padding.
+    rows : int64 [total] or None
+        Where the source keeps the review of each interaction.
     """
     order = rows.order if rows.order is not None else np.zeros(len(rows), dtype=np.int64)
     sorting = np.lexsort((order, rows.users))  # stable: equal users and times stay in file order
@@ -151,28 +200,33 @@ def build_histories(rows: Interactions, domain: str) -> tuple[Histories, Catalog
         numbers = np.array([int(token) for token in rows.item_tokens], dtype=np.int64)
         items, n_items = numbers[codes], int(numbers.max())
         tokens = ["", *map(str, range(1, n_items + 1))]
+        seen = None
     else:
         seen, first = np.unique(codes, return_index=True)
         seen = seen[np.argsort(first)]
-        ids = np.zeros(len(rows.item_tokens), dtype=np.int64)
+        ids = np.zeros(len(rows.item_tokens), dtype=np.int32)
         ids[seen] = np.arange(1, len(seen) + 1)
         items, n_items = ids[codes], len(seen)
-        tokens = ["", *(rows.item_tokens[code] for code in seen)]
+        tokens = ["", *tokens_at(rows.item_tokens, seen)]
     times = np.floor(order[sorting]).astype(np.int64) if rows.has_times else None
     ratings = None if rows.ratings is None else rows.ratings[sorting].astype(np.float32)
     histories = Histories(items.astype(np.int32), offsets, n_items, times, ratings)
-    user_tokens = ["", *(rows.user_tokens[code] for code in users[starts])]
-    return histories, _catalogue(tokens, rows.text, domain), user_tokens
-
-
-def _catalogue(tokens: list[str], text: dict[str, ItemText], domain: str) -> Catalogue:
-    nothing = ItemText()
-    known = [nothing] + [text.get(token, nothing) for token in tokens[1:]]
-    return Catalogue(
+    known = [ItemText(), *texts_of(rows.text, tokens[1:], seen)]
+    catalogue = Catalogue(
         tokens=tokens,
         titles=[item.title for item in known],
         years=np.array([item.year for item in known], dtype=np.int32),
         categories=[item.categories for item in known],
         descriptions=[item.description for item in known],
         domain=domain,
+        text_fields=tuple(text_fields),
     )
+    user_tokens = ["", *tokens_at(rows.user_tokens, users[starts])]
+    return histories, catalogue, user_tokens, None if rows.rows is None else rows.rows[sorting]
+
+
+def tokens_at(tokens: Sequence[str] | pa.ChunkedArray, codes: np.ndarray) -> list[str]:
+    """The ids of some codes."""
+    if isinstance(tokens, (pa.ChunkedArray, pa.Array)):
+        return tokens.take(pa.array(codes)).to_pylist()
+    return [tokens[code] for code in codes.tolist()]

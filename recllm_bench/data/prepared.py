@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recllm_bench.data.catalogue import Catalogue
 from recllm_bench.data.histories import Histories
+
+if TYPE_CHECKING:
+    from recllm_bench.data.reviews import Reviews
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class PreparedDataset:
         Every interaction kept, oldest first.
     catalogue : Catalogue
         Item text.
-    user_tokens : list of str
+    user_tokens : sequence of str
         The source's user ids; entry 0 is padding.
     facts : dict
         Counts, mean length, sparsity, share of ties in time.
@@ -43,9 +47,29 @@ class PreparedDataset:
     folder: Path
     histories: Histories
     catalogue: Catalogue
-    user_tokens: list[str]
+    user_tokens: Sequence[str]
     facts: dict[str, Any]
     checksum: str
     has_times: bool
     variant: str
     card: dict[str, Any]
+
+    def reviews(self) -> Reviews | None:
+        """What users wrote about each interaction; None when the source has no review text.
+
+        Raises
+        ------
+        BenchError
+            When the text was removed from the cache.
+        """
+        if "reviews" not in self.facts:
+            return None
+        import numpy as np
+
+        from recllm_bench.data.reviews import Reviews
+        from recllm_bench.errors import BenchError
+
+        path = self.folder.parent.parent / self.facts["reviews"]
+        if not path.exists():
+            raise BenchError(f"{path}: the review text is gone; delete {self.folder} and prepare {self.name} again")
+        return Reviews(path, np.load(self.folder / "rows.npy", mmap_mode="r"), self.histories)

@@ -1,24 +1,33 @@
-"""A prepared dataset on disk: arrays that are mapped, text as JSON."""
+"""A prepared dataset on disk: arrays and text that are mapped, not read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from recllm_bench.artifacts import write_atomic, write_json
-from recllm_bench.data.catalogue import Catalogue
+from recllm_bench.data.catalogue import TEXT_FIELDS, Catalogue
+from recllm_bench.data.columns import MappedStrings, map_columns, strings, write_columns
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.prepared import PreparedDataset
 
 _OPTIONAL = ("times", "ratings")
+_AT_ONCE = 4096
 
 
 def save_prepared(
-    folder: Path, histories: Histories, catalogue: Catalogue, user_tokens: list[str], facts: dict[str, Any]
+    folder: Path,
+    histories: Histories,
+    catalogue: Catalogue,
+    user_tokens: Sequence[str],
+    facts: dict[str, Any],
+    rows: np.ndarray | None = None,
 ) -> None:
     """Write everything but the card into a folder; ``facts`` gets the ``checksum`` of ids, order and text."""
     digest = hashlib.sha256()
@@ -29,18 +38,30 @@ def save_prepared(
         digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
         write_atomic(folder / f"{name}.npy", lambda file, array=array: np.save(file, array, allow_pickle=False))
-    text = {
-        "domain": catalogue.domain,
+    if rows is not None:
+        write_atomic(folder / "rows.npy", lambda file: np.save(file, rows, allow_pickle=False))
+    columns = {
         "tokens": catalogue.tokens,
         "titles": catalogue.titles,
         "years": catalogue.years.tolist(),
         "categories": catalogue.categories,
         "descriptions": catalogue.descriptions,
     }
-    for name, value in (("catalogue", text), ("users", user_tokens)):
-        written = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-        digest.update(written)
-        write_atomic(folder / f"{name}.json", lambda file, written=written: file.write(written))
+    for piece in _as_json({"domain": catalogue.domain, **columns}):
+        digest.update(piece)
+    for piece in _as_json(user_tokens):
+        digest.update(piece)
+    tables = {
+        "catalogue": {
+            **{name: strings(columns[name]) for name in ("tokens", "titles", "descriptions")},
+            "years": pa.array(catalogue.years, pa.int32()),
+            "categories": _lists(catalogue.categories),
+        },
+        "users": {"tokens": strings(user_tokens)},
+    }
+    for name, parts in tables.items():
+        write_atomic(folder / f"{name}.arrow", lambda file, parts=parts: write_columns(file, pa.table(parts)))
+    facts = {**facts, "domain": catalogue.domain, "text_fields": catalogue.text_fields}
     write_json(folder / "facts.json", {**facts, "n_items": histories.n_items, "checksum": digest.hexdigest()[:16]})
 
 
@@ -52,14 +73,15 @@ def load_prepared(folder: Path, name: str, filter: str, card: dict[str, Any]) ->
         for part in ("items", "offsets", *_OPTIONAL)
         if (path := folder / f"{part}.npy").exists()
     }
-    text = json.loads((folder / "catalogue.json").read_bytes().decode("utf-8", "surrogatepass"))
+    text = map_columns(folder / "catalogue.arrow")
     catalogue = Catalogue(
-        tokens=text["tokens"],
-        titles=text["titles"],
-        years=np.array(text["years"], dtype=np.int32),
-        categories=[tuple(names) for names in text["categories"]],
-        descriptions=text["descriptions"],
-        domain=text["domain"],
+        tokens=text["tokens"].to_pylist(),
+        titles=text["titles"].to_pylist(),
+        years=text["years"].to_numpy(),
+        categories=[tuple(names) for names in text["categories"].to_pylist()],
+        descriptions=MappedStrings(text["descriptions"]),
+        domain=facts["domain"],
+        text_fields=tuple(facts.get("text_fields", TEXT_FIELDS)),
     )
     # Plain views on the mapped pages: a memmap subclass slows every small slice.
     arrays = {part: np.asarray(array) for part, array in arrays.items()}
@@ -69,10 +91,34 @@ def load_prepared(folder: Path, name: str, filter: str, card: dict[str, Any]) ->
         folder=folder,
         histories=Histories(n_items=facts["n_items"], **arrays),
         catalogue=catalogue,
-        user_tokens=json.loads((folder / "users.json").read_bytes().decode("utf-8", "surrogatepass")),
+        user_tokens=MappedStrings(map_columns(folder / "users.arrow")["tokens"]),
         facts=facts,
         checksum=facts["checksum"],
         has_times=facts["has_times"],
         variant=facts["variant"],
         card=card,
     )
+
+
+def _as_json(value: Any) -> Iterator[bytes]:
+    """The compact JSON of a value, long lists in pieces, so that hashing text needs no copy of it all."""
+    if isinstance(value, dict):
+        for number, (name, part) in enumerate(value.items()):
+            yield (("," if number else "{") + json.dumps(name) + ":").encode()
+            yield from _as_json(part)
+        yield b"}"
+    elif isinstance(value, str) or len(value) <= _AT_ONCE:
+        yield _json(value)
+    else:
+        for start in range(0, len(value), _AT_ONCE):
+            yield (b"," if start else b"[") + _json(value[start : start + _AT_ONCE])[1:-1]
+        yield b"]"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _lists(rows: Sequence[Sequence[str]]) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+    return pa.LargeListArray.from_arrays(offsets, strings([name for row in rows for name in row]))

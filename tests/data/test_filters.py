@@ -78,7 +78,7 @@ def test_rating_filter_comes_before_the_counts():
 
 def test_numbering_and_order_equal_the_loop():
     rows, _ = apply_filter(random_rows(3), FilterOptions(3, 4))
-    histories, catalogue, user_tokens = build_histories(rows, "movie")
+    histories, catalogue, user_tokens, _ = build_histories(rows, "movie")
     by_user: dict[int, list] = {}
     for line, (user, item, time) in enumerate(zip(rows.users, rows.items, rows.order, strict=True)):
         by_user.setdefault(int(user), []).append((int(time), line, int(item)))
@@ -105,7 +105,7 @@ def test_ties_keep_file_order_and_repeats_stay():
         np.array([5, 1, 5, 5, 2]),
         True,
     )
-    histories, catalogue, _ = build_histories(rows, "item")
+    histories, catalogue, _, _ = build_histories(rows, "item")
     assert [catalogue.tokens[i] for i in histories.of(1)] == ["y", "x", "z", "x"]
     assert histories.times[:4].tolist() == [2, 5, 5, 5]
 
@@ -115,7 +115,7 @@ def test_source_ids_are_kept():
         np.array([0, 0, 1]), np.array([0, 1, 2]), ["1", "2"], ["7", "3", "9"], source_ids=True,
         text={"3": ItemText("Three", 1999, ("a",), "text"), "9": ItemText("Nine")},
     )  # fmt: skip
-    histories, catalogue, _ = build_histories(rows, "item")
+    histories, catalogue, _, _ = build_histories(rows, "item")
     assert histories.items.tolist() == [7, 3, 9]
     assert histories.n_items == 9
     assert catalogue.titles[3] == "Three"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recllm_bench.data.cards import USER_FILTERS, dataset_rows, default_store, find_card
+from recllm_bench.data.cards import USER_FILTERS, default_store, find_card
 from recllm_bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from recllm_bench.data.facts import Check
     from recllm_bench.data.prepared import PreparedDataset
 
-__all__ = ["canonical_name", "check", "dataset_table", "filter_names", "format_check", "prepare"]
+__all__ = ["canonical_name", "check", "filter_names", "format_check", "prepare"]
 
 
-def prepare(name_or_path: str, filter: str = "all", store: ArtifactStore | None = None) -> PreparedDataset:
+def prepare(
+    name_or_path: str, filter: str = "all", store: ArtifactStore | None = None, most_bad: float | None = None
+) -> PreparedDataset:
     """Return a dataset under a filter, preparing it when that has not been done.
 
     Users are numbered by their first row in the source, items by first appearance in the prepared histories
@@ -35,6 +37,8 @@ def prepare(name_or_path: str, filter: str = "all", store: ArtifactStore | None 
         A filter of the card, or settings such as ``"min_rating=4,users_min=5,items_min=5,rounds=10"``.
     store : ArtifactStore, optional
         Where prepared data lies; by default the cache folder's store.
+    most_bad : float, optional
+        Share of lines of a large JSON source that may be bad and are then skipped; by default 0.001.
 
     Returns
     -------
@@ -47,7 +51,7 @@ def prepare(name_or_path: str, filter: str = "all", store: ArtifactStore | None 
     """
     from recllm_bench.data.prepare.pipeline import prepare_dataset
 
-    return prepare_dataset(name_or_path, filter, store or default_store())
+    return prepare_dataset(name_or_path, filter, store or default_store(), most_bad)
 
 
 def check(prepared: PreparedDataset) -> list[Check]:
@@ -88,14 +92,3 @@ def filter_names(name_or_path: str) -> list[str]:
     except BenchError:
         canonical_name(name_or_path)
         return list(USER_FILTERS)
-
-
-def dataset_table() -> str:
-    """Listing of the known datasets, one a line: name, title, licence, aliases, filters prepared."""
-    rows = [("name", "title", "licence", "also called", "prepared")]
-    rows += [
-        (row["name"], row["title"], row["licence"], row["aliases"], row["prepared"] or "-") for row in dataset_rows()
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join("  " + line for line in lines)

@@ -2,64 +2,104 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.data.cards import USER_FILTERS
+from recllm_bench.data.catalogue import TEXT_FIELDS
 from recllm_bench.data.facts import count, refuse_unexpected
 from recllm_bench.data.interactions import Interactions, apply_filter, build_histories, read_filter
-from recllm_bench.data.prepare.sources import Source, find_source
+from recllm_bench.data.prepare.id_lists import keep_listed_ids
+from recllm_bench.data.prepare.sources import Source, find_id_lists, find_source
 from recllm_bench.data.prepared import PreparedDataset
 from recllm_bench.data.storage import load_prepared, save_prepared
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.progress import log
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
-_VERSION = 1
+_VERSION = 2
+
+# Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
+_IN_MEMORY = {
+    "movielens-dat": "recllm_bench.data.prepare.movielens:read_dat",
+    "movielens-u": "recllm_bench.data.prepare.movielens:read_u",
+    "movielens-csv": "recllm_bench.data.prepare.movielens:read_csv",
+    "sequences": "recllm_bench.data.prepare.sequence_files:read_sequences",
+    "pairs": "recllm_bench.data.prepare.sequence_files:read_pairs",
+    "sequence-json": "recllm_bench.data.prepare.sequence_files:read_json_sequences",
+    "atomic": "recllm_bench.data.prepare.tables:read_atomic",
+    "table": "recllm_bench.data.prepare.tables:read_table",
+}
+# These read in a stream and share what they read between filters.
+_STREAMED = {
+    "amazon": "recllm_bench.data.prepare.amazon:open_amazon",
+    "yelp": "recllm_bench.data.prepare.yelp:open_yelp",
+    "steam": "recllm_bench.data.prepare.steam:open_steam",
+    "steam-australian": "recllm_bench.data.prepare.steam:open_australian",
+}
 
 
-def prepare_dataset(name_or_path: str, filter: str, store: ArtifactStore) -> PreparedDataset:
+def prepare_dataset(
+    name_or_path: str, filter: str, store: ArtifactStore, most_bad: float | None = None
+) -> PreparedDataset:
     """Find, read, filter, number and store; see :func:`recllm_bench.data.prepare.prepare`."""
     source = find_source(name_or_path, store)
     card, variant = source.card, source.variant
     spec, notes = _filter_spec(card, filter)
+    lists = find_id_lists(card, spec["ids"], store) if "ids" in spec else None
     key = {
         "name": card["name"],
         "filter": filter,
         "settings": spec,
         "sources": source.checksums,
         "reader": source.reader,
-        "variant": variant["name"],
+        "options": source.options,
         "times": variant.get("times", True),
+        "variant": variant["name"],
         "domain": card["domain"],
-        "drop_root": bool(card.get("drop_category_root")),
+        "text_fields": card.get("text_fields", TEXT_FIELDS),
+        "id_lists": lists.checksums if lists else {},
         "version": _VERSION,
     }
 
     def make(work: Path) -> None:
         log.info(f"preparing {card['name']} (filter {filter}, {variant['name']})")
-        rows = _read(source)
+        rows, reviews = _read(source, store, most_bad)
         settings, remarks = dict(spec), list(notes)
         if rows.ratings is None and card.get("own") and filter in USER_FILTERS and settings.pop("min_rating", None):
             remarks.append("the data has no ratings: the filter's min_rating was left out")
-        catalogue_items = len(rows.text) or len(rows.item_tokens)
+        before = {"users": len(rows.user_tokens), "items": len(rows.item_tokens), "interactions": len(rows)}
+        catalogue_items = rows.noticed.get("items in the metadata") or len(rows.text) or len(rows.item_tokens)
+        facts: dict[str, Any] = {}
+        if lists:
+            rows, facts["id_lists"] = keep_listed_ids(rows, lists)
         options = read_filter(settings, f"filter '{filter}' of {card['name']}")
         kept, rounds = apply_filter(rows, options)
-        histories, catalogue, user_tokens = build_histories(kept, card["domain"])
-        facts: dict[str, Any] = count(histories, catalogue.titles, catalogue_items)
+        histories, catalogue, user_tokens, places = build_histories(
+            kept, card["domain"], card.get("text_fields", TEXT_FIELDS)
+        )
+        facts |= count(histories, catalogue.titles, catalogue_items)
         facts.update(
             has_times=kept.has_times,
             has_ratings=kept.ratings is not None,
             variant=variant["name"],
             settings=settings,
             rounds=rounds,
+            before=before,
+            noticed=dict(rows.noticed),
             sources={
                 role: {"file": path.name, "sha256": source.checksums[role]} for role, path in source.files.items()
             },
             notes=remarks,
         )
-        save_prepared(work, histories, catalogue, user_tokens, facts)
+        if reviews:
+            facts["reviews"] = str(reviews.relative_to(store.root))
+        save_prepared(work, histories, catalogue, user_tokens, facts, places if reviews else None)
         # Before the folder gets its final name: wrong data must never be found ready.
         refuse_unexpected(load_prepared(work, card["name"], filter, card))
 
@@ -67,47 +107,49 @@ def prepare_dataset(name_or_path: str, filter: str, store: ArtifactStore) -> Pre
     return load_prepared(folder, card["name"], filter, card)
 
 
-def _read(source: Source) -> Interactions:
-    # Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
-    files, times = source.files, source.variant.get("times", True)
-    reader = source.reader
-    if reader == "movielens-dat":
-        from recllm_bench.data.prepare.movielens import read_dat
+def _read(source: Source, store: ArtifactStore, most_bad: float | None) -> tuple[Interactions, Path | None]:
+    """The interactions of a source, and the file of their reviews when it has text."""
+    read = _reader(source)
+    if source.reader not in _STREAMED:
+        return read(source.files), None
+    # Here, so that small data does not wait for the libraries of large data.
+    from recllm_bench.data.prepare.corpus import open_corpus, write_corpus
+    from recllm_bench.data.prepare.records import BAD_SHARE
 
-        return read_dat(files, times)
-    if reader == "movielens-u":
-        from recllm_bench.data.prepare.movielens import read_u
-
-        return read_u(files, times)
-    if reader == "sequences":
-        from recllm_bench.data.prepare.sequence_files import read_sequences
-
-        return read_sequences(files, bool(source.card.get("drop_category_root")))
-    if reader == "pairs":
-        from recllm_bench.data.prepare.sequence_files import read_pairs
-
-        return read_pairs(files)
-    if reader == "atomic":
-        from recllm_bench.data.prepare.tables import read_atomic
-
-        return read_atomic(files)
-    if reader == "table":
-        from recllm_bench.data.prepare.tables import read_table
-
-        return read_table(files["table"])
-    if ":" in reader:
-        return _plugin_reader(reader, source.card["name"])(files)
-    raise BenchError(f"the card of {source.card['name']} names an unknown reader '{reader}'")
+    key = {
+        "sources": source.checksums,
+        "reader": source.reader,
+        "options": source.options,
+        "times": source.variant.get("times", True),
+        "version": _VERSION,
+    }
+    share = BAD_SHARE if most_bad is None else most_bad
+    folder = store.build("corpus", key, lambda work: write_corpus(work, read(source.files, most_bad=share)))
+    reviews = folder / "reviews.parquet"
+    return open_corpus(folder), reviews if reviews.exists() else None
 
 
-def _plugin_reader(reader: str, name: str):
-    import importlib
-
-    module, _, function = reader.partition(":")
+def _reader(source: Source) -> Callable[..., Any]:
+    """The card's reader with its options set."""
+    reader, name = source.reader, source.card["name"]
+    target = _IN_MEMORY.get(reader) or _STREAMED.get(reader) or (reader if ":" in reader else None)
+    if target is None:
+        known = nearest(reader, [*_IN_MEMORY, *_STREAMED])
+        raise BenchError(f"the card of {name} names an unknown reader '{reader}'.{known}")
+    module, _, function = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise BenchError(f"the reader '{reader}' of dataset {name} cannot be imported: {error}") from error
+    taken = inspect.signature(found).parameters
+    unknown = [option for option in source.options if option not in taken]
+    if unknown:
+        raise BenchError(
+            f"the card of {name} gives its reader '{reader}' an unknown option '{unknown[0]}'."
+            f"{nearest(unknown[0], list(taken)[1:])}"
+        )
+    without_times = {"times": False} if "times" in taken and source.variant.get("times") is False else {}
+    return functools.partial(found, **source.options, **without_times)
 
 
 def _filter_spec(card: dict[str, Any], filter: str) -> tuple[dict[str, Any], list[str]]:

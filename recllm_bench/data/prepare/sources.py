@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from recllm_bench.artifacts import ArtifactStore, file_hash
+from recllm_bench.artifacts import ArtifactStore, file_hash, write_json
 from recllm_bench.data.cards import all_cards, find_card, user_card
 from recllm_bench.data.download import download, unpack, wrong_checksum
+from recllm_bench.data.prepare.id_lists import IdLists
 from recllm_bench.data.prepare.sequence_files import holds_pairs
-from recllm_bench.data.prepare.tables import atomic_files
+from recllm_bench.data.prepare.tables import TABLE_KINDS, atomic_files, own_card, table_files
 from recllm_bench.data.prepare.textfiles import read_bytes
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import data_mirror
 
-_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+_CARDS = (".yaml", ".yml")
+_LARGE = 64 << 20  # a file that takes longer to hash than to look up
+_KINDS = (*TABLE_KINDS, *_CARDS, ".zip", ".tar", ".tgz", ".gz", ".txt", ".inter")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Source:
         """Name of the reader."""
         return self.variant.get("reader") or self.card["reader"]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the reader: the card's, overlaid by the variant's."""
+        return {**self.card.get("options", {}), **self.variant.get("options", {})}
+
 
 def find_source(name_or_path: str, store: ArtifactStore) -> Source:
     """Find the files of a dataset by its name, or recognise what lies at a path.
@@ -62,7 +71,7 @@ def find_source(name_or_path: str, store: ArtifactStore) -> Source:
     if not name_or_path:
         raise BenchError("no dataset given; write its name or the path of your data, such as DATASET=ml-100k")
     path = Path(name_or_path).expanduser()
-    looks_like_path = path.is_absolute() or "/" in name_or_path or path.suffix in (*_TABLES, ".zip", ".gz", ".txt")
+    looks_like_path = path.is_absolute() or "/" in name_or_path or path.suffix in _KINDS
     if looks_like_path and not path.exists():
         raise BenchError(f"{path}: no such file or folder")
     if looks_like_path:
@@ -79,7 +88,7 @@ def find_source(name_or_path: str, store: ArtifactStore) -> Source:
 def _by_name(card: dict[str, Any], store: ArtifactStore) -> Source:
     for variant in card["variants"]:
         folder = _package_folder(variant)
-        if folder and (source := _in_folder(card, variant, folder)):
+        if folder and (source := _in_folder(card, variant, folder, store)):
             return source
     mirror = data_mirror()
     if mirror and not mirror.startswith(("http://", "https://")):
@@ -88,10 +97,17 @@ def _by_name(card: dict[str, Any], store: ArtifactStore) -> Source:
             raise BenchError(
                 f"RECLLM_DATA_MIRROR: {folder} is no folder; set it to one, or to an http address, or unset"
             )
+        wrong: BenchError | None = None
         for variant in card["variants"]:
-            source = _in_folder(card, variant, folder) or _mirrored_archive(card, variant, folder, store)
-            if source:
-                return source
+            try:
+                if source := _in_folder(card, variant, folder, store) or _mirrored_archive(
+                    card, variant, folder, store
+                ):
+                    return source
+            except BenchError as error:  # another variant of it may be there and whole
+                wrong = wrong or error
+        if wrong:
+            raise wrong
         mirror = None
     problem: BenchError | None = None
     from_owner = False
@@ -104,9 +120,24 @@ def _by_name(card: dict[str, Any], store: ArtifactStore) -> Source:
                 # The first failure at the owner's address says most: it is the variant the card prefers.
                 if problem is None or (base == "" and not from_owner):
                     problem, from_owner = error, base == ""
-    raise problem or BenchError(
-        f"{card['name']}: its files are not on this machine and its owner gives no address for them; "
-        f"set RECLLM_DATA_MIRROR to a folder that has {', '.join(_wanted_paths(card))}"
+    if problem:
+        raise BenchError(f"{problem} ({', '.join(_wanted_paths(card))})") from problem
+    raise BenchError(f"{card['name']}: {_how_to_get(card)}")
+
+
+def _how_to_get(card: dict[str, Any]) -> str:
+    """What a person has to fetch where, and where to put it."""
+    wanted = " and ".join(_wanted_paths(card))
+    archives = [entry["archive"]["file"] for entry in card["variants"] if "file" in entry.get("archive", {})]
+    files = f"{wanted} (plain or .gz)" + (f", or {archives[0]} as it comes," if archives else "")
+    if "form" in card:
+        return (
+            f"its owner hands it out after a form at {card['form']}; fill it in, then put {files} under a folder and "
+            "set RECLLM_DATA_MIRROR to that folder"
+        )
+    return (
+        "its files are not on this machine and its owner gives no address for them; "
+        f"set RECLLM_DATA_MIRROR to a folder that has {files}"
     )
 
 
@@ -120,41 +151,45 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
         problem: BenchError | None = None
         for card, variant in _variants():
             try:
-                if source := _in_folder(card, variant, path, flat=True):
+                if source := _in_folder(card, variant, path, store, flat=True):
                     return source
             except BenchError as error:
                 problem = problem or error
         # Files with a known dataset's names but other content: somebody's own data if they are atomic files.
         if problem and not any(path.glob("*.inter*")):
             raise problem
-        return _checked(user_card(path.resolve().name, "atomic"), {"name": "atomic files"}, atomic_files(path))
-    if path.suffix == ".zip":
+        return _checked(user_card(path.resolve().name, "atomic"), {"name": "atomic files"}, atomic_files(path), store)
+    if path.suffix in (".zip", ".tar", ".tgz") or path.name.endswith(".tar.gz"):
         for card, variant in _variants():
-            archive = variant.get("archive")
-            if archive and not wrong_checksum(path, archive["checksums"]):
+            archive = variant.get("archive", {})
+            known = "checksums" in archive and not wrong_checksum(path, archive["checksums"])
+            if known or archive.get("file") == path.name:
                 return _from_archive(card, variant, path, store)
         raise BenchError(f"{path}: an archive of no known dataset, or a damaged one; unpack it and give the folder")
+    if path.suffix in _CARDS:
+        card, files = own_card(path)
+        return _checked(card, {"name": "own card"}, files, store)
     stem = path.name.removesuffix(".gz")
     name, kind = Path(stem).stem, Path(stem).suffix.lower()
-    if kind in _TABLES:
-        return _checked(user_card(name, "table"), {"name": "table"}, {"table": path})
+    if kind in TABLE_KINDS:
+        return _checked(user_card(name, "table"), {"name": "table"}, table_files(path), store)
     if kind == ".inter":
         files = {"inter": path}
         if (items := path.with_name(path.name.replace(".inter", ".item"))).exists():
             files["item"] = items
-        return _checked(user_card(name, "atomic"), {"name": "atomic files"}, files)
+        return _checked(user_card(name, "atomic"), {"name": "atomic files"}, files, store)
     if kind == ".txt":
         digest = file_hash(path)
         for card, variant in _variants():
             for role, entry in variant.get("files", {}).items():
                 if not entry.get("optional") and digest in entry.get("sha256", ()):
-                    found = _in_folder(card, variant, path.parent, flat=True)
-                    return found or _checked(card, variant, {role: path})
+                    found = _in_folder(card, variant, path.parent, store, flat=True)
+                    return found or _checked(card, variant, {role: path}, store)
         reader = "pairs" if holds_pairs(path) else "sequences"
-        return _checked(user_card(name, reader), {"name": reader}, {"sequences": path})
+        return _checked(user_card(name, reader), {"name": reader}, {"sequences": path}, store)
     raise BenchError(
-        f"{path}: not a known kind of data; give a folder of RecBole atomic files, a .csv, .tsv or .parquet file "
-        "with named columns, or a .txt file of sequences"
+        f"{path}: not a known kind of data; give a folder of RecBole atomic files, a .csv, .tsv, .parquet "
+        "or .jsonl file with named columns, a .txt file of sequences, or a .yaml card of your own"
     )
 
 
@@ -164,8 +199,13 @@ def _variants() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             yield card, variant
 
 
-def _in_folder(card: dict[str, Any], variant: dict[str, Any], folder: Path, flat: bool = False) -> Source | None:
+def _in_folder(
+    card: dict[str, Any], variant: dict[str, Any], folder: Path, store: ArtifactStore, flat: bool = False
+) -> Source | None:
     """The variant's files under a folder; ``flat`` looks for bare names, as in a dataset's own folder."""
+    # Names such as ratings.csv belong to several datasets: without checksums only the folder's name tells which.
+    if flat and variant.get("folder", folder.resolve().name) != folder.resolve().name:
+        return None
     files = {}
     for role, entry in variant.get("files", {}).items():
         relative = PurePosixPath(entry["path"]).name if flat else entry["path"]
@@ -175,16 +215,17 @@ def _in_folder(card: dict[str, Any], variant: dict[str, Any], folder: Path, flat
             files[role] = found
         elif not entry.get("optional"):
             return None
-    return _checked(card, variant, files) if files else None
+    return _checked(card, variant, files, store) if files else None
 
 
 def _mirrored_archive(
     card: dict[str, Any], variant: dict[str, Any], folder: Path, store: ArtifactStore
 ) -> Source | None:
-    name = PurePosixPath(variant["archive"]["url"]).name if "archive" in variant else ""
+    archive = variant.get("archive", {})
+    name = archive.get("file") or PurePosixPath(archive.get("url", "")).name
     for path in (folder / name, folder / Path(name).stem / name):
         if name and path.is_file():
-            if wrong := wrong_checksum(path, variant["archive"]["checksums"]):
+            if wrong := wrong_checksum(path, archive.get("checksums", {})):
                 raise BenchError(f"{path}: wrong checksum, {wrong}; the archive is truncated or changed, copy it again")
             return _from_archive(card, variant, path, store)
     return None
@@ -193,9 +234,9 @@ def _mirrored_archive(
 def _from_archive(card: dict[str, Any], variant: dict[str, Any], archive: Path, store: ArtifactStore) -> Source:
     entries = variant["files"]
     members = [entry["path"] for entry in entries.values()]
-    key = {"checksums": variant["archive"]["checksums"], "members": members}
+    key = {"sha256": _hash(archive, store), "members": members}
     folder = store.build("unpacked", key, lambda work: unpack(archive, work, members))
-    return _checked(card, variant, {role: folder / entry["path"] for role, entry in entries.items()})
+    return _checked(card, variant, {role: folder / entry["path"] for role, entry in entries.items()}, store)
 
 
 def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store: ArtifactStore) -> Source | None:
@@ -203,12 +244,13 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
     notice = card["licence"].get("notice", "")
     if "archive" in variant:
         archive = variant["archive"]
-        name = PurePosixPath(archive["url"]).name
+        if not base and "url" not in archive:
+            return None
+        name = PurePosixPath(archive.get("file") or archive["url"]).name
         url = base + name if base else archive["url"]
-        key = {"name": name, "checksums": archive["checksums"]}
-        folder = store.build(
-            "download", key, lambda work: download(url, work / name, archive["checksums"], notice, card["title"])
-        )
+        checksums = archive.get("checksums", {})
+        key = {"name": name, "checksums": checksums}
+        folder = store.build("download", key, lambda work: download(url, work / name, checksums, notice, card["title"]))
         return _from_archive(card, variant, folder / name, store)
     files = {}
     for role, entry in variant.get("files", {}).items():
@@ -230,16 +272,13 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
                 continue
             raise
         files[role] = folder / name
-    return _checked(card, variant, files) if files else None
+    return _checked(card, variant, files, store) if files else None
 
 
-def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Path]) -> Source:
+def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Path], store: ArtifactStore) -> Source:
     checksums = {}
     for role, path in files.items():
-        try:
-            checksums[role] = file_hash(path)
-        except OSError as error:
-            raise BenchError(f"cannot read {path}: {error.strerror or error}") from error
+        checksums[role] = _hash(path, store)
         expected = variant.get("files", {}).get(role, {}).get("sha256")
         if expected and checksums[role] not in expected and path.suffix == ".gz":
             # Packed by someone else: what counts is the content.
@@ -252,9 +291,43 @@ def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Pat
     return Source(card, variant, files, checksums)
 
 
+def _hash(path: Path, store: ArtifactStore) -> str:
+    """SHA-256 of a file; that of a large one is remembered while its size and time of change stay."""
+    try:
+        stat = path.stat()
+        if stat.st_size < _LARGE:
+            return file_hash(path)
+        state = {"path": str(path.resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+        folder = store.build("checksum", state, lambda work: write_json(work / "sha256.json", file_hash(path)))
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror or error}") from error
+    return json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
+
+
+def find_id_lists(card: dict[str, Any], name: str, store: ArtifactStore) -> IdLists:
+    """Find the published lists of ids to which a filter of a card restricts its corpus.
+
+    Raises
+    ------
+    BenchError
+        For lists the card does not name, or files that cannot be had or have another checksum.
+    """
+    known = card.get("id_lists", {})
+    if name not in known:
+        raise BenchError(f"{card['name']} has no id lists '{name}'.{nearest(name, known)}")
+    lists = {
+        "name": f"{card['name']}-{name}",
+        "title": f"id lists {name} of {card['title']}",
+        "licence": card["licence"],
+        "variants": [{"name": name, "files": known[name]}],
+    }
+    source = _by_name(lists, store)
+    return IdLists(name, source.files.get("users"), source.files.get("items"), source.checksums)
+
+
 def _wanted_paths(card: dict[str, Any]) -> list[str]:
     wanted = {}
     for variant in card["variants"]:
-        if "package" not in variant:
+        if "package" not in variant and "file" not in variant.get("archive", {}):
             wanted.update({entry["path"]: None for entry in variant["files"].values() if not entry.get("optional")})
     return list(wanted)

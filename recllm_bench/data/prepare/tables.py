@@ -1,69 +1,140 @@
-"""A user's own data: RecBole's atomic files, or a CSV, TSV or Parquet file with named columns."""
+"""A user's own data: RecBole's atomic files, or a CSV, TSV, Parquet or JSON lines file with named columns."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recllm_bench.data.cards import user_card
 from recllm_bench.data.interactions import Interactions, ItemText
+from recllm_bench.data.prepare.column_names import COLUMNS, ITEM_COLUMNS, TEXT_COLUMNS, check_map, recognise
+from recllm_bench.data.prepare.item_lists import holds_item_lists, read_item_lists
 from recllm_bench.data.prepare.textfiles import (
     clean_text,
+    decode,
     encode_tokens,
     numbers,
     read_bytes,
     read_columns,
+    read_json_lines,
     refuse_empty,
+    unix_seconds,
 )
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, nearest
 
-# Compared without case, spaces and underscores. The first name found wins: Amazon's asin before its parent_asin.
-COLUMNS = {
-    "user": ("user_id", "user", "uid", "reviewer_id", "customer_id", "visitor_id", "steam_id"),
-    "item": (
-        *("item_id", "item", "iid", "movie_id", "asin", "parent_asin", "product_id", "business_id"),
-        *("app_id", "track_id", "song_id", "artist_id"),
-    ),
-    "time": ("timestamp", "time", "unix_review_time", "unix_time", "datetime", "date", "created_at", "ts"),
-    "rating": ("rating", "ratings", "score", "stars", "overall"),
-}
-TEXT_COLUMNS = {
-    "title": ("title", "movie_title", "name", "item_name", "item_title", "product_name"),
-    "year": ("year", "release_year", "published"),
-    "categories": ("categories", "category", "genres", "genre", "class", "tags"),
-    "description": ("description", "plot", "summary", "overview", "text"),
-}
-_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138
+_PARQUET = (".parquet", ".pq")
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+TABLE_KINDS = (".csv", ".tsv", *_PARQUET, *_JSON_LINES)
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d|21\d\d)(?!\d)")
+_EXACT = 2.0**53  # from here on floats skip whole numbers
+_CARD_KEYS = (
+    *("name", "title", "domain", "table", "columns", "items", "item_columns", "encoding", "delimiter", "text_fields"),
+)
 
 
-def read_table(path: Path) -> Interactions:
-    """Read interactions from a CSV, TSV or Parquet file; columns are recognised by their common names.
+def read_table(
+    files: Mapping[str, Path],
+    columns: Mapping[str, str | None] | None = None,
+    item_columns: Mapping[str, str | None] | None = None,
+    encoding: str = "",
+    delimiter: str = "",
+) -> Interactions:
+    """Read interactions from a CSV, TSV, Parquet or JSON lines file; columns are recognised by their common names.
 
-    A file ``<name>.items.csv`` beside it gives the items' text: ``item, title, year, categories, description``.
+    Parameters
+    ----------
+    files : dict
+        ``table``, and optionally ``items``, a table of the items' text: ``item, title, year, categories,
+        description``; :func:`table_files` finds one beside the table.
+    columns, item_columns : mapping, optional
+        Column names by role (``user, item, time, rating``; ``item, title, year, categories, description``) where
+        they are not to be recognised; None leaves a role out.
+    encoding, delimiter : str
+        Of delimited text that is not UTF-8, or separated by another sign than a comma (CSV) or a tab (TSV).
 
     Raises
     ------
     BenchError
-        With the columns found when the user or item column is not recognised.
+        With the columns found when one is missing, and with file and line for a value that cannot be read.
     """
-    columns, first_line = _table(path)
-    rows = _interactions(path, columns, first_line)
+    rows = _interactions(files["table"], *_table(files["table"], encoding, delimiter), columns)
+    if "items" not in files:
+        return rows
+    return replace(rows, text=_item_text(files["items"], *_table(files["items"], encoding, delimiter), item_columns))
+
+
+def table_files(path: Path) -> dict[str, Path]:
+    """A table by role: itself, and ``<name>.items.csv`` (or another kind of table) beside it as ``items``."""
     stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    text = {}
-    for suffix in (".items.csv", ".items.csv.gz"):
-        if (sibling := path.with_name(stem + suffix)).exists():
-            text = _item_text(sibling, *_table(sibling))
-    rows.text.update(text)
-    return rows
+    packed = ("", ".gz")
+    beside = (path.with_name(f"{stem}.items{kind}{gz}") for kind in TABLE_KINDS for gz in packed)
+    found = next((candidate for candidate in beside if candidate.is_file()), None)
+    return {"table": path, "items": found} if found else {"table": path}
 
 
-def read_atomic(files: dict[str, Path]) -> Interactions:
+def own_card(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Read a user's small YAML card of a table: where it lies and what its columns mean.
+
+    Returns
+    -------
+    card : dict
+        A card as :func:`recllm_bench.data.cards.user_card` makes it, with ``options`` for :func:`read_table`.
+    files : dict of str to Path
+        ``table``, and ``items`` when there is one; paths in the card are relative to its folder.
+
+    Raises
+    ------
+    BenchError
+        For broken YAML, unknown keys and files that do not exist.
+    """
+    import yaml
+
+    try:
+        said = yaml.safe_load(decode(path, read_bytes(path)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(said, dict) or "table" not in said:
+        raise BenchError(f"{path}: a card of your own data needs 'table: file.csv', the table of interactions")
+    for key in said:
+        if key not in _CARD_KEYS:
+            raise BenchError(f"{path}: unknown key '{key}'.{nearest(str(key), _CARD_KEYS)}")
+    for key in ("columns", "item_columns"):
+        check_map(path, key, said.get(key) or {}, COLUMNS if key == "columns" else ITEM_COLUMNS)
+    files = {}
+    for role in ("table", "items"):
+        if said.get(role) is not None:
+            files[role] = path.parent / Path(str(said[role])).expanduser()
+            if not files[role].is_file():
+                raise BenchError(f"{path}: {role}: no such file: {files[role]}")
+    card = user_card(str(said.get("name") or path.stem), "table")
+    card["title"] = str(said.get("title") or card["name"])
+    card["domain"] = str(said.get("domain") or card["domain"])
+    fields = said.get("text_fields")
+    if fields is not None:
+        wrong = [name for name in fields if name not in TEXT_COLUMNS] if isinstance(fields, list) else [fields]
+        if wrong or not fields:
+            raise BenchError(f"{path}: text_fields is a list of {', '.join(TEXT_COLUMNS)}, not {wrong or fields}")
+        card["text_fields"] = fields
+    names = ("columns", "item_columns", "encoding", "delimiter")
+    card["options"] = {name: said[name] for name in names if said.get(name)}
+    return card, {**table_files(files["table"]), **files}
+
+
+def read_atomic(files: Mapping[str, Path]) -> Interactions:
     """Read RecBole atomic files.
+
+    A file with lists (``item_id_list:token_seq``, RecBole's form of benchmark and sequential data) holds a user's
+    whole history a line: the list, then the line's own ``item_id`` as the newest item. Where a user has several
+    lines, the others must be beginnings of the longest.
 
     Parameters
     ----------
@@ -75,10 +146,11 @@ def read_atomic(files: dict[str, Path]) -> Interactions:
     BenchError
         For a header without types, or missing columns.
     """
-    rows = _interactions(files["inter"], *_atomic(files["inter"]))
-    if "item" in files:
-        rows.text.update(_item_text(files["item"], *_atomic(files["item"])))
-    return rows
+    path = files["inter"]
+    columns, first_line = _atomic(path)
+    read = read_item_lists if holds_item_lists(columns) else _interactions
+    rows = read(path, columns, first_line)
+    return replace(rows, text=_item_text(files["item"], *_atomic(files["item"]))) if "item" in files else rows
 
 
 def atomic_files(folder: Path) -> dict[str, Path]:
@@ -95,7 +167,10 @@ def atomic_files(folder: Path) -> dict[str, Path]:
         raise BenchError(f"{folder}: has no .inter file (RecBole atomic files); it holds {here}")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise BenchError(f"{folder}: several .inter files ({names}); join them, our protocols make the splits")
+        raise BenchError(
+            f"{folder}: several .inter files ({names}); join them, our protocols make the splits; of files with whole "
+            "histories (item_id_list) give the path of the one with the longest, the test file"
+        )
     files = {"inter": found[0]}
     name = found[0].name.removesuffix(".gz").removesuffix(".inter")
     for candidate in (folder / f"{name}.item", folder / f"{name}.item.gz"):
@@ -104,10 +179,10 @@ def atomic_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _table(path: Path) -> tuple[dict[str, pa.Array], int]:
+def _table(path: Path, encoding: str = "", delimiter: str = "") -> tuple[dict[str, pa.Array], int]:
     """Columns as strings or as typed Arrow arrays, and the line of the first row."""
-    kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
-    if kind in ("parquet", "pq"):
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind in _PARQUET:
         import pyarrow.parquet as parquet
 
         try:
@@ -117,7 +192,12 @@ def _table(path: Path) -> tuple[dict[str, pa.Array], int]:
         if not table.num_rows:
             raise BenchError(f"{path}: the file has no rows")
         return {name: table[name].combine_chunks() for name in table.column_names}, 1
-    return read_columns(path, read_bytes(path), "\t" if kind == "tsv" else ",", quoted=True), 2
+    if kind not in TABLE_KINDS:
+        raise BenchError(f"{path}: not a kind of table; known are {', '.join(TABLE_KINDS)}, text also with .gz")
+    data = read_bytes(path, encoding)
+    if kind in _JSON_LINES:
+        return read_json_lines(path, data), 1
+    return read_columns(path, data, delimiter or ("\t" if kind == ".tsv" else ","), quoted=True), 2
 
 
 def _atomic(path: Path) -> tuple[dict[str, pa.Array], int]:
@@ -128,92 +208,101 @@ def _atomic(path: Path) -> tuple[dict[str, pa.Array], int]:
     return columns, 2
 
 
-def _interactions(path: Path, columns: dict[str, pa.Array], first_line: int) -> Interactions:
-    found = _recognise(path, columns, COLUMNS, ("user", "item"))
+def _interactions(
+    path: Path, columns: dict[str, pa.Array], first_line: int, given: Mapping[str, str | None] | None = None
+) -> Interactions:
+    found = recognise(path, columns, COLUMNS, ("user", "item"), given)
     coded = {}
     for what in ("user", "item"):
-        strings = _strings(columns[found[what]])
-        refuse_empty(path, strings, f"{what} id", first_line)
-        coded[what] = encode_tokens(strings)
-    order = _seconds(path, columns[found["time"]], first_line) if "time" in found else None
+        tokens = _strings(path, found[what], columns[found[what]], first_line)
+        refuse_empty(path, tokens, f"{what} id", first_line)
+        coded[what] = encode_tokens(tokens)
+    order = _seconds(path, found["time"], columns[found["time"]], first_line) if "time" in found else None
     ratings = None
     if "rating" in found:
-        ratings = numbers(path, _strings(columns[found["rating"]]), "rating", first_line).astype(np.float32)
+        written = _strings(path, found["rating"], columns[found["rating"]], first_line)
+        ratings = numbers(path, written, "rating", first_line).astype(np.float32)
     (users, user_tokens), (items, item_tokens) = coded["user"], coded["item"]
     return Interactions(users, items, user_tokens, item_tokens, order, order is not None, ratings)
 
 
-def _recognise(
-    path: Path, columns: Iterable[str], known: dict[str, tuple[str, ...]], needed: tuple[str, ...]
-) -> dict[str, str]:
-    plain = {_plain(name): name for name in columns}
-    found = {}
-    for what, names in known.items():
-        for name in names:
-            if _plain(name) in plain:
-                found[what] = plain[_plain(name)]
-                break
-    for what in needed:
-        if what not in found:
-            there = ", ".join(columns)
-            raise BenchError(f"{path}:1: no {what} column among {there}; name one of them '{known[what][0]}'")
-    return found
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
-
-
-def _strings(column: pa.Array) -> pa.Array:
-    if pa.types.is_string(column.type):
-        return column.fill_null("")
+def _strings(path: Path, name: str, column: pa.Array, first_line: int) -> pa.Array:
+    """A column of plain values as strings, "" where one is missing."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return column.cast(pa.string()).fill_null("")
+    if pa.types.is_nested(column.type):
+        _refuse_nested(path, name, column, first_line)
+    if pa.types.is_floating(column.type):
+        # An id column with gaps comes as floats: 7.0 is the id 7, and no number is a missing value.
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        whole = pc.all(pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), _EXACT))).as_py()
+        column = column.cast(pa.int64()) if whole else column
+    return pc.utf8_trim_whitespace(column.cast(pa.string())).fill_null("")
 
 
-def _seconds(path: Path, column: pa.Array, first_line: int) -> np.ndarray:
+def _refuse_nested(path: Path, name: str, column: pa.Array, first_line: int) -> None:
+    if not pa.types.is_struct(column.type):
+        raise BenchError(f"{path}: the column '{name}' holds lists; give it plain values")
+    there = column.field("nested") if column.type.names == ["nested"] else column.is_valid()
+    row = int(np.argmax(there.to_numpy(zero_copy_only=False)))
+    raise BenchError(f"{path}:{first_line + row}: the column '{name}' holds nested values; give it plain ones")
+
+
+def _seconds(path: Path, name: str, column: pa.Array, first_line: int) -> np.ndarray:
     """Unix seconds from numbers (seconds or milliseconds) or from dates."""
     if pa.types.is_temporal(column.type):
         if column.null_count:
             row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
             raise BenchError(f"{path}:{first_line + row}: the time is empty")
-        micro = pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64()).to_numpy(zero_copy_only=False)
-        return micro / 1e6
-    strings = _strings(column)
+        try:
+            micro = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        except pa.ArrowNotImplementedError as error:
+            raise BenchError(f"{path}: the column '{name}' ({column.type}) holds no points in time") from error
+        return unix_seconds(path, micro / 1e6, first_line)
+    strings = _strings(path, name, column, first_line)
     refuse_empty(path, strings, "time", first_line)
-    if re.match(r"^\s*\d{4}-\d\d", strings[0].as_py()):
-        import pandas as pd
+    if not re.match(r"^\s*\d{4}-\d\d", strings[0].as_py()):
+        return unix_seconds(path, numbers(path, strings, "time", first_line), first_line)
+    import pandas as pd
 
-        stamps = pd.to_datetime(pd.Series(strings.to_pylist()), utc=True, errors="coerce", format="ISO8601")
-        wrong = np.flatnonzero(stamps.isna())
-        if len(wrong):
-            value = strings[int(wrong[0])].as_py()
-            raise BenchError(f"{path}:{first_line + int(wrong[0])}: the time '{value}' is not a date like 2001-02-03")
-        return ((stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy()
-    values = numbers(path, strings, "time", first_line)
-    return values / 1000 if values.max() >= _MILLISECONDS_FROM else values
+    stamps = pd.to_datetime(pd.Series(strings.to_pylist()), utc=True, errors="coerce", format="ISO8601")
+    wrong = np.flatnonzero(stamps.isna())
+    if len(wrong):
+        value = strings[int(wrong[0])].as_py()
+        raise BenchError(f"{path}:{first_line + int(wrong[0])}: the time '{value}' is not a date like 2001-02-03")
+    return unix_seconds(path, ((stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(), first_line)
 
 
-def _item_text(path: Path, columns: dict[str, pa.Array], first_line: int) -> dict[str, ItemText]:
-    found = _recognise(path, columns, {"item": COLUMNS["item"], **TEXT_COLUMNS}, ("item",))
-    values = {what: columns[name].to_pylist() for what, name in found.items()}
+def _item_text(
+    path: Path, columns: dict[str, pa.Array], first_line: int, given: Mapping[str, str | None] | None = None
+) -> dict[str, ItemText]:
+    found = recognise(path, columns, ITEM_COLUMNS, ("item",), given)
+    for name in found.values():
+        kind = columns[name].type
+        if pa.types.is_struct(kind) or (pa.types.is_list(kind) and pa.types.is_nested(kind.value_type)):
+            _refuse_nested(path, name, columns[name], first_line)
+    tokens = _strings(path, found["item"], columns[found["item"]], first_line)
+    refuse_empty(path, tokens, "item id", first_line)
+    values = {what: columns[name].to_pylist() for what, name in found.items() if what != "item"}
     # RecBole's token_seq separates by spaces; every other source by a sign that names do not contain.
     by_space = found.get("categories", "").endswith(":token_seq")
     text: dict[str, ItemText] = {}
-    for row, token in enumerate(values["item"]):
-        if (token := clean_text(token)) == "":
-            raise BenchError(f"{path}:{first_line + row}: the item id is empty")
-        if token in text:
-            raise BenchError(f"{path}:{first_line + row}: the item {token} appears twice")
+    for row, token in enumerate(tokens.to_pylist()):
         year = _YEAR.search(clean_text(values["year"][row])) if "year" in values else None
-        text[token] = ItemText(
-            clean_text(values["title"][row]) if "title" in values else "",
+        item = ItemText(
+            _joined(values["title"][row]) if "title" in values else "",
             int(year[0]) if year else 0,
             _categories(values["categories"][row], by_space) if "categories" in values else (),
-            clean_text(values["description"][row]) if "description" in values else "",
+            _joined(values["description"][row]) if "description" in values else "",
         )
+        # Twice the same is a copy; twice something else leaves open what the item is.
+        if text.setdefault(token, item) != item:
+            raise BenchError(f"{path}:{first_line + row}: the item {token} appears twice with different text")
     return text
+
+
+def _joined(value: object) -> str:
+    return clean_text(" ".join(map(clean_text, value)) if isinstance(value, (list, tuple)) else value)
 
 
 def _categories(value: object, by_space: bool) -> tuple[str, ...]:

@@ -1,0 +1,104 @@
+"""What a source says about its items: a few in a dictionary, or many in a table on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recllm_bench.data.columns import TextFile
+
+ITEM_COLUMNS = (
+    ("token", pa.string()),
+    ("title", pa.string()),
+    ("year", pa.int32()),
+    ("categories", pa.list_(pa.string())),
+    ("description", pa.string()),
+)
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """What a source says about one item."""
+
+    title: str = ""
+    year: int = 0
+    categories: tuple[str, ...] = ()
+    description: str = ""
+
+
+class ItemTable(Mapping[str, ItemText]):
+    """Item text in a file, looked up for many items at once.
+
+    An item without an entry of its own takes that of the product of which it is a variant.
+
+    Parameters
+    ----------
+    file : TextFile
+        The columns of ``ITEM_COLUMNS``, each item once, and perhaps more.
+    item_tokens : string array
+        Item ids by code.
+    parents : int32 [n_codes], optional
+        Code of each item's product.
+    """
+
+    def __init__(self, file: TextFile, item_tokens: pa.ChunkedArray, parents: np.ndarray | None = None) -> None:
+        self.file = file
+        self._rows = _find(item_tokens, file.column("token"))
+        self._own = self._rows >= 0
+        if parents is not None:
+            self._rows = np.where(self._own, self._rows, self._rows[parents])
+        self._item_tokens = item_tokens
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file.column("token").to_pylist())
+
+    def __getitem__(self, token: str) -> ItemText:
+        code = self._item_tokens.index(token).as_py()
+        if code < 0 or self._rows[code] < 0:
+            raise KeyError(token)
+        return self.of_codes(np.array([code]))[0]
+
+    def listed(self) -> np.ndarray:
+        """For each item code whether the source lists this very id: bool [n_codes]."""
+        return self._own
+
+    def of_codes(self, codes: np.ndarray) -> list[ItemText]:
+        """Text of items by code; empty where the source says nothing."""
+        rows = self._rows[codes]
+        wanted, places = np.unique(rows, return_inverse=True)
+        found = self.file.take(wanted[wanted >= 0], [name for name, _ in ITEM_COLUMNS[1:]])
+        texts = [ItemText()] if len(wanted) and wanted[0] < 0 else []
+        texts += [
+            ItemText(title or "", year or 0, tuple(categories or ()), description or "")
+            for title, year, categories, description in zip(
+                *(column.to_pylist() for column in found.columns), strict=True
+            )
+        ]
+        return [texts[place] for place in places.reshape(-1).tolist()]
+
+
+def texts_of(text: Mapping[str, ItemText], tokens: Sequence[str], codes: np.ndarray) -> list[ItemText]:
+    """Text of items by code, whatever holds it; ``tokens[i]`` is the id of ``codes[i]``."""
+    if isinstance(text, ItemTable):
+        return text.of_codes(codes)
+    nothing = ItemText()
+    return [text.get(token, nothing) for token in tokens]
+
+
+def listed(text: Mapping[str, ItemText], item_tokens: Sequence[str]) -> np.ndarray:
+    """For each item code whether the source's item list names it: bool [n_codes]."""
+    if isinstance(text, ItemTable):
+        return text.listed()
+    return np.array([token in text for token in item_tokens], dtype=bool)
+
+
+def _find(tokens: pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:
+    """Row of each token, -1 where there is none: int64 [n]."""
+    return pc.index_in(tokens, value_set=among.combine_chunks()).fill_null(-1).to_numpy().astype(np.int64)

@@ -1,0 +1,255 @@
+"""A corpus of reviews read once: ids as arrays, text beside them on disk; every filter of the same files shares it.
+
+The reader streams; what stays in memory is a code and two numbers for each review and the distinct ids. Text goes
+straight to disk as compressed Arrow batches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.data.columns import TextFile, TextWriter, map_columns, write_columns
+from recllm_bench.data.interactions import Interactions
+from recllm_bench.data.item_texts import ITEM_COLUMNS, ItemTable
+from recllm_bench.data.prepare.records import Records
+from recllm_bench.errors import BenchError
+
+_ITEMS_AT_ONCE = 2048
+_WRITES_AHEAD = 4
+
+
+@dataclass
+class Stream:
+    """What a streaming reader gives.
+
+    Attributes
+    ----------
+    reviews : iterator of RecordBatch
+        In file order; see :func:`review_batch`.
+    items : callable
+        Given the ids wanted (item ids and ids of their products, each with whether it was found), batches of item
+        text; see :func:`item_batches` and :meth:`is_first`.
+    facts : Counter
+        What the reader noticed, by words for people.
+    """
+
+    reviews: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
+    items: Callable[[dict[str, bool]], Iterator[pa.RecordBatch]] | None = None
+    facts: Counter = field(default_factory=Counter)
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Count something noticed."""
+        self.facts[what] += count
+
+    def is_first(self, token: str, wanted: dict[str, bool]) -> bool:
+        """Whether an item is wanted and stands here for the first time; a second entry is counted and passed over."""
+        if token not in wanted:
+            return False
+        if wanted[token]:
+            self.add("items that stand twice in the metadata")
+            return False
+        wanted[token] = True
+        return True
+
+    def note_lines(self, role: str, records: Records) -> None:
+        """Note how many lines a file had, and how many were skipped."""
+        self.add(f"lines in {role}", records.lines)
+        if records.bad.count:
+            self.add(f"lines skipped in {role}", records.bad.count)
+
+
+def review_batch(
+    user: pa.Array,
+    item: pa.Array,
+    time: np.ndarray | None = None,
+    rating: np.ndarray | None = None,
+    parent: pa.Array | None = None,
+    title: pa.Array | None = None,
+    text: pa.Array | None = None,
+) -> pa.RecordBatch:
+    """A piece of a corpus in file order.
+
+    Parameters
+    ----------
+    user, item : string [n]
+        The source's ids.
+    time : float64 [n], optional
+        Unix seconds; NaN where the source gives no whole date.
+    rating : float [n], optional
+    parent : string [n], optional
+        The product of which the item is a variant.
+    title, text : large_string [n], optional
+        The review.
+    """
+    columns = {
+        "user": user,
+        "item": item,
+        "parent": parent,
+        "time": None if time is None else pa.array(time, pa.float64()),
+        "rating": None if rating is None else pa.array(rating.astype(np.float32)),
+        "title": title,
+        "text": text,
+    }
+    given = {name: column for name, column in columns.items() if column is not None}
+    return pa.RecordBatch.from_arrays(list(given.values()), names=list(given))
+
+
+def missing(tokens: pa.Array) -> np.ndarray:
+    """Mask of ids that are null or empty."""
+    lengths = pc.binary_length(tokens).fill_null(0)
+    return lengths.to_numpy(zero_copy_only=False) == 0
+
+
+def item_batches(
+    rows: Iterable[dict[str, Any]], extra: dict[str, pa.DataType] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Gather rows of item text into batches.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        ``token, title, year, categories, description`` and the extra columns.
+    extra : dict
+        Further columns of the source that are kept in the table but make no text.
+    """
+    schema = pa.schema([*ITEM_COLUMNS, *((extra or {}).items())])
+    held: list[dict[str, Any]] = []
+    for row in rows:
+        held.append(row)
+        if len(held) == _ITEMS_AT_ONCE:
+            yield pa.RecordBatch.from_pylist(held, schema)
+            held = []
+    yield pa.RecordBatch.from_pylist(held, schema)
+
+
+def write_corpus(folder: Path, stream: Stream) -> None:
+    """Read a stream to its end and store it in a folder.
+
+    Raises
+    ------
+    BenchError
+        For unreadable files, too many bad lines, or a stream without reviews.
+    """
+    codes: dict[str, list[pa.Array]] = {"user": [], "item": [], "parent": []}
+    wrote = False
+    numbers: dict[str, list[np.ndarray]] = {"time": [], "rating": []}
+    with _text_file(folder / "reviews.parquet") as write_text:
+        for batch in stream.reviews:
+            for name, parts in codes.items():
+                if name in batch.schema.names:
+                    parts.append(batch.column(name).dictionary_encode())
+            for name, arrays in numbers.items():
+                if name in batch.schema.names:
+                    arrays.append(batch.column(name).to_numpy())
+            wrote = wrote or _has_text(batch)
+            write_text(batch)
+    if not codes["user"]:
+        raise BenchError("the files hold no review; check that they are the ones the card names")
+    if not wrote:  # the source has the field, but nobody wrote anything
+        (folder / "reviews.parquet").unlink(missing_ok=True)
+    users, user_tokens = _numbered(codes.pop("user"))
+    items, item_tokens = _numbered(codes["item"])
+    arrays = {"users": users, "items": items}
+    if codes["parent"]:
+        parents, item_tokens = _products(items, item_tokens, codes["parent"])
+        arrays["parents"] = parents
+    codes.clear()
+    for name, parts in numbers.items():
+        if parts:
+            arrays[f"{name}s"] = np.concatenate(parts)
+    for name, array in arrays.items():
+        write_atomic(folder / f"{name}.npy", lambda file, array=array: np.save(file, array, allow_pickle=False))
+    for name, tokens in (("user_tokens", user_tokens), ("item_tokens", item_tokens)):
+        table = pa.table({"token": tokens})
+        write_atomic(folder / f"{name}.arrow", lambda file, table=table: write_columns(file, table))
+    if stream.items is not None:
+        wanted = dict.fromkeys(item_tokens.to_pylist(), False)
+        items_file = TextWriter(folder / "items.parquet")
+        for batch in stream.items(wanted):
+            items_file.write(batch)
+        items_file.close()
+    write_json(folder / "facts.json", {"noticed": dict(sorted(stream.facts.items()))})
+
+
+def open_corpus(folder: Path) -> Interactions:
+    """Map a stored corpus; only ids and numbers are read when they are used."""
+
+    def array(name: str) -> np.ndarray | None:
+        path = folder / f"{name}.npy"
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+
+    times, items_file = array("times"), folder / "items.parquet"
+    tokens = {name: map_columns(folder / f"{name}.arrow")["token"] for name in ("user_tokens", "item_tokens")}
+    parents = array("parents")
+    texts = ItemTable(TextFile(items_file), tokens["item_tokens"], parents) if items_file.exists() else {}
+    undated = times is not None and bool(np.isnan(times).any())
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return Interactions(
+        users=array("users"),
+        items=array("items"),
+        user_tokens=tokens["user_tokens"],
+        item_tokens=tokens["item_tokens"],
+        # What has no whole date comes after what has one; among themselves file order decides.
+        order=np.where(np.isnan(times), np.inf, times) if undated else times,
+        has_times=times is not None and not undated,
+        ratings=array("ratings"),
+        text=texts,
+        parents=parents,
+        rows=np.arange(len(array("users"))),
+        noticed=facts["noticed"],
+    )
+
+
+def _has_text(batch: pa.RecordBatch) -> bool:
+    return any(batch.column(name).null_count < len(batch) for name in ("title", "text") if name in batch.schema.names)
+
+
+@contextmanager
+def _text_file(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Write the text columns of batches behind the caller's back; no file when there are none."""
+    pending: deque[Future] = deque()
+    writer = TextWriter(path)
+
+    def write(batch: pa.RecordBatch) -> None:
+        names = [name for name in ("title", "text") if name in batch.schema.names]
+        if names:
+            pending.append(pool.submit(writer.write, batch.select(names)))
+        while len(pending) > _WRITES_AHEAD:
+            pending.popleft().result()
+
+    with ThreadPoolExecutor(1) as pool:
+        yield write
+        for future in pending:
+            future.result()
+    writer.close()
+
+
+def _numbered(parts: list[pa.Array]) -> tuple[np.ndarray, pa.Array]:
+    """Codes int32 [n] by first appearance, and the distinct tokens."""
+    column = pa.chunked_array(parts).unify_dictionaries()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks]).astype(np.int32)
+    return codes, column.chunk(0).dictionary
+
+
+def _products(items: np.ndarray, item_tokens: pa.Array, parts: list[pa.Array]) -> tuple[np.ndarray, pa.Array]:
+    """For each item code the code of its product (its first review decides), and the tokens with the products'."""
+    codes, tokens = _numbered(parts)
+    joined = pa.chunked_array([item_tokens, tokens]).dictionary_encode().unify_dictionaries()
+    as_items = np.asarray(joined.chunk(1).indices).astype(np.int32)
+    all_tokens = joined.chunk(0).dictionary
+    parents = np.arange(len(all_tokens), dtype=np.int32)
+    distinct, first = np.unique(items, return_index=True)
+    parents[distinct] = as_items[codes[first]]
+    return parents, all_tokens
