@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
 import hashlib
 import http.client
+import lzma
 import stat
 import sys
 import tarfile
@@ -27,6 +30,18 @@ _PAUSE_S = 0.2
 # An archive may grow this much: text compresses 5 to 20 times, a bomb a thousand times.
 _MOST_GROWTH = 200
 _FREE_GROWTH_BYTES = 64 << 20
+_LARGEST_HEADER = 1 << 20
+_ZIP = b"PK\x03\x04"
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def download(
@@ -115,7 +130,7 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
         For a damaged archive, a member that leaves the folder or is a link, a bomb, or a missing member.
     """
     try:
-        with _Tar(archive) if tarfile.is_tarfile(archive) else _Zip(archive) as file:
+        with _Zip(archive) if _starts_with(archive, _ZIP) else _Tar(archive) as file:
             for name, link in file.names.items():
                 _refuse_unsafe(archive, name, link)
             wanted = list(members) if members is not None else list(file.sizes)
@@ -127,9 +142,12 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
                 raise BenchError(f"{archive}: would grow to {total:,} bytes when unpacked; refused as unsafe")
             for name in track(wanted, f"unpacking {archive.name}", unit="file"):
                 _write_member(file, name, folder / PurePosixPath(name))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+            file.check_end()
+    except _DAMAGED as error:
         raise BenchError(f"{archive}: not a whole archive ({error}); delete it and run again") from error
     except OSError as error:
+        if error.errno is None:  # of gzip and bzip2: not the disk, the data
+            raise BenchError(f"{archive}: not a whole archive ({error}); delete it and run again") from error
         if error.errno == errno.ENOSPC:
             raise BenchError(f"disk full while unpacking {archive}; free space or set RECLLM_CACHE") from error
         raise BenchError(f"cannot unpack {archive}: {error.strerror or error}") from error
@@ -153,38 +171,80 @@ class _Zip:
     def open(self, name: str) -> IO[bytes]:
         return self._file.open(name)
 
+    def check_end(self) -> None:
+        """Nothing to do: each member has a checksum of its own."""
+
 
 class _Tar:
     """A tar file, plain or compressed, in the same shape; what is neither file nor folder counts as a link."""
 
     def __init__(self, archive: Path) -> None:
-        self._file = tarfile.open(archive)  # noqa: SIM115, closed by __exit__
+        self._archive = archive
+        unpacked = next((how for start, how in _PACKED.items() if _starts_with(archive, start)), None)
+        self._packed = unpacked is not None
+        self._stream = unpacked(archive) if unpacked else open(archive, "rb")  # noqa: SIM115, closed by __exit__
         # A compressed bomb grows while its members are listed: stop before it is listed to the end.
-        most = max(_FREE_GROWTH_BYTES, _MOST_GROWTH * archive.stat().st_size)
-        self.names, self.sizes, total = {}, {}, 0
+        self._most = max(_FREE_GROWTH_BYTES, _MOST_GROWTH * archive.stat().st_size)
+        self.names, self.sizes, self._entries = {}, {}, {}
+        try:
+            self._list()
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def _list(self) -> None:
+        self._file = tarfile.open(fileobj=_SmallReads(self._stream, self._archive), mode="r:")  # noqa: SIM115
+        total = 0
         for entry in self._file:
             name = entry.name.removeprefix("./")
-            self.names[name] = not (entry.isfile() or entry.isdir())
+            self.names[name] = self.names.get(name, False) or not (entry.isfile() or entry.isdir())
             if entry.isfile():
-                self.sizes[name] = entry.size
+                self.sizes[name], self._entries[name] = entry.size, entry
                 total += entry.size
-            if total > most:
-                raise BenchError(f"{archive}: would grow to over {total:,} bytes when unpacked; refused as unsafe")
-        self._entries = {entry.name.removeprefix("./"): entry for entry in self._file.getmembers()}
+            if total > self._most:
+                raise BenchError(
+                    f"{self._archive}: would grow to over {total:,} bytes when unpacked; refused as unsafe"
+                )
 
     def __enter__(self) -> _Tar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        self._stream.close()
 
     def open(self, name: str) -> IO[bytes]:
         return self._file.extractfile(self._entries[name])
 
+    def check_end(self) -> None:
+        """Read the rest of a compressed file, which ends with its checksum."""
+        rest = 0
+        while self._packed and (block := self._stream.read(_BLOCK)):
+            rest += len(block)
+            if rest > self._most:
+                raise BenchError(f"{self._archive}: grows without end when unpacked; refused as unsafe")
+
+
+class _SmallReads:
+    """A file that refuses the one huge read by which the header of a tar member would fill the memory."""
+
+    def __init__(self, file: IO[bytes], archive: Path) -> None:
+        self._file, self._archive = file, archive
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _LARGEST_HEADER:
+            raise BenchError(f"{self._archive}: a header of {size:,} bytes; refused as unsafe")
+        return self._file.read(size)
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(start)) == start
+
 
 def _refuse_unsafe(archive: Path, name: str, link: bool) -> None:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in name.split("/")[0]:
         raise BenchError(f"{archive}: the member {name!r} would land outside its folder; refused as unsafe")
     if link:
         raise BenchError(f"{archive}: the member {name!r} is a link; refused as unsafe")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict
         times ``time_ties``: percent of interactions that share their second with another one of the same user.
     """
     lengths = histories.lengths
-    items = np.unique(histories.items)
+    items = np.flatnonzero(np.bincount(histories.items))
     total = len(histories.items)
     facts: dict[str, float] = {
         "users": histories.n_users,
@@ -73,14 +74,18 @@ def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict
 
 def check(prepared: PreparedDataset) -> list[Check]:
     """Set what was found beside what the card expects under this filter."""
-    of_variant = next((one for one in prepared.card["variants"] if one["name"] == prepared.variant), {})
-    settings = {**prepared.card, **of_variant}
-    expected, published = ((settings.get(kind) or {}).get(prepared.filter) or {} for kind in ("expected", "published"))
+    return _checks(prepared.facts, prepared.card, prepared.filter)
+
+
+def _checks(facts: Mapping[str, Any], card: Mapping[str, Any], filter: str) -> list[Check]:
+    of_variant = next((one for one in card["variants"] if one["name"] == facts["variant"]), {})
+    settings = {**card, **of_variant}
+    expected, published = ((settings.get(kind) or {}).get(filter) or {} for kind in ("expected", "published"))
     rows = []
     for name in _LABELS:
-        if name not in prepared.facts:
+        if name not in facts:
             continue
-        found, wanted = prepared.facts[name], expected.get(name)
+        found, wanted = facts[name], expected.get(name)
         if name in _DECIMALS:
             found = round(found, _DECIMALS[name])
         ok = None if wanted is None else found == wanted
@@ -88,7 +93,7 @@ def check(prepared: PreparedDataset) -> list[Check]:
     return rows
 
 
-def refuse_unexpected(prepared: PreparedDataset) -> None:
+def refuse_unexpected(facts: Mapping[str, Any], card: Mapping[str, Any], filter: str) -> None:
     """Raise when a count differs from the card: such data would give numbers that mean something else.
 
     Raises
@@ -96,11 +101,11 @@ def refuse_unexpected(prepared: PreparedDataset) -> None:
     BenchError
         With every count that differs.
     """
-    wrong = [row for row in check(prepared) if row.ok is False]
+    wrong = [row for row in _checks(facts, card, filter) if row.ok is False]
     if wrong:
         said = ", ".join(f"{row.what} {_written(row.found)} instead of {_written(row.expected)}" for row in wrong)
         raise BenchError(
-            f"{prepared.name} under the filter '{prepared.filter}' is not the expected data: {said}; get its files "
+            f"{card['name']} under the filter '{filter}' is not the expected data: {said}; get its files "
             "again, or give your own data by its path"
         )
 

@@ -146,18 +146,24 @@ def _cut(rows: Interactions, options: FilterOptions, known: np.ndarray | None) -
     history: list[tuple[int, int]] = []
     most = None if options.rounds == "fixpoint" else int(options.rounds)
     n_users, n_items = len(rows.user_tokens), len(rows.item_tokens)
+    # Only the two codes are cut in every round; all other columns once, at the end.
+    users, items, left = rows.users, rows.items, None
     while most is None or len(history) < most:
-        enough_users = np.bincount(rows.users, minlength=n_users) >= options.users_min
-        enough_items = np.bincount(rows.items, minlength=n_items) >= options.items_min
+        per_user, per_item = np.bincount(users, minlength=n_users), np.bincount(items, minlength=n_items)
+        if history:
+            history[-1] = (int(np.count_nonzero(per_user)), int(np.count_nonzero(per_item)))
+        enough_items = per_item >= options.items_min
         if known is not None:
             enough_items &= known
-        stays = enough_users[rows.users] & enough_items[rows.items]
+        stays = (per_user >= options.users_min)[users] & enough_items[items]
         if stays.all():
             break
-        rows = rows.keep(stays)
-        left = (np.bincount(rows.users, minlength=n_users), np.bincount(rows.items, minlength=n_items))
-        history.append(tuple(int(np.count_nonzero(counts)) for counts in left))
-    return rows, history
+        left = np.flatnonzero(stays) if left is None else left[stays]
+        users, items = users[stays], items[stays]
+        history.append((0, 0))
+    if history:
+        history[-1] = (len(np.unique(users)), len(np.unique(items)))
+    return (rows if left is None else rows.keep(left)), history
 
 
 def _earliest_of_pairs(rows: Interactions) -> np.ndarray:
@@ -211,13 +217,13 @@ def build_histories(
     times = np.floor(order[sorting]).astype(np.int64) if rows.has_times else None
     ratings = None if rows.ratings is None else rows.ratings[sorting].astype(np.float32)
     histories = Histories(items.astype(np.int32), offsets, n_items, times, ratings)
-    known = [ItemText(), *texts_of(rows.text, tokens[1:], seen)]
+    known = texts_of(rows.text, tokens[1:], seen)
     catalogue = Catalogue(
         tokens=tokens,
-        titles=[item.title for item in known],
-        years=np.array([item.year for item in known], dtype=np.int32),
-        categories=[item.categories for item in known],
-        descriptions=[item.description for item in known],
+        titles=["", *known.titles],
+        years=np.concatenate([np.zeros(1, np.int32), known.years]),
+        categories=[(), *known.categories],
+        descriptions=["", *known.descriptions],
         domain=domain,
         text_fields=tuple(text_fields),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,15 @@ class ItemText:
     year: int = 0
     categories: tuple[str, ...] = ()
     description: str = ""
+
+
+class TextColumns(NamedTuple):
+    """Text of some items, a list or array for each field."""
+
+    titles: list[str]
+    years: np.ndarray
+    categories: list[tuple[str, ...]]
+    descriptions: list[str]
 
 
 class ItemTable(Mapping[str, ItemText]):
@@ -63,33 +73,39 @@ class ItemTable(Mapping[str, ItemText]):
         code = self._item_tokens.index(token).as_py()
         if code < 0 or self._rows[code] < 0:
             raise KeyError(token)
-        return self.of_codes(np.array([code]))[0]
+        found = self.of_codes(np.array([code]))
+        return ItemText(found.titles[0], int(found.years[0]), found.categories[0], found.descriptions[0])
 
     def listed(self) -> np.ndarray:
         """For each item code whether the source lists this very id: bool [n_codes]."""
         return self._own
 
-    def of_codes(self, codes: np.ndarray) -> list[ItemText]:
+    def of_codes(self, codes: np.ndarray) -> TextColumns:
         """Text of items by code; empty where the source says nothing."""
         rows = self._rows[codes]
-        wanted, places = np.unique(rows, return_inverse=True)
-        found = self.file.take(wanted[wanted >= 0], [name for name, _ in ITEM_COLUMNS[1:]])
-        texts = [ItemText()] if len(wanted) and wanted[0] < 0 else []
-        texts += [
-            ItemText(title or "", year or 0, tuple(categories or ()), description or "")
-            for title, year, categories, description in zip(
-                *(column.to_pylist() for column in found.columns), strict=True
-            )
-        ]
-        return [texts[place] for place in places.reshape(-1).tolist()]
+        found = self.file.take(rows[rows >= 0], [name for name, _ in ITEM_COLUMNS[1:]])
+        places = pa.array(np.where(rows >= 0, np.cumsum(rows >= 0) - 1, 0), mask=rows < 0)
+        title, year, categories, description = (column.take(places) for column in found.columns)
+        return TextColumns(
+            title.fill_null("").to_pylist(),
+            year.fill_null(0).to_numpy().astype(np.int32),
+            [tuple(names or ()) for names in categories.to_pylist()],
+            description.fill_null("").to_pylist(),
+        )
 
 
-def texts_of(text: Mapping[str, ItemText], tokens: Sequence[str], codes: np.ndarray) -> list[ItemText]:
+def texts_of(text: Mapping[str, ItemText], tokens: Sequence[str], codes: np.ndarray) -> TextColumns:
     """Text of items by code, whatever holds it; ``tokens[i]`` is the id of ``codes[i]``."""
     if isinstance(text, ItemTable):
         return text.of_codes(codes)
     nothing = ItemText()
-    return [text.get(token, nothing) for token in tokens]
+    known = [text.get(token, nothing) for token in tokens]
+    return TextColumns(
+        [item.title for item in known],
+        np.array([item.year for item in known], dtype=np.int32),
+        [item.categories for item in known],
+        [item.description for item in known],
+    )
 
 
 def listed(text: Mapping[str, ItemText], item_tokens: Sequence[str]) -> np.ndarray:

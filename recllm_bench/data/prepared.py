@@ -71,5 +71,7 @@ class PreparedDataset:
 
         path = self.folder.parent.parent / self.facts["reviews"]
         if not path.exists():
-            raise BenchError(f"{path}: the review text is gone; delete {self.folder} and prepare {self.name} again")
+            raise BenchError(
+                f"{path}: the review text is gone; delete {path.parent} and {self.folder}, then prepare {self.name}"
+            )
         return Reviews(path, np.load(self.folder / "rows.npy", mmap_mode="r"), self.histories)

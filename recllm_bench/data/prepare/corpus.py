@@ -7,27 +7,40 @@ straight to disk as compressed Arrow batches.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.data.columns import TextFile, TextWriter, map_columns, write_columns
 from recllm_bench.data.interactions import Interactions
 from recllm_bench.data.item_texts import ITEM_COLUMNS, ItemTable
-from recllm_bench.data.prepare.records import Records
+from recllm_bench.data.prepare.records import RecordChunk, Records, dates, ids, missing, ratings
 from recllm_bench.errors import BenchError
 
 _ITEMS_AT_ONCE = 2048
 _WRITES_AHEAD = 4
+
+
+class ReviewFields(NamedTuple):
+    """Names of the fields that make a review; "" where the source has no such field."""
+
+    user: str
+    item: str
+    time: str
+    read_time: Callable[[list], np.ndarray]
+    rating: str = ""
+    parent: str = ""
+    title: str = ""
+    text: str = ""
 
 
 @dataclass
@@ -37,37 +50,65 @@ class Stream:
     Attributes
     ----------
     reviews : iterator of RecordBatch
-        In file order; see :func:`review_batch`.
-    items : callable
-        Given the ids wanted (item ids and ids of their products, each with whether it was found), batches of item
-        text; see :func:`item_batches` and :meth:`is_first`.
+        In file order; see :func:`read_reviews` and :func:`review_batch`.
+    items : callable, optional
+        Given the ids wanted (item ids and ids of their products), batches of item text; see :func:`read_items`.
     facts : Counter
         What the reader noticed, by words for people.
     """
 
     reviews: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
-    items: Callable[[dict[str, bool]], Iterator[pa.RecordBatch]] | None = None
+    items: Callable[[Iterable[str]], Iterator[pa.RecordBatch]] | None = None
     facts: Counter = field(default_factory=Counter)
-
-    def add(self, what: str, count: int = 1) -> None:
-        """Count something noticed."""
-        self.facts[what] += count
-
-    def is_first(self, token: str, wanted: dict[str, bool]) -> bool:
-        """Whether an item is wanted and stands here for the first time; a second entry is counted and passed over."""
-        if token not in wanted:
-            return False
-        if wanted[token]:
-            self.add("items that stand twice in the metadata")
-            return False
-        wanted[token] = True
-        return True
 
     def note_lines(self, role: str, records: Records) -> None:
         """Note how many lines a file had, and how many were skipped."""
-        self.add(f"lines in {role}", records.lines)
+        self.facts[f"lines in {role}"] += records.lines
         if records.bad.count:
-            self.add(f"lines skipped in {role}", records.bad.count)
+            self.facts[f"lines skipped in {role}"] += records.bad.count
+
+
+def read_reviews(records: Records, fields: ReviewFields, stream: Stream) -> Iterator[pa.RecordBatch]:
+    """Read one review a record; a record without user, item, possible time or finite rating is a bad line."""
+    for chunk in records.chunks():
+        columns: dict[str, Any] = {
+            "user": ids(chunk.column(fields.user)),
+            "item": ids(chunk.column(fields.item)),
+            "time": fields.read_time(chunk.column(fields.time)),
+        }
+        if fields.rating:
+            columns["rating"] = ratings(chunk.column(fields.rating))
+        columns = _without_faults(chunk, columns, fields)
+        if fields.parent:  # what is no variant is its own product
+            both = zip(chunk.column(fields.parent), columns["item"].to_pylist(), strict=True)
+            columns["parent"] = ids([item if parent in (None, "") else parent for parent, item in both])
+        for name in ("title", "text"):
+            if getattr(fields, name):
+                columns[name] = pa.array(chunk.column(getattr(fields, name)), pa.large_string())
+        if chunk.records:
+            yield review_batch(**columns)
+    stream.note_lines("reviews", records)
+
+
+def _without_faults(chunk: RecordChunk, columns: dict[str, Any], fields: ReviewFields) -> dict[str, Any]:
+    faults = {
+        name: missing(column) if isinstance(column, pa.Array) else np.isnan(column) for name, column in columns.items()
+    }
+    wrong = np.logical_or.reduce(list(faults.values()))
+    if not wrong.any():
+        return columns
+    kinds = {"time": "date like 2001-02-03" if fields.read_time is dates else "Unix time", "rating": "finite number"}
+
+    def why(index: int) -> str:
+        name = next(name for name, mask in faults.items() if mask[index])
+        value = getattr(records[index], getattr(fields, name))
+        said = "missing" if value in (None, "") else f"no {kinds[name]} ({reprlib.repr(value)})"
+        return f"the field {getattr(fields, name)} is {said}"
+
+    records = chunk.records
+    chunk.drop(wrong, why)
+    kept = np.flatnonzero(~wrong)
+    return {name: column.take(kept) for name, column in columns.items()}
 
 
 def review_batch(
@@ -87,7 +128,7 @@ def review_batch(
         The source's ids.
     time : float64 [n], optional
         Unix seconds; NaN where the source gives no whole date.
-    rating : float [n], optional
+    rating : float32 [n], optional
     parent : string [n], optional
         The product of which the item is a variant.
     title, text : large_string [n], optional
@@ -98,7 +139,7 @@ def review_batch(
         "item": item,
         "parent": parent,
         "time": None if time is None else pa.array(time, pa.float64()),
-        "rating": None if rating is None else pa.array(rating.astype(np.float32)),
+        "rating": None if rating is None else pa.array(rating, pa.float32()),
         "title": title,
         "text": text,
     }
@@ -106,32 +147,56 @@ def review_batch(
     return pa.RecordBatch.from_arrays(list(given.values()), names=list(given))
 
 
-def missing(tokens: pa.Array) -> np.ndarray:
-    """Mask of ids that are null or empty."""
-    lengths = pc.binary_length(tokens).fill_null(0)
-    return lengths.to_numpy(zero_copy_only=False) == 0
-
-
-def item_batches(
-    rows: Iterable[dict[str, Any]], extra: dict[str, pa.DataType] | None = None
+def read_items(
+    records: Records,
+    id_field: str,
+    row: Callable[[Any], tuple[Any, ...]],
+    wanted: Iterable[str],
+    stream: Stream,
+    extra: dict[str, pa.DataType],
 ) -> Iterator[pa.RecordBatch]:
-    """Gather rows of item text into batches.
+    """Read the text of the items wanted; of several entries for an item the first counts.
 
     Parameters
     ----------
-    rows : iterable of dict
-        ``token, title, year, categories, description`` and the extra columns.
+    records : Records
+        One item a record.
+    id_field : str
+        The field with the item's id.
+    row : callable
+        Of a record its ``title, year, categories, description``, then the extra columns.
+    wanted : iterable of str
+        Ids of items.
+    stream : Stream
+        Where to note what was noticed.
     extra : dict
         Further columns of the source that are kept in the table but make no text.
     """
-    schema = pa.schema([*ITEM_COLUMNS, *((extra or {}).items())])
-    held: list[dict[str, Any]] = []
-    for row in rows:
-        held.append(row)
-        if len(held) == _ITEMS_AT_ONCE:
-            yield pa.RecordBatch.from_pylist(held, schema)
+    schema = pa.schema([*ITEM_COLUMNS, *extra.items()])
+    found = dict.fromkeys(wanted, False)
+    held: list[tuple[Any, ...]] = []
+    for chunk in records.chunks():
+        stream.facts["items in the metadata"] += len(chunk.records)
+        for record, token in zip(chunk.records, chunk.column(id_field), strict=True):
+            token = "" if token is None else str(token)
+            if not token:
+                stream.facts["metadata without an id"] += 1
+            elif found.get(token):
+                stream.facts["items that stand twice in the metadata"] += 1
+            elif token in found:
+                found[token] = True
+                held.append((token, *row(record)))
+        if len(held) >= _ITEMS_AT_ONCE:
+            yield _item_batch(held, schema)
             held = []
-    yield pa.RecordBatch.from_pylist(held, schema)
+    yield _item_batch(held, schema)
+    stream.note_lines("items", records)
+
+
+def _item_batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def write_corpus(folder: Path, stream: Stream) -> None:
@@ -142,6 +207,8 @@ def write_corpus(folder: Path, stream: Stream) -> None:
     BenchError
         For unreadable files, too many bad lines, or a stream without reviews.
     """
+    for left in folder.iterdir():  # by an attempt that was killed: nothing in it is of use
+        left.unlink()
     codes: dict[str, list[pa.Array]] = {"user": [], "item": [], "parent": []}
     wrote = False
     numbers: dict[str, list[np.ndarray]] = {"time": [], "rating": []}
@@ -175,11 +242,9 @@ def write_corpus(folder: Path, stream: Stream) -> None:
         table = pa.table({"token": tokens})
         write_atomic(folder / f"{name}.arrow", lambda file, table=table: write_columns(file, table))
     if stream.items is not None:
-        wanted = dict.fromkeys(item_tokens.to_pylist(), False)
-        items_file = TextWriter(folder / "items.parquet")
-        for batch in stream.items(wanted):
-            items_file.write(batch)
-        items_file.close()
+        with closing(TextWriter(folder / "items.parquet")) as items_file:
+            for batch in stream.items(item_tokens.to_pylist()):
+                items_file.write(batch)
     write_json(folder / "facts.json", {"noticed": dict(sorted(stream.facts.items()))})
 
 
@@ -220,7 +285,6 @@ def _has_text(batch: pa.RecordBatch) -> bool:
 def _text_file(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Write the text columns of batches behind the caller's back; no file when there are none."""
     pending: deque[Future] = deque()
-    writer = TextWriter(path)
 
     def write(batch: pa.RecordBatch) -> None:
         names = [name for name in ("title", "text") if name in batch.schema.names]
@@ -229,11 +293,10 @@ def _text_file(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
         while len(pending) > _WRITES_AHEAD:
             pending.popleft().result()
 
-    with ThreadPoolExecutor(1) as pool:
+    with closing(TextWriter(path)) as writer, ThreadPoolExecutor(1) as pool:
         yield write
         for future in pending:
             future.result()
-    writer.close()
 
 
 def _numbered(parts: list[pa.Array]) -> tuple[np.ndarray, pa.Array]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,26 +47,29 @@ def read_ids(path: Path) -> list[str]:
     BenchError
         For a line without exactly one id, or an id that stands twice.
     """
-    import json
-
-    ids: dict[str, None] = {}
-    for number, line in enumerate(decode(path, read_bytes(path)).splitlines(), 1):
-        if not line.strip():
+    found: dict[str, None] = {}
+    # Not splitlines: it would also cut at separators that a JSON string may hold.
+    for number, line in enumerate(decode(path, read_bytes(path)).split("\n"), 1):
+        token = line.strip()
+        if not token:
             continue
-        token: Any = line.strip()
         if token.startswith("{"):
-            try:
-                entry = json.loads(token)
-            except json.JSONDecodeError as error:
-                raise BenchError(f"{path}:{number}: not valid JSON ({error.msg})") from error
-            values = [value for key, value in entry.items() if key not in _NUMBERS]
-            if len(values) != 1 or values[0] in (None, ""):
-                raise BenchError(f"{path}:{number}: expected one id beside the number, found {len(values)}")
-            token = str(values[0])
-        if token in ids:
+            token = _id_of(token, f"{path}:{number}")
+        if token in found:
             raise BenchError(f"{path}:{number}: the id {token} stands twice")
-        ids[token] = None
-    return list(ids)
+        found[token] = None
+    return list(found)
+
+
+def _id_of(line: str, place: str) -> str:
+    try:
+        entry = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BenchError(f"{place}: not valid JSON ({error})") from error
+    values = [value for key, value in entry.items() if key not in _NUMBERS]
+    if len(values) != 1 or not isinstance(values[0], (str, int)) or values[0] == "":
+        raise BenchError(f"{place}: expected one id beside the number, found {reprlib.repr(values)}")
+    return str(values[0])
 
 
 def keep_listed_ids(rows: Interactions, lists: IdLists) -> tuple[Interactions, dict[str, Any]]:
@@ -75,6 +80,11 @@ def keep_listed_ids(rows: Interactions, lists: IdLists) -> tuple[Interactions, d
     rows : Interactions
     found : dict
         For users and items: how many ids the list has, and how many of them occur in the corpus.
+
+    Raises
+    ------
+    BenchError
+        For a malformed list, or one of which no id occurs in the corpus.
     """
     mask = np.ones(len(rows), dtype=bool)
     found: dict[str, Any] = {"name": lists.name}
@@ -87,6 +97,10 @@ def keep_listed_ids(rows: Interactions, lists: IdLists) -> tuple[Interactions, d
         ids = read_ids(path)
         column = tokens if isinstance(tokens, (pa.ChunkedArray, pa.Array)) else pa.array(tokens, pa.string())
         inside = pc.is_in(column, value_set=pa.array(ids, column.type)).to_numpy(zero_copy_only=False)
+        if not inside.any():
+            raise BenchError(
+                f"{path}: none of its {len(ids):,} {what} occurs in the data; the list is of another edition or dataset"
+            )
         mask &= inside[codes]
         found[what] = {"listed": len(ids), "in the corpus": int(inside.sum())}
     return rows.keep(mask), found

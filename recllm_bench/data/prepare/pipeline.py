@@ -99,9 +99,8 @@ def prepare_dataset(
         )
         if reviews:
             facts["reviews"] = str(reviews.relative_to(store.root))
+        refuse_unexpected(facts, card, filter)
         save_prepared(work, histories, catalogue, user_tokens, facts, places if reviews else None)
-        # Before the folder gets its final name: wrong data must never be found ready.
-        refuse_unexpected(load_prepared(work, card["name"], filter, card))
 
     folder = store.build("dataset", key, make)
     return load_prepared(folder, card["name"], filter, card)

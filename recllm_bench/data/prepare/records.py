@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recllm_bench.data.prepare.lines import Chunk, stream_lines
 from recllm_bench.errors import BenchError
@@ -21,6 +26,10 @@ _SHOWN = 3
 _EARLY = 1000
 _MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138
 _LATEST = 4_102_444_800  # 2100-01-01
+# Syntax trees take five hundred times the memory of their text; the longest line of a published file is under 1 MiB.
+_LONGEST_LITERAL = 2 << 20
+# Strict: NumPy alone would also take "today", and make a day of "2011".
+_ISO_DATE = re.compile(r"\s*(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)\.\d+)?(?:Z|[+-]00:?00)?\s*")
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
@@ -36,6 +45,8 @@ class BadLines:
     """
 
     def __init__(self, path: Path, most: float = BAD_SHARE) -> None:
+        if not 0 <= most <= 1:
+            raise BenchError(f"the share of bad lines is a number from 0 to 1, got {most}")
         self.path, self.most = path, most
         self.count = 0
         self.first: list[str] = []
@@ -46,7 +57,7 @@ class BadLines:
         Raises
         ------
         BenchError
-            As soon as no longer file could save it.
+            When there are over a thousand, and ten times the share: a file of another kind is not read to its end.
         """
         self.count += 1
         if len(self.first) < _SHOWN:
@@ -63,7 +74,7 @@ class BadLines:
         BenchError
             When more than the allowed share of its lines is bad.
         """
-        if self.count > math.ceil(self.most * lines):
+        if self.count > math.ceil(round(self.most * lines, 6)):  # 0.07 * 100 is a little above 7
             self._refuse(lines)
         if self.count > _SHOWN:
             log.warning(f"{self.path}: {self.count:,} of {lines:,} lines were skipped")
@@ -81,13 +92,13 @@ class Records(Generic[Record]):
     Parameters
     ----------
     path : Path
-        Lines of JSON or, when a line starts with a brace and a Python string, of Python literals.
+        One record a line.
     kind : type
         The fields wanted; others are passed over without being built.
     most_bad : float
         Share of lines that may be bad.
     literals : bool
-        Whether lines are Python literals (``{u'key': True}``) and not JSON.
+        Whether a line that is no JSON may be a Python literal (``{u'key': True}``).
     """
 
     def __init__(self, path: Path, kind: type[Record], most_bad: float = BAD_SHARE, literals: bool = False) -> None:
@@ -105,80 +116,101 @@ class Records(Generic[Record]):
         BenchError
             For a file that cannot be read, or with too many bad lines.
         """
-        for chunk in stream_lines(self.path):
-            if chunk.first_line == 1 and chunk.data.lstrip()[:1] == b"[":
-                raise BenchError(f"{self.path}:1: a JSON array; expected one object a line (JSON lines)")
-            yield self._decode(chunk)
+        with closing(stream_lines(self.path)) as chunks:
+            for chunk in chunks:
+                if chunk.first_line == 1 and chunk.data.lstrip()[:1] == b"[":
+                    raise BenchError(f"{self.path}:1: a JSON array; expected one object a line (JSON lines)")
+                yield self._decode(chunk)
         self.bad.finish(self.lines)
 
     def _decode(self, chunk: Chunk) -> RecordChunk[Record]:
-        self.lines = chunk.first_line - 1 + chunk.data.count(b"\n") + (not chunk.data.endswith(b"\n"))
-        if not self._literals:
-            try:
-                return RecordChunk(self._json.decode_lines(chunk.data), chunk, None, self.bad)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                pass  # some line is bad: find it
-        decode = self._literal if self._literals else self._json.decode
+        self.lines = chunk.first_line - 1 + chunk.lines
+        try:
+            records = self._json.decode_lines(chunk.data)
+            if len(records) == chunk.lines:
+                return RecordChunk(records, range(chunk.first_line, self.lines + 1), self.bad)
+        except (ValueError, RecursionError):
+            pass  # some line is bad, or no JSON
         records, numbers = [], []
-        for number, line in enumerate(chunk.data.split(b"\n"), chunk.first_line):
-            if line.strip():
-                try:
-                    records.append(decode(line))
-                    numbers.append(number)
-                except (ValueError, SyntaxError, UnicodeDecodeError, MemoryError, RecursionError) as error:
-                    self.bad.add(number, _reason(error, line))
-        return RecordChunk(records, chunk, numbers, self.bad)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's, of escapes in literals
+            for number, line in enumerate(chunk.data.split(b"\n"), chunk.first_line):
+                if line.strip():
+                    try:
+                        records.append(self._record(line))
+                        numbers.append(number)
+                    except (ValueError, RecursionError) as error:
+                        self.bad.add(number, _reason(error, line))
+        return RecordChunk(records, numbers, self.bad)
 
-    def _literal(self, line: bytes) -> Record:
-        # literal_eval builds constants and containers only: nothing in the file is ever called.
-        return msgspec.convert(ast.literal_eval(line.decode().strip()), self.kind)
+    def _record(self, line: bytes) -> Record:
+        try:
+            return self._json.decode(line)
+        except msgspec.ValidationError:
+            raise
+        except (ValueError, RecursionError):
+            if not self._literals:
+                raise
+        return msgspec.convert(literal(line), self.kind)
 
 
 class RecordChunk(Generic[Record]):
-    """Records of one chunk, with a way back to their lines."""
+    """Records of one chunk, with the numbers of their lines."""
 
-    def __init__(self, records: list[Record], chunk: Chunk, numbers: list[int] | None, bad: BadLines) -> None:
+    def __init__(self, records: list[Record], numbers: Sequence[int], bad: BadLines) -> None:
         self.records = records
-        self._chunk, self._numbers, self._bad = chunk, numbers, bad
+        self._numbers, self._bad = numbers, bad
 
-    def column(self, read: Callable[[Record], Any]) -> list[Any]:
-        """One value of every record."""
-        return [read(record) for record in self.records]
+    def column(self, name: str) -> list[Any]:
+        """One field of every record."""
+        return list(map(attrgetter(name), self.records))
 
-    def line(self, index: int) -> int:
-        """Line number of a record."""
-        if self._numbers is None:
-            lines = enumerate(self._chunk.data.split(b"\n"), self._chunk.first_line)
-            self._numbers = [number for number, line in lines if line.strip()]
-        return self._numbers[index]
+    def drop(self, wrong: np.ndarray, why: Callable[[int], str]) -> None:
+        """Skip the records under a mask and count them as bad lines; ``why`` is asked for each by its index."""
+        for index in np.flatnonzero(wrong).tolist():
+            self._bad.add(self._numbers[index], why(index))
+        kept = np.flatnonzero(~wrong).tolist()
+        self.records = [self.records[index] for index in kept]
+        self._numbers = [self._numbers[index] for index in kept]
 
-    def drop(self, wrong: np.ndarray, why: Callable[[Record], str]) -> bool:
-        """Skip the records under a mask and count them as bad lines; tell whether there were any."""
-        indices = np.flatnonzero(wrong)
-        for index in indices.tolist():
-            self._bad.add(self.line(index), why(self.records[index]))
-        if len(indices):
-            stays = np.flatnonzero(~wrong).tolist()
-            self._numbers = [self.line(index) for index in stays]
-            self.records = [self.records[index] for index in stays]
-        return bool(len(indices))
+
+def literal(line: bytes) -> Any:
+    """The value of a Python literal; only constants and containers are built, nothing in it is ever called.
+
+    Raises
+    ------
+    ValueError
+        For anything else, also when it is nested too deeply or longer than 2 MiB.
+    """
+    if len(line) > _LONGEST_LITERAL:
+        raise ValueError(f"a Python literal of over {_LONGEST_LITERAL >> 20} MiB")
+    try:
+        value = ast.literal_eval(line.decode().strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError("neither JSON nor a Python literal of plain values") from error
+    return _whole_characters(value) if b"\\ud" in line or b"\\uD" in line else value
 
 
 def ids(values: list[Any]) -> pa.Array:
     """Ids as strings; ``7`` and ``"7"`` are one id, a missing one is null."""
     try:
-        column = pa.array(values, pa.string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        column = pa.array([value if value is None else str(value) for value in values], pa.string())
-    return column
+        return pa.array(values, pa.string())
+    except pa.ArrowTypeError:
+        return pa.array([value if value is None else str(value) for value in values], pa.string())
 
 
 def floats(values: list[Any]) -> np.ndarray:
     """Numbers, also those written as strings; NaN where there is none: float64 [n]."""
     try:
         return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.array([_float(value) for value in values], dtype=np.float64)
+
+
+def ratings(values: list[Any]) -> np.ndarray:
+    """Ratings, also those written as strings; NaN where there is no finite one: float32 [n]."""
+    numbers = floats(values)
+    return np.where(np.abs(numbers) <= np.finfo(np.float32).max, numbers, np.nan).astype(np.float32)
 
 
 def seconds(values: list[Any]) -> np.ndarray:
@@ -193,44 +225,55 @@ def seconds(values: list[Any]) -> np.ndarray:
 
 
 def dates(values: list[str | None]) -> np.ndarray:
-    """ISO dates (``2001-02-03``, perhaps with a time of day) as Unix seconds in UTC; NaN for others: float64 [n]."""
+    """ISO dates (``2001-02-03``, perhaps with a time of day) as Unix seconds in UTC; NaN for others: float64 [n].
+
+    Fractions of a second are cut off. Dates before 1970 and beyond 2100 are impossible.
+    """
+    found = [_ISO_DATE.fullmatch(value) if value else None for value in values]
+    iso = ["NaT" if match is None else match[1] for match in found]
     try:
-        times = np.array(values, dtype="datetime64[s]")
+        times = np.array(iso, dtype="datetime64[s]")
     except ValueError:
-        times = np.array([_date(value) for value in values], dtype="datetime64[s]")
-    known = ~np.isnat(times)
-    unix = np.where(known, times.astype(np.int64), -1).astype(np.float64)
+        times = np.array([_date(value) for value in iso], dtype="datetime64[s]")
+    unix = np.where(np.isnat(times), -1, times.astype(np.int64)).astype(np.float64)
     return np.where((unix >= 0) & (unix < _LATEST), unix, np.nan)
 
 
-def text(values: list[Any]) -> pa.Array:
-    """Free text as it is; null where there is none."""
-    try:
-        return pa.array(values, pa.large_string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
-        clean = [None if value is None else str(value).encode("utf-8", "replace").decode() for value in values]
-        return pa.array(clean, pa.large_string())
+def missing(tokens: pa.Array) -> np.ndarray:
+    """Mask of ids that are null or empty."""
+    return pc.binary_length(tokens).fill_null(0).to_numpy(zero_copy_only=False) == 0
 
 
 def _float(value: Any) -> float:
     try:
         return math.nan if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
-def _date(value: str | None) -> np.datetime64:
+def _date(value: str) -> np.datetime64:
     try:
-        return np.datetime64(value.strip() if value else "NaT", "s")
-    except ValueError:
+        return np.datetime64(value, "s")
+    except ValueError:  # 30 February
         return np.datetime64("NaT", "s")
+
+
+def _whole_characters(value: Any) -> Any:
+    """Join the halves that Python 2 wrote for a character beyond U+FFFF; a half that is alone becomes U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(part) for key, part in value.items()}
+    return [_whole_characters(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _reason(error: Exception, line: bytes) -> str:
     if isinstance(error, msgspec.ValidationError):
         return f"not the record expected ({error})"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
     try:
         line.decode()
     except UnicodeDecodeError:
         return "not UTF-8 text"
-    return f"not a readable record ({str(error).splitlines()[0][:80] if str(error) else type(error).__name__})"
+    return f"not a readable record ({error})"

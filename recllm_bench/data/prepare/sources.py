@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -163,7 +164,7 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
         for card, variant in _variants():
             archive = variant.get("archive", {})
             known = "checksums" in archive and not wrong_checksum(path, archive["checksums"])
-            if known or archive.get("file") == path.name:
+            if known or ("file" in archive and _bare_tar(archive["file"]) == _bare_tar(path.name)):
                 return _from_archive(card, variant, path, store)
         raise BenchError(f"{path}: an archive of no known dataset, or a damaged one; unpack it and give the folder")
     if path.suffix in _CARDS:
@@ -191,6 +192,11 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
         f"{path}: not a known kind of data; give a folder of RecBole atomic files, a .csv, .tsv, .parquet "
         "or .jsonl file with named columns, a .txt file of sequences, or a .yaml card of your own"
     )
+
+
+def _bare_tar(name: str) -> str:
+    """Name of a tar archive whatever its packing."""
+    return re.sub(r"\.(tar\.gz|tgz)$", ".tar", name)
 
 
 def _variants() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from recllm_bench.data.prepare.corpus import Stream, item_batches, missing, review_batch
-from recllm_bench.data.prepare.records import BAD_SHARE, RecordChunk, Records, dates, ids, text
+from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews, review_batch
+from recllm_bench.data.prepare.records import BAD_SHARE, Records, dates, ids, missing
 from recllm_bench.data.prepare.textfiles import clean_text
 
 Id = str | int | None
@@ -52,20 +52,14 @@ class AustralianEntry(msgspec.Struct, gc=False):
     item_id: Id = None
     posted: str | None = None
     review: str | None = None
-    item_name: str | None = None
-    user_id: Id = None
 
 
-class AustralianUser(msgspec.Struct, gc=False):
+class AustralianUser(AustralianEntry, gc=False):
     """One user with reviews or games; a flattened line has one entry's fields beside the user."""
 
     user_id: Id = None
     reviews: list[AustralianEntry] | None = None
     items: list[AustralianEntry] | None = None
-    item_id: Id = None
-    posted: str | None = None
-    review: str | None = None
-    item_name: str | None = None
 
 
 def open_steam(files: dict[str, Path], most_bad: float = BAD_SHARE) -> Stream:
@@ -79,7 +73,8 @@ def open_steam(files: dict[str, Path], most_bad: float = BAD_SHARE) -> Stream:
         Share of lines that may be bad.
     """
     stream = Stream()
-    stream.reviews = _reviews(_records(files["reviews"], Review, most_bad), stream)
+    fields = ReviewFields("username", "product_id", "date", dates, text="text")
+    stream.reviews = read_reviews(Records(files["reviews"], Review, most_bad, literals=True), fields, stream)
     _add_games(stream, files, most_bad)
     return stream
 
@@ -104,80 +99,32 @@ def open_australian(
         Whether entries have dates; libraries have none.
     """
     stream = Stream()
-    stream.reviews = _australian(_records(files["reviews"], AustralianUser, most_bad), year_of_crawl, times, stream)
+    records = Records(files["reviews"], AustralianUser, most_bad, literals=True)
+    stream.reviews = _australian(records, year_of_crawl, times, stream)
     _add_games(stream, files, most_bad)
     return stream
 
 
-def _records(path: Path, kind: type, most_bad: float) -> Records:
-    """Records of a file whose first line tells whether lines are JSON or Python literals."""
-    from recllm_bench.data.prepare.lines import stream_lines
-
-    chunks = stream_lines(path, 1 << 16)
-    try:
-        first = next(chunks).data.lstrip().split(b"\n", 1)[0]
-    finally:
-        chunks.close()
-    try:
-        msgspec.json.decode(first)
-        literals = False
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        literals = first.startswith(b"{")
-    return Records(path, kind, most_bad, literals=literals)
-
-
-def _reviews(records: Records, stream: Stream) -> Iterator[pa.RecordBatch]:
-    for chunk in records.chunks():
-        if batch := _batch(chunk):
-            yield batch
-    stream.note_lines("reviews", records)
-
-
-def _batch(chunk: RecordChunk) -> pa.RecordBatch | None:
-    while True:
-        users = ids(chunk.column(lambda review: review.username))
-        items = ids(chunk.column(lambda review: review.product_id))
-        times = dates(chunk.column(lambda review: review.date))
-        if not chunk.drop(missing(users) | missing(items) | np.isnan(times), _why):
-            break
-    if not chunk.records:
-        return None
-    return review_batch(users, items, times, text=text(chunk.column(lambda review: review.text)))
-
-
-def _why(review: Review) -> str:
-    for name in ("username", "product_id"):
-        if getattr(review, name) in (None, ""):
-            return f"the field {name} is missing"
-    return f"the field date is no date like 2001-02-03 ({review.date!r})"
-
-
 def _australian(records: Records, year_of_crawl: int | None, dated: bool, stream: Stream) -> Iterator[pa.RecordBatch]:
     for chunk in records.chunks():
-        wrong = missing(ids(chunk.column(lambda line: line.user_id)))
-        chunk.drop(wrong, lambda line: "the field user_id is missing")
+        chunk.drop(missing(ids(chunk.column("user_id"))), lambda _: "the field user_id is missing")
         owners, entries = [], []
         for line in chunk.records:
             flat = line.reviews is None and line.items is None
             for entry in [line] if flat else [*(line.reviews or ()), *(line.items or ())]:
-                owners.append(line.user_id)
-                entries.append(entry)
-        items = ids([entry.item_id for entry in entries])
-        lost = missing(items)
-        if lost.any():
-            stream.add("entries without an item", int(lost.sum()))
-            kept = np.flatnonzero(~lost).tolist()
-            owners, entries = [owners[i] for i in kept], [entries[i] for i in kept]
-            items = ids([entry.item_id for entry in entries])
-        if not entries:
-            continue
+                if entry.item_id in (None, ""):
+                    stream.facts["entries without an item"] += 1
+                else:
+                    owners.append(line.user_id)
+                    entries.append(entry)
         times = None
         if dated:
             times = dates([_whole_date(entry.posted, year_of_crawl) for entry in entries])
             if undated := int(np.isnan(times).sum()):
-                stream.add("entries without a whole date", undated)
-        wrote = [entry.review for entry in entries]
-        yield review_batch(ids(owners), items, times, text=text(wrote))
+                stream.facts["entries without a whole date"] += undated
+        if entries:
+            wrote = pa.array([entry.review for entry in entries], pa.large_string())
+            yield review_batch(ids(owners), ids([entry.item_id for entry in entries]), times, text=wrote)
     stream.note_lines("reviews", records)
 
 
@@ -195,34 +142,15 @@ def _whole_date(value: str | None, year_of_crawl: int | None) -> str | None:
 
 def _add_games(stream: Stream, files: dict[str, Path], most_bad: float) -> None:
     if "items" in files:
-        stream.items = lambda wanted: _games(_records(files["items"], Game, most_bad), wanted, stream)
+        extra = {"tags": pa.list_(pa.string()), "developer": pa.string()}
+        stream.items = lambda wanted: read_items(
+            Records(files["items"], Game, most_bad, literals=True), "id", _row, wanted, stream, extra
+        )
 
 
-def _games(records: Records, wanted: dict[str, bool], stream: Stream) -> Iterator[pa.RecordBatch]:
-    def rows() -> Iterator[dict[str, Any]]:
-        for chunk in records.chunks():
-            for game in chunk.records:
-                stream.add("items in the metadata")
-                if game.id in (None, ""):
-                    stream.add("metadata without an id")
-                    continue
-                token = str(game.id)
-                if stream.is_first(token, wanted):
-                    yield _row(token, game)
-        stream.note_lines("items", records)
-
-    return item_batches(rows(), extra={"tags": pa.list_(pa.string()), "developer": pa.string()})
-
-
-def _row(token: str, game: Game) -> dict[str, Any]:
+def _row(game: Game) -> tuple[Any, ...]:
     year = _YEAR.search(str(game.release_date or ""))
     tags = [name for name in map(clean_text, game.tags or ()) if name]
-    return {
-        "token": token,
-        "title": clean_text(game.title) or clean_text(game.app_name),
-        "year": int(year[0]) if year else 0,
-        "categories": [name for name in map(clean_text, game.genres or ()) if name],
-        "description": ", ".join(tags),
-        "tags": tags,
-        "developer": clean_text(game.developer) or None,
-    }
+    genres = [name for name in map(clean_text, game.genres or ()) if name]
+    title = clean_text(game.title) or clean_text(game.app_name)
+    return title, int(year[0]) if year else 0, genres, ", ".join(tags), tags, clean_text(game.developer) or None
