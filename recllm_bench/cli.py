@@ -114,6 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("dataset", help="name or path")
     prepare.add_argument("--filter", default="", help="one filter of the card (default: all of them)")
     prepare.add_argument(
+        "--no-text", dest="text", action="store_false", help="leave the text of reviews until something asks for it"
+    )
+    prepare.add_argument(
         "--bad-lines",
         type=float,
         metavar="SHARE",
@@ -283,6 +286,8 @@ def _prepare(options: argparse.Namespace) -> None:
     for name in [options.filter] if options.filter else filter_names(options.dataset):
         prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
         print(format_check(prepared))
+        if options.text and (reviews := prepared.reviews()) is not None:
+            print(f"  review text of {len(reviews):,} interactions is ready")
         print()
 
 

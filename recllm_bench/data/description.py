@@ -317,7 +317,9 @@ def _of(values: Iterable, mask: np.ndarray) -> Iterable:
 
 
 def _review_coverage(prepared: PreparedDataset, seed: int) -> tuple[float | None, float | None]:
-    reviews, total = prepared.reviews(), len(prepared.histories.items)
+    total = len(prepared.histories.items)
+    # A description does not unpack gigabytes: of a large corpus only text that lies ready is looked at.
+    reviews = prepared.reviews(read=total <= _MOST_REVIEWS)
     if reviews is None:
         return None, None
     positions = np.arange(total)

@@ -22,7 +22,7 @@ PLACES = {
     "download": "at a public address",
     "by form": "not here and at no public address: get them from the owner and put them under RECLLM_DATA_MIRROR",
 }
-_KINDS = ("dataset", "corpus")
+_SHARED = ("corpus", "reviews")  # what datasets of the same files have in common
 _COUNTS = ("users", "items", "interactions")
 
 
@@ -281,7 +281,8 @@ def _prepared(root: Path) -> dict[str, _Ready]:
         sharing.setdefault(_files(key), set()).add(name)
         if filter == "all":
             ready.counts.update(_read_counts(folder))
-    for folder, key in _artifacts(root / "corpus"):
+    shared = (artifact for kind in _SHARED for artifact in _artifacts(root / kind))
+    for folder, key in shared:
         for name in sharing.get(_files(key), ()):
             sizes = found[name].sizes
             sizes[""] = sizes.get("", 0) + _size(folder)

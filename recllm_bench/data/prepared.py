@@ -40,6 +40,8 @@ class PreparedDataset:
         Which known variant of the source was read.
     card : dict
         The dataset card.
+    asked : str
+        Name or path under which it was asked for.
     """
 
     name: str
@@ -53,25 +55,34 @@ class PreparedDataset:
     has_times: bool
     variant: str
     card: dict[str, Any]
+    asked: str = ""
 
-    def reviews(self) -> Reviews | None:
+    def reviews(self, read: bool = True) -> Reviews | None:
         """What users wrote about each interaction; None when the source has no review text.
+
+        The first call reads the raw files once more; afterwards the text lies in the cache.
+
+        Parameters
+        ----------
+        read : bool
+            Whether to read it now when that has not been done; else None is returned then.
 
         Raises
         ------
         BenchError
-            When the text was removed from the cache.
+            When the raw files are gone or have changed.
         """
         if "reviews" not in self.facts:
             return None
         import numpy as np
 
+        from recllm_bench.artifacts import MANIFEST, ArtifactStore
+        from recllm_bench.data.prepare.pipeline import review_file
         from recllm_bench.data.reviews import Reviews
-        from recllm_bench.errors import BenchError
 
-        path = self.folder.parent.parent / self.facts["reviews"]
-        if not path.exists():
-            raise BenchError(
-                f"{path}: the review text is gone; delete {path.parent} and {self.folder}, then prepare {self.name}"
-            )
-        return Reviews(path, np.load(self.folder / "rows.npy", mmap_mode="r"), self.histories)
+        store = ArtifactStore(self.folder.parent.parent)
+        corpus, rows = self.facts["reviews"]["corpus"], self.facts["reviews"]["rows"]
+        if not read and not (store.root / "reviews" / corpus / MANIFEST).exists():
+            return None
+        path = review_file(self.asked or self.name, corpus, rows, store)
+        return Reviews(path, np.load(self.folder / "rows.npy", mmap_mode="r"), self.histories) if path else None

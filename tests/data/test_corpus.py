@@ -186,6 +186,8 @@ def spoilt(form: Form, what: str) -> bytes:
 
 BAD = ["no user", "empty user", "null item", "time", "late time", "no time", "rating", "infinite rating", "types"]
 BAD += ["half a line", "latin-1", "garbage"]
+# While ids are read, the text of these is passed over: it cannot make a line bad.
+TEXT_PASSED_OVER = ["amazon-2014", "amazon-2018", "amazon-2023", "yelp", "steam-json"]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ BAD += ["half a line", "latin-1", "garbage"]
         pytest.param(form, what, id=f"{form.name}-{what}")
         for form in FORMS.values()
         for what in BAD
-        if form.has_ratings or "rating" not in what
+        if (form.has_ratings or "rating" not in what) and not (what == "latin-1" and form.name in TEXT_PASSED_OVER)
     ],
 )
 def test_bad_lines(form, what, mirror, caplog):
@@ -333,9 +335,9 @@ def test_equal_input_gives_equal_bytes(form, mirror, tmp_path, monkeypatch):
     for name in ("one", "two"):
         monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / name))
         prepared = prepare(form.dataset, "users_min=5")
+        assert prepared.reviews() is not None
         files = files_in(default_store().root)
         found.append({name: data for name, data in files.items() if not name.endswith("artifact.json")})
-        assert prepared.reviews() is not None
     assert found[0] == found[1]
     assert any("reviews.parquet" in name for name in found[0])
 
@@ -353,18 +355,19 @@ def slow(self, batch):
         print("now", flush=True)
         time.sleep(60)
 corpus.TextWriter.write = slow
-prepare("amazon-2018-video-games")
+prepare("amazon-2018-video-games").reviews()
 """
 
 
-@pytest.mark.parametrize("after", [1, 3, 4])
-def test_killed_in_the_middle(after, mirror, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("after", "kind"), [(1, "corpus"), (2, "reviews"), (4, "reviews")])
+def test_killed_in_the_middle(after, kind, mirror, tmp_path, monkeypatch):
     form = FORMS["amazon-2018"]
     text = "Long text. " * 2000
     reviews = [replace(review, text=text) for review in planted(500)]
     form.make(mirror, reviews, [Item(f"i{n}") for n in range(11)])
     monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / "undisturbed"))
     expected = prepare(form.dataset)
+    assert expected.reviews() is not None
     undisturbed = files_in(default_store().root)
     monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / "killed"))
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(after)], stdout=subprocess.PIPE, env=os.environ)
@@ -373,17 +376,40 @@ def test_killed_in_the_middle(after, mirror, tmp_path, monkeypatch):
     process.wait()
     process.stdout.close()
     root = default_store().root
-    (left,) = (root / "corpus").glob("*.partial")
+    (left,) = (root / kind).glob("*.partial")
     assert list(left.iterdir())
-    assert not list(root.glob("*/*/artifact.json"))
-    (left / ".users.npy.123.tmp").write_bytes(b"half of an array")
+    assert not list((root / kind).glob("*/artifact.json"))
+    if kind == "corpus":
+        (left / ".users.npy.123.tmp").write_bytes(b"half of an array")
     prepared = prepare(form.dataset)
     assert prepared.checksum == expected.checksum
+    assert prepared.reviews() is not None
     found = files_in(root)
     assert not list(root.rglob("*.partial"))
     assert set(found) == set(undisturbed)
     for name, data in found.items():
         assert name.endswith("artifact.json") or data == undisturbed[name], name
+
+
+@pytest.mark.parametrize("name", TEXT_PASSED_OVER)
+def test_unreadable_text_keeps_its_interaction(name, mirror):
+    form = FORMS[name]
+    odd = [form.line(Review("u1", "i1")).replace(b"Good", b"\xe9\xe9")]
+    path = form.make(mirror, planted(), [Item()])
+    lines = [form.line(review) for review in planted()]
+    write_lines(path, [*lines[:3], *odd, *lines[3:]])
+    prepared = prepare(form.dataset)
+    assert prepared.facts["interactions"] == len(lines) + 1
+    texts = prepared.reviews().of(np.arange(len(lines) + 1))
+    (replaced,) = [text for text in texts if "\ufffd" in text]
+    assert replaced.endswith("\ufffd\ufffd enough.")
+    # Every other interaction has its own text still.
+    assert sorted(text for text in texts if text != replaced) == sorted(
+        "\n".join(part for part in ("In short", review.text) if part)
+        if name.startswith("amazon")
+        else review.text or ""
+        for review in planted()
+    )
 
 
 def test_a_refused_file_leaves_nothing_that_counts(mirror):

@@ -164,7 +164,7 @@ def test_review_text_is_counted_when_the_source_has_some(monkeypatch):
     prepared = prepared_from(Histories.from_rows([[1, 2], [2, 1]]))
     assert describe(prepared).text.reviews is None
     reviews = WrittenReviews(["a b c", "", "d", " \n"])
-    monkeypatch.setattr(PreparedDataset, "reviews", lambda self: reviews, raising=False)
+    monkeypatch.setattr(PreparedDataset, "reviews", lambda self, read: reviews, raising=False)
     text = describe(prepared).text
     assert (text.reviews, text.review_words) == (0.5, 2.0)
     monkeypatch.setattr(description, "_MOST_REVIEWS", 3)

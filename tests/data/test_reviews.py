@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -207,32 +208,46 @@ def test_an_unknown_part(mirror, parts):
 # --- text that is gone -----------------------------------------------------------------------------------------------
 
 
-def test_removed_text(mirror):
+def text_folder(prepared) -> Path:
+    (folder,) = (path for path in (prepared.folder.parent.parent / "reviews").iterdir() if path.is_dir())
+    return folder
+
+
+def test_text_is_read_when_it_is_asked_for(mirror):
     FORM.make(mirror, planted(60), [Item("i1")])
     prepared = prepare(FORM.dataset)
-    path = prepared.folder.parent.parent / prepared.facts["reviews"]
-    path.unlink()
-    again = prepare(FORM.dataset)
-    assert again.checksum == prepared.checksum, "the dataset itself needs no text"
-    with pytest.raises(
-        BenchError, match=r"reviews\.parquet: the review text is gone; delete .* then prepare"
-    ) as caught:
-        again.reviews()
-    assert "\n" not in str(caught.value)
-    for folder in (path.parent, prepared.folder):
-        assert str(folder) in str(caught.value)
-        shutil.rmtree(folder)
-    assert prepare(FORM.dataset).reviews().of([0])[0].startswith("In short")
+    assert not (prepared.folder.parent.parent / "reviews").exists()
+    assert prepared.reviews(read=False) is None
+    first = prepared.reviews().of(np.arange(60))
+    assert prepared.reviews(read=False).of(np.arange(60)) == first
+    shutil.rmtree(text_folder(prepared))
+    assert prepared.reviews().of(np.arange(60)) == first, "read once more"
 
 
-def test_a_removed_corpus_is_read_again_for_another_filter(mirror):
-    FORM.make(mirror, planted(60))
+def test_text_stays_when_the_raw_files_go(mirror):
+    path = FORM.make(mirror, planted(60), [Item("i1")])
     prepared = prepare(FORM.dataset)
-    shutil.rmtree(prepared.folder.parent.parent / "corpus")
-    with pytest.raises(BenchError, match="the review text is gone"):
+    first = prepared.reviews().of(np.arange(60))
+    path.unlink()
+    assert prepared.reviews().of(np.arange(60)) == first
+    shutil.rmtree(text_folder(prepared))
+    with pytest.raises(BenchError, match="Video_Games_5"):
         prepared.reviews()
-    assert prepare(FORM.dataset, "cesrec").reviews() is not None
-    assert prepared.reviews() is not None, "the corpus is the same one"
+
+
+def test_other_raw_files_than_those_prepared_are_refused(mirror):
+    FORM.make(mirror, planted(60), [Item("i1")])
+    prepared = prepare(FORM.dataset)
+    FORM.make(mirror, planted(61), [Item("i1")])
+    with pytest.raises(BenchError, match="have changed since they were prepared"):
+        prepared.reviews()
+
+
+def test_filters_share_the_text(mirror):
+    FORM.make(mirror, planted(60))
+    prepared, other = prepare(FORM.dataset), prepare(FORM.dataset, "cesrec")
+    assert other.reviews() is not None
+    assert prepared.reviews(read=False) is not None
 
 
 # --- columns on disk -------------------------------------------------------------------------------------------------

@@ -34,6 +34,11 @@ class Review(msgspec.Struct, gc=False):
     asin: Id = None
     overall: Number = None
     unixReviewTime: Number = None
+
+
+class WrittenReview(Review, gc=False):
+    """The same with what was written."""
+
     summary: str | None = None
     reviewText: str | None = None
 
@@ -46,6 +51,11 @@ class Review2023(msgspec.Struct, gc=False):
     parent_asin: Id = None
     rating: Number = None
     timestamp: Number = None
+
+
+class WrittenReview2023(Review2023, gc=False):
+    """The same with what was written."""
+
     title: str | None = None
     text: str | None = None
 
@@ -71,7 +81,9 @@ _FIELDS_2023 = ReviewFields(
 )
 
 
-def open_amazon(files: dict[str, Path], most_bad: float = BAD_SHARE, edition: int = 2018) -> Stream:
+def open_amazon(
+    files: dict[str, Path], most_bad: float = BAD_SHARE, with_text: bool = False, edition: int = 2018
+) -> Stream:
     """Open one category of one edition.
 
     Parameters
@@ -80,14 +92,18 @@ def open_amazon(files: dict[str, Path], most_bad: float = BAD_SHARE, edition: in
         ``reviews``, and optionally ``meta``.
     most_bad : float
         Share of lines that may be bad.
+    with_text : bool
+        Read what was written, too.
     edition : int
         2014, 2018 or 2023; item metadata of 2014 are Python literals.
     """
     if edition not in (2014, 2018, 2023):
         raise BenchError(f"Amazon reviews: there is no edition {edition}; the editions are 2014, 2018 and 2023")
     stream = Stream()
-    kind, fields = (Review2023, _FIELDS_2023) if edition == 2023 else (Review, _FIELDS)
-    stream.reviews = read_reviews(Records(files["reviews"], kind, most_bad), fields, stream)
+    base, kind, fields = (
+        (Review2023, WrittenReview2023, _FIELDS_2023) if edition == 2023 else (Review, WrittenReview, _FIELDS)
+    )
+    stream.reviews = read_reviews(files["reviews"], base, kind, fields, with_text, most_bad, stream)
     if "meta" in files:
         stream.items = lambda wanted: read_items(
             Records(files["meta"], Item, most_bad, literals=edition == 2014),

@@ -1,7 +1,7 @@
-"""A corpus of reviews read once: ids as arrays, text beside them on disk; every filter of the same files shares it.
+"""A corpus of reviews read once: ids as arrays and item text; every filter of the same files shares it.
 
-The reader streams; what stays in memory is a code and two numbers for each review and the distinct ids. Text goes
-straight to disk as compressed Arrow batches.
+The reader streams; what stays in memory is a code and two numbers for each review and the distinct ids. What users
+wrote is read by a second pass, when somebody asks for it, straight to disk and row by row beside the ids.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from recllm_bench.errors import BenchError
 
 _ITEMS_AT_ONCE = 2048
 _WRITES_AHEAD = 4
+_TEXT = ("title", "text")
 
 
 class ReviewFields(NamedTuple):
@@ -53,12 +54,15 @@ class Stream:
         In file order; see :func:`read_reviews` and :func:`review_batch`.
     items : callable, optional
         Given the ids wanted (item ids and ids of their products), batches of item text; see :func:`read_items`.
+    has_text : bool
+        Whether the source has what users wrote.
     facts : Counter
         What the reader noticed, by words for people.
     """
 
     reviews: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
     items: Callable[[Iterable[str]], Iterator[pa.RecordBatch]] | None = None
+    has_text: bool = False
     facts: Counter = field(default_factory=Counter)
 
     def note_lines(self, role: str, records: Records) -> None:
@@ -68,8 +72,39 @@ class Stream:
             self.facts[f"lines skipped in {role}"] += records.bad.count
 
 
-def read_reviews(records: Records, fields: ReviewFields, stream: Stream) -> Iterator[pa.RecordBatch]:
-    """Read one review a record; a record without user, item, possible time or finite rating is a bad line."""
+def read_reviews(
+    path: Path,
+    base: type,
+    kind: type,
+    fields: ReviewFields,
+    with_text: bool,
+    most_bad: float,
+    stream: Stream,
+    literals: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """Read one review a record; a record without user, item, possible time or finite rating is a bad line.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    base, kind : type
+        Records without and with what was written.
+    fields : ReviewFields
+        Their fields.
+    with_text : bool
+        Read what was written; the same lines are bad either way.
+    most_bad, literals
+        As in :class:`Records`.
+    stream : Stream
+        Where to note what was noticed.
+    """
+    stream.has_text = True
+    records = Records(path, kind, most_bad, literals, base) if with_text else Records(path, base, most_bad, literals)
+    return _read_reviews(records, fields, with_text, stream)
+
+
+def _read_reviews(records: Records, fields: ReviewFields, with_text: bool, stream: Stream) -> Iterator[pa.RecordBatch]:
     for chunk in records.chunks():
         columns: dict[str, Any] = {
             "user": ids(chunk.column(fields.user)),
@@ -82,9 +117,9 @@ def read_reviews(records: Records, fields: ReviewFields, stream: Stream) -> Iter
         if fields.parent:  # what is no variant is its own product
             both = zip(chunk.column(fields.parent), columns["item"].to_pylist(), strict=True)
             columns["parent"] = ids([item if parent in (None, "") else parent for parent, item in both])
-        for name in ("title", "text"):
+        for name in _TEXT if with_text else ():
             if getattr(fields, name):
-                columns[name] = pa.array(chunk.column(getattr(fields, name)), pa.large_string())
+                columns[name] = written(chunk.column(getattr(fields, name)))
         if chunk.records:
             yield review_batch(**columns)
     stream.note_lines("reviews", records)
@@ -109,6 +144,11 @@ def _without_faults(chunk: RecordChunk, columns: dict[str, Any], fields: ReviewF
     chunk.drop(wrong, why)
     kept = np.flatnonzero(~wrong)
     return {name: column.take(kept) for name, column in columns.items()}
+
+
+def written(values: list[Any]) -> pa.Array:
+    """A column of what users wrote; null where there is nothing, or no text."""
+    return pa.array([value if isinstance(value, str) else None for value in values], pa.large_string())
 
 
 def review_batch(
@@ -210,22 +250,16 @@ def write_corpus(folder: Path, stream: Stream) -> None:
     for left in folder.iterdir():  # by an attempt that was killed: nothing in it is of use
         left.unlink()
     codes: dict[str, list[pa.Array]] = {"user": [], "item": [], "parent": []}
-    wrote = False
     numbers: dict[str, list[np.ndarray]] = {"time": [], "rating": []}
-    with _text_file(folder / "reviews.parquet") as write_text:
-        for batch in stream.reviews:
-            for name, parts in codes.items():
-                if name in batch.schema.names:
-                    parts.append(batch.column(name).dictionary_encode())
-            for name, arrays in numbers.items():
-                if name in batch.schema.names:
-                    arrays.append(batch.column(name).to_numpy())
-            wrote = wrote or _has_text(batch)
-            write_text(batch)
+    for batch in stream.reviews:
+        for name, parts in codes.items():
+            if name in batch.schema.names:
+                parts.append(batch.column(name).dictionary_encode())
+        for name, arrays in numbers.items():
+            if name in batch.schema.names:
+                arrays.append(batch.column(name).to_numpy())
     if not codes["user"]:
         raise BenchError("the files hold no review; check that they are the ones the card names")
-    if not wrote:  # the source has the field, but nobody wrote anything
-        (folder / "reviews.parquet").unlink(missing_ok=True)
     users, user_tokens = _numbered(codes.pop("user"))
     items, item_tokens = _numbered(codes["item"])
     arrays = {"users": users, "items": items}
@@ -245,7 +279,30 @@ def write_corpus(folder: Path, stream: Stream) -> None:
         with closing(TextWriter(folder / "items.parquet")) as items_file:
             for batch in stream.items(item_tokens.to_pylist()):
                 items_file.write(batch)
-    write_json(folder / "facts.json", {"noticed": dict(sorted(stream.facts.items()))})
+    noticed = dict(sorted(stream.facts.items()))
+    write_json(folder / "facts.json", {"noticed": noticed, "has_text": stream.has_text})
+
+
+def write_reviews(folder: Path, stream: Stream, rows: int) -> None:
+    """Read what users wrote into ``reviews.parquet``, a row for each review of the corpus; no file when it is nothing.
+
+    Raises
+    ------
+    BenchError
+        When the files do not have the ``rows`` reviews that the corpus has.
+    """
+    path = folder / "reviews.parquet"
+    path.unlink(missing_ok=True)  # by an attempt that was killed
+    found, wrote = 0, False
+    with _text_file(path) as write_text:
+        for batch in stream.reviews:
+            found += len(batch)
+            wrote = wrote or any(batch.column(name).null_count < len(batch) for name in _text_names(batch))
+            write_text(batch)
+    if found != rows:
+        raise BenchError(f"the files hold {found:,} reviews, not {rows:,} as before; prepare the dataset again")
+    if not wrote:  # the source has the field, but nobody wrote anything
+        path.unlink(missing_ok=True)
 
 
 def open_corpus(folder: Path) -> Interactions:
@@ -272,13 +329,13 @@ def open_corpus(folder: Path) -> Interactions:
         ratings=array("ratings"),
         text=texts,
         parents=parents,
-        rows=np.arange(len(array("users"))),
+        rows=np.arange(len(array("users"))) if facts["has_text"] else None,
         noticed=facts["noticed"],
     )
 
 
-def _has_text(batch: pa.RecordBatch) -> bool:
-    return any(batch.column(name).null_count < len(batch) for name in ("title", "text") if name in batch.schema.names)
+def _text_names(batch: pa.RecordBatch) -> list[str]:
+    return [name for name in _TEXT if name in batch.schema.names]
 
 
 @contextmanager
@@ -287,8 +344,7 @@ def _text_file(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
     pending: deque[Future] = deque()
 
     def write(batch: pa.RecordBatch) -> None:
-        names = [name for name in ("title", "text") if name in batch.schema.names]
-        if names:
+        if names := _text_names(batch):
             pending.append(pool.submit(writer.write, batch.select(names)))
         while len(pending) > _WRITES_AHEAD:
             pending.popleft().result()

@@ -6,10 +6,13 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recllm_bench.artifacts import ArtifactStore
+import numpy as np
+
+from recllm_bench.artifacts import MANIFEST, ArtifactStore, content_hash
 from recllm_bench.data.cards import USER_FILTERS
 from recllm_bench.data.catalogue import TEXT_FIELDS
 from recllm_bench.data.facts import count, refuse_unexpected
@@ -22,7 +25,7 @@ from recllm_bench.errors import BenchError, nearest
 from recllm_bench.progress import log
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
-_VERSION = 2
+_VERSION = 3
 
 # Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
 _IN_MEMORY = {
@@ -69,11 +72,12 @@ def prepare_dataset(
 
     def make(work: Path) -> None:
         log.info(f"preparing {card['name']} (filter {filter}, {variant['name']})")
-        rows, reviews = _read(source, store, most_bad)
+        rows = _read(source, store, most_bad)
         settings, remarks = dict(spec), list(notes)
         if rows.ratings is None and card.get("own") and filter in USER_FILTERS and settings.pop("min_rating", None):
             remarks.append("the data has no ratings: the filter's min_rating was left out")
-        before = {"users": len(rows.user_tokens), "items": len(rows.item_tokens), "interactions": len(rows)}
+        consumed = int(np.count_nonzero(np.bincount(rows.items)))
+        before = {"users": len(rows.user_tokens), "items": consumed, "interactions": len(rows)}
         catalogue_items = rows.noticed.get("items in the metadata") or len(rows.text) or len(rows.item_tokens)
         facts: dict[str, Any] = {}
         if lists:
@@ -97,35 +101,73 @@ def prepare_dataset(
             },
             notes=remarks,
         )
-        if reviews:
-            facts["reviews"] = str(reviews.relative_to(store.root))
+        if rows.rows is not None:
+            facts["reviews"] = {"corpus": content_hash(_corpus_key(source)), "rows": len(rows)}
         refuse_unexpected(facts, card, filter)
-        save_prepared(work, histories, catalogue, user_tokens, facts, places if reviews else None)
+        save_prepared(work, histories, catalogue, user_tokens, facts, places)
 
     folder = store.build("dataset", key, make)
-    return load_prepared(folder, card["name"], filter, card)
+    return replace(load_prepared(folder, card["name"], filter, card), asked=name_or_path)
 
 
-def _read(source: Source, store: ArtifactStore, most_bad: float | None) -> tuple[Interactions, Path | None]:
-    """The interactions of a source, and the file of their reviews when it has text."""
+def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Path | None:
+    """The file of what users wrote, read from the source when that has not been done; None when it is nothing.
+
+    Parameters
+    ----------
+    asked : str
+        Name or path under which the dataset was prepared.
+    corpus : str
+        Hash of the corpus' key.
+    rows : int
+        Reviews in the corpus.
+    store : ArtifactStore
+
+    Raises
+    ------
+    BenchError
+        When the raw files are gone, or are others than those that were prepared.
+    """
+    folder = store.root / "reviews" / corpus
+    if not (folder / MANIFEST).exists():
+        from recllm_bench.data.prepare.corpus import write_reviews
+
+        source = find_source(asked, store)
+        key = _corpus_key(source)
+        if content_hash(key) != corpus:
+            raise BenchError(f"the files of {asked} have changed since they were prepared; prepare it again")
+        read = _reader(source)
+        log.info(f"reading the reviews of {source.card['name']}")
+        # Any share of bad lines: the corpus was accepted with them.
+        folder = store.build(
+            "reviews", key, lambda work: write_reviews(work, read(source.files, most_bad=1.0, with_text=True), rows)
+        )
+    path = folder / "reviews.parquet"
+    return path if path.exists() else None
+
+
+def _read(source: Source, store: ArtifactStore, most_bad: float | None) -> Interactions:
     read = _reader(source)
     if source.reader not in _STREAMED:
-        return read(source.files), None
+        return read(source.files)
     # Here, so that small data does not wait for the libraries of large data.
     from recllm_bench.data.prepare.corpus import open_corpus, write_corpus
     from recllm_bench.data.prepare.records import BAD_SHARE
 
-    key = {
+    share = BAD_SHARE if most_bad is None else most_bad
+    return open_corpus(
+        store.build("corpus", _corpus_key(source), lambda work: write_corpus(work, read(source.files, most_bad=share)))
+    )
+
+
+def _corpus_key(source: Source) -> dict[str, Any]:
+    return {
         "sources": source.checksums,
         "reader": source.reader,
         "options": source.options,
         "times": source.variant.get("times", True),
         "version": _VERSION,
     }
-    share = BAD_SHARE if most_bad is None else most_bad
-    folder = store.build("corpus", key, lambda work: write_corpus(work, read(source.files, most_bad=share)))
-    reviews = folder / "reviews.parquet"
-    return open_corpus(folder), reviews if reviews.exists() else None
 
 
 def _reader(source: Source) -> Callable[..., Any]:

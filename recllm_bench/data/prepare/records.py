@@ -99,13 +99,24 @@ class Records(Generic[Record]):
         Share of lines that may be bad.
     literals : bool
         Whether a line that is no JSON may be a Python literal (``{u'key': True}``).
+    base : type, optional
+        What ``kind`` extends: a line is bad when it is a bad ``base``, whatever the fields added hold. So two readings
+        of a file, with and without some fields, have the same records.
     """
 
-    def __init__(self, path: Path, kind: type[Record], most_bad: float = BAD_SHARE, literals: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: type[Record],
+        most_bad: float = BAD_SHARE,
+        literals: bool = False,
+        base: type[msgspec.Struct] | None = None,
+    ) -> None:
         self.path, self.kind = path, kind
         self.bad = BadLines(path, most_bad)
         self.lines = 0
         self._json = msgspec.json.Decoder(kind)
+        self._base = msgspec.json.Decoder(base) if base else None
         self._literals = literals
 
     def chunks(self) -> Iterator[RecordChunk[Record]]:
@@ -144,14 +155,25 @@ class Records(Generic[Record]):
         return RecordChunk(records, numbers, self.bad)
 
     def _record(self, line: bytes) -> Record:
+        if self._base is None:
+            return self._decoded(self._json, line)
+        plain = self._decoded(self._base, line)
+        for text in (line, line.decode("utf-8", "replace").encode()):
+            try:
+                return self._decoded(self._json, text)
+            except (ValueError, RecursionError):
+                continue  # what was added cannot be read: the record stays, without it
+        return self.kind(**msgspec.structs.asdict(plain))
+
+    def _decoded(self, decoder: msgspec.json.Decoder, line: bytes) -> Any:
         try:
-            return self._json.decode(line)
+            return decoder.decode(line)
         except msgspec.ValidationError:
             raise
         except (ValueError, RecursionError):
             if not self._literals:
                 raise
-        return msgspec.convert(literal(line), self.kind)
+        return msgspec.convert(literal(line), decoder.type)
 
 
 class RecordChunk(Generic[Record]):

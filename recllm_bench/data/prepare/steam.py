@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews, review_batch
+from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews, review_batch, written
 from recllm_bench.data.prepare.records import BAD_SHARE, Records, dates, ids, missing
 from recllm_bench.data.prepare.textfiles import clean_text
 
@@ -31,6 +31,11 @@ class Review(msgspec.Struct, gc=False):
     username: Id = None
     product_id: Id = None
     date: str | None = None
+
+
+class WrittenReview(Review, gc=False):
+    """The same with what was written."""
+
     text: str | None = None
 
 
@@ -51,7 +56,7 @@ class AustralianEntry(msgspec.Struct, gc=False):
 
     item_id: Id = None
     posted: str | None = None
-    review: str | None = None
+    review: Any = None
 
 
 class AustralianUser(AustralianEntry, gc=False):
@@ -62,7 +67,7 @@ class AustralianUser(AustralianEntry, gc=False):
     items: list[AustralianEntry] | None = None
 
 
-def open_steam(files: dict[str, Path], most_bad: float = BAD_SHARE) -> Stream:
+def open_steam(files: dict[str, Path], most_bad: float = BAD_SHARE, with_text: bool = False) -> Stream:
     """Open ``steam_reviews.json`` and, when it is there, ``steam_games.json``.
 
     Parameters
@@ -71,16 +76,24 @@ def open_steam(files: dict[str, Path], most_bad: float = BAD_SHARE) -> Stream:
         ``reviews``, and optionally ``items`` (games).
     most_bad : float
         Share of lines that may be bad.
+    with_text : bool
+        Read what was written, too.
     """
     stream = Stream()
     fields = ReviewFields("username", "product_id", "date", dates, text="text")
-    stream.reviews = read_reviews(Records(files["reviews"], Review, most_bad, literals=True), fields, stream)
+    stream.reviews = read_reviews(
+        files["reviews"], Review, WrittenReview, fields, with_text, most_bad, stream, literals=True
+    )
     _add_games(stream, files, most_bad)
     return stream
 
 
 def open_australian(
-    files: dict[str, Path], most_bad: float = BAD_SHARE, year_of_crawl: int | None = None, times: bool = True
+    files: dict[str, Path],
+    most_bad: float = BAD_SHARE,
+    with_text: bool = False,
+    year_of_crawl: int | None = None,
+    times: bool = True,
 ) -> Stream:
     """Open the Australian users' reviews or libraries.
 
@@ -93,19 +106,23 @@ def open_australian(
         ``reviews`` (reviews or libraries), and optionally ``items`` (games).
     most_bad : float
         Share of lines that may be bad.
+    with_text : bool
+        Read what was written, too.
     year_of_crawl : int, optional
         Year of the dates without one.
     times : bool
         Whether entries have dates; libraries have none.
     """
-    stream = Stream()
+    stream = Stream(has_text=True)
     records = Records(files["reviews"], AustralianUser, most_bad, literals=True)
-    stream.reviews = _australian(records, year_of_crawl, times, stream)
+    stream.reviews = _australian(records, with_text, year_of_crawl, times, stream)
     _add_games(stream, files, most_bad)
     return stream
 
 
-def _australian(records: Records, year_of_crawl: int | None, dated: bool, stream: Stream) -> Iterator[pa.RecordBatch]:
+def _australian(
+    records: Records, with_text: bool, year_of_crawl: int | None, dated: bool, stream: Stream
+) -> Iterator[pa.RecordBatch]:
     for chunk in records.chunks():
         chunk.drop(missing(ids(chunk.column("user_id"))), lambda _: "the field user_id is missing")
         owners, entries = [], []
@@ -123,7 +140,7 @@ def _australian(records: Records, year_of_crawl: int | None, dated: bool, stream
             if undated := int(np.isnan(times).sum()):
                 stream.facts["entries without a whole date"] += undated
         if entries:
-            wrote = pa.array([entry.review for entry in entries], pa.large_string())
+            wrote = written([entry.review for entry in entries]) if with_text else None
             yield review_batch(ids(owners), ids([entry.item_id for entry in entries]), times, text=wrote)
     stream.note_lines("reviews", records)
 

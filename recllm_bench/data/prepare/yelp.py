@@ -21,6 +21,11 @@ class Review(msgspec.Struct, gc=False):
     business_id: str | int | None = None
     stars: float | int | str | None = None
     date: str | None = None
+
+
+class WrittenReview(Review, gc=False):
+    """The same with what was written."""
+
     text: str | None = None
 
 
@@ -35,7 +40,7 @@ class Business(msgspec.Struct, gc=False):
     categories: str | list[str] | None = None
 
 
-def open_yelp(files: dict[str, Path], most_bad: float = BAD_SHARE) -> Stream:
+def open_yelp(files: dict[str, Path], most_bad: float = BAD_SHARE, with_text: bool = False) -> Stream:
     """Open the reviews, and the businesses when they are there.
 
     Parameters
@@ -44,10 +49,12 @@ def open_yelp(files: dict[str, Path], most_bad: float = BAD_SHARE) -> Stream:
         ``reviews``, and optionally ``items`` (businesses).
     most_bad : float
         Share of lines that may be bad.
+    with_text : bool
+        Read what was written, too.
     """
     stream = Stream()
     fields = ReviewFields("user_id", "business_id", "date", dates, rating="stars", text="text")
-    stream.reviews = read_reviews(Records(files["reviews"], Review, most_bad), fields, stream)
+    stream.reviews = read_reviews(files["reviews"], Review, WrittenReview, fields, with_text, most_bad, stream)
     if "items" in files:
         extra = {"city": pa.string(), "state": pa.string(), "stars": pa.float32()}
         stream.items = lambda wanted: read_items(
