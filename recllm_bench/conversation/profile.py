@@ -93,8 +93,8 @@ def build_profiles(
     guard = redactor or Redactor(catalogue)
     wanted = np.unique(targets).tolist()
     facts = {item: _safe_facts(attributes.facts(item), item, guard) for item in wanted}
-    told = [item for item in wanted if catalogue.descriptions[item]]
-    described = dict(zip(told, guard.redact([catalogue.descriptions[item] for item in told], told).texts, strict=True))
+    told = {item: text for item, text in zip(wanted, catalogue.descriptions_of(wanted), strict=True) if text}
+    described = dict(zip(told, guard.redact(list(told.values()), list(told)).texts, strict=True))
     starts = np.maximum(histories.offsets[users - 1], ends - HISTORY_TITLES)
     titles, items, domain = catalogue.titles, histories.items, catalogue.domain
     shows_title = visibility == "title_and_attributes"

@@ -32,7 +32,8 @@ def read_card(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # libyaml's parser where PyYAML was built with it: many cards are read before anything starts.
+        card = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)

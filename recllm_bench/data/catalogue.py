@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from recllm_bench.data.columns import TextRows
 
 TEXT_FIELDS = ("title", "year", "categories")
 
@@ -43,6 +45,12 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def descriptions_of(self, items: Sequence[int]) -> list[str]:
+        """Descriptions of some items; in one pass where they lie on disk."""
+        if isinstance(self.descriptions, TextRows):
+            return self.descriptions.of(np.asarray(items, dtype=np.int64))
+        return [self.descriptions[item] for item in items]
+
     def text(self, item: int) -> str:
         """Text of an item for an encoder, of the fields in ``text_fields`` (LatentCRS, section 5); "" when unknown."""
         parts = (self._field(name, item) for name in self.text_fields)
@@ -57,4 +65,6 @@ class Catalogue:
 
     def texts(self) -> list[str]:
         """Text of every id, entry 0 empty."""
-        return [self.text(item) for item in range(len(self))]
+        # Descriptions may lie on disk: reading all at once is one pass, reading each is many.
+        whole = replace(self, descriptions=list(self.descriptions)) if "description" in self.text_fields else self
+        return [whole.text(item) for item in range(len(self))]

@@ -127,3 +127,64 @@ class TextFile:
         """All rows in order, a group at a time, with the number of the group's first row."""
         for group, start in enumerate(self._starts[:-1].tolist()):
             yield start, self._file.read_row_group(group, columns=list(names))
+
+
+class TextRows(Sequence[str]):
+    """One column of a :class:`TextFile`, row by row in an order of its own, read when it is asked for.
+
+    Parameters
+    ----------
+    file : TextFile
+    rows : int64 [n]
+        Row of each entry; -1 for an empty one.
+    name : str
+        The column.
+    """
+
+    def __init__(self, file: TextFile, rows: np.ndarray, name: str) -> None:
+        self.file, self.rows, self.name = file, rows, name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index):
+        return self.of(np.arange(len(self))[index]) if isinstance(index, slice) else self.of(np.array([index]))[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.of(np.arange(len(self))))
+
+    def of(self, indices: np.ndarray) -> list[str]:
+        """Several entries in one pass."""
+        rows = self.rows[indices]
+        known = rows >= 0
+        texts = iter(self.file.take(rows[known], [self.name])[self.name].to_pylist())
+        return [next(texts) or "" if one else "" for one in known.tolist()]
+
+    def after_padding(self) -> TextRows:
+        """The same with an empty entry 0."""
+        return TextRows(self.file, np.concatenate([[-1], self.rows]), self.name)
+
+    def copy_to(self, path: Path) -> np.ndarray:
+        """Write the rows that are used to a file of their own, a group at a time.
+
+        Returns
+        -------
+        int64 [n]
+            The entries' rows in the new file.
+        """
+        place = np.full(len(self.file) + 1, -1, dtype=np.int64)  # the last stands for -1
+        used = np.unique(self.rows[self.rows >= 0])
+        place[used] = np.arange(len(used))
+        writer = TextWriter(path)
+        try:
+            for start, group in self.file.groups([self.name]):
+                inside = np.flatnonzero(place[start : start + group.num_rows] >= 0)
+                for batch in group.take(pa.array(inside)).combine_chunks().to_batches():
+                    writer.write(batch)
+        finally:
+            writer.close()
+        return place[self.rows]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from recllm_bench.data.catalogue import TEXT_FIELDS, Catalogue
+from recllm_bench.data.columns import TextRows
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.item_texts import ItemText, listed, texts_of
 from recllm_bench.errors import BenchError
@@ -223,7 +224,9 @@ def build_histories(
         titles=["", *known.titles],
         years=np.concatenate([np.zeros(1, np.int32), known.years]),
         categories=[(), *known.categories],
-        descriptions=["", *known.descriptions],
+        descriptions=known.descriptions.after_padding()
+        if isinstance(known.descriptions, TextRows)
+        else ["", *known.descriptions],
         domain=domain,
         text_fields=tuple(text_fields),
     )

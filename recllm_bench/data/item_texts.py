@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recllm_bench.data.columns import TextFile
+from recllm_bench.data.columns import TextFile, TextRows
 
 ITEM_COLUMNS = (
     ("token", pa.string()),
@@ -32,12 +32,12 @@ class ItemText:
 
 
 class TextColumns(NamedTuple):
-    """Text of some items, a list or array for each field."""
+    """Text of some items, a list or array for each field; descriptions, the bulk of it, may stay on disk."""
 
     titles: list[str]
     years: np.ndarray
     categories: list[tuple[str, ...]]
-    descriptions: list[str]
+    descriptions: Sequence[str]
 
 
 class ItemTable(Mapping[str, ItemText]):
@@ -83,14 +83,14 @@ class ItemTable(Mapping[str, ItemText]):
     def of_codes(self, codes: np.ndarray) -> TextColumns:
         """Text of items by code; empty where the source says nothing."""
         rows = self._rows[codes]
-        found = self.file.take(rows[rows >= 0], [name for name, _ in ITEM_COLUMNS[1:]])
+        found = self.file.take(rows[rows >= 0], ["title", "year", "categories"])
         places = pa.array(np.where(rows >= 0, np.cumsum(rows >= 0) - 1, 0), mask=rows < 0)
-        title, year, categories, description = (column.take(places) for column in found.columns)
+        title, year, categories = (column.take(places) for column in found.columns)
         return TextColumns(
             title.fill_null("").to_pylist(),
             year.fill_null(0).to_numpy().astype(np.int32),
             [tuple(names or ()) for names in categories.to_pylist()],
-            description.fill_null("").to_pylist(),
+            TextRows(self.file, rows, "description"),
         )
 
 

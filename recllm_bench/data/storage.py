@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.artifacts import file_hash, write_atomic, write_json
 from recllm_bench.data.catalogue import TEXT_FIELDS, Catalogue
-from recllm_bench.data.columns import MappedStrings, map_columns, strings, write_columns
+from recllm_bench.data.columns import MappedStrings, TextFile, TextRows, map_columns, strings, write_columns
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.prepared import PreparedDataset
 
@@ -40,20 +40,27 @@ def save_prepared(
         write_atomic(folder / f"{name}.npy", lambda file, array=array: np.save(file, array, allow_pickle=False))
     if rows is not None:
         write_atomic(folder / "rows.npy", lambda file: np.save(file, rows, allow_pickle=False))
+    on_disk = isinstance(catalogue.descriptions, TextRows)
     columns = {
         "tokens": catalogue.tokens,
         "titles": catalogue.titles,
         "years": catalogue.years.tolist(),
         "categories": catalogue.categories,
-        "descriptions": catalogue.descriptions,
     }
+    if on_disk:  # many: they go from file to file
+        places = catalogue.descriptions.copy_to(folder / "descriptions.parquet")
+        write_atomic(folder / "descriptions.npy", lambda file: np.save(file, places, allow_pickle=False))
+        digest.update(file_hash(folder / "descriptions.parquet").encode())
+        digest.update(places.data)
+    else:
+        columns["descriptions"] = catalogue.descriptions
     for piece in _as_json({"domain": catalogue.domain, **columns}):
         digest.update(piece)
     for piece in _as_json(user_tokens):
         digest.update(piece)
     tables = {
         "catalogue": {
-            **{name: strings(columns[name]) for name in ("tokens", "titles", "descriptions")},
+            **{name: strings(columns[name]) for name in ("tokens", "titles", "descriptions") if name in columns},
             "years": pa.array(catalogue.years, pa.int32()),
             "categories": _lists(catalogue.categories),
         },
@@ -79,7 +86,7 @@ def load_prepared(folder: Path, name: str, filter: str, card: dict[str, Any]) ->
         titles=text["titles"].to_pylist(),
         years=text["years"].to_numpy(),
         categories=[tuple(names) for names in text["categories"].to_pylist()],
-        descriptions=MappedStrings(text["descriptions"]),
+        descriptions=_descriptions(folder, text),
         domain=facts["domain"],
         text_fields=tuple(facts.get("text_fields", TEXT_FIELDS)),
     )
@@ -98,6 +105,13 @@ def load_prepared(folder: Path, name: str, filter: str, card: dict[str, Any]) ->
         variant=facts["variant"],
         card=card,
     )
+
+
+def _descriptions(folder: Path, text: pa.Table) -> Sequence[str]:
+    if "descriptions" in text.column_names:
+        return MappedStrings(text["descriptions"])
+    rows = np.load(folder / "descriptions.npy", allow_pickle=False)
+    return TextRows(TextFile(folder / "descriptions.parquet"), rows, "description")
 
 
 def _as_json(value: Any) -> Iterator[bytes]:

@@ -344,8 +344,9 @@ def test_equal_input_gives_equal_bytes(form, mirror, tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time
-from recllm_bench.data.prepare import corpus, prepare
-original = corpus.TextWriter.write
+from recllm_bench.data.columns import TextWriter
+from recllm_bench.data.prepare import prepare
+original = TextWriter.write
 count = 0
 def slow(self, batch):
     global count
@@ -354,12 +355,12 @@ def slow(self, batch):
     if count == int(sys.argv[1]):
         print("now", flush=True)
         time.sleep(60)
-corpus.TextWriter.write = slow
+TextWriter.write = slow
 prepare("amazon-2018-video-games").reviews()
 """
 
 
-@pytest.mark.parametrize(("after", "kind"), [(1, "corpus"), (2, "reviews"), (4, "reviews")])
+@pytest.mark.parametrize(("after", "kind"), [(1, "corpus"), (2, "dataset"), (3, "reviews"), (5, "reviews")])
 def test_killed_in_the_middle(after, kind, mirror, tmp_path, monkeypatch):
     form = FORMS["amazon-2018"]
     text = "Long text. " * 2000

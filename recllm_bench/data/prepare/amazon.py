@@ -146,5 +146,6 @@ def category_names(paths: Any) -> list[str]:
 
 def _paragraphs(value: Any) -> list[str]:
     parts = value if isinstance(value, list) else [value]
-    clean = [clean_text(_TAG.sub(" ", html.unescape(part))) for part in parts if isinstance(part, str)]
+    plain = (html.unescape(part) for part in parts if isinstance(part, str))
+    clean = (clean_text(_TAG.sub(" ", part) if "<" in part else part) for part in plain)
     return [part for part in clean if part]

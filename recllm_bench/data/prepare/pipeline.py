@@ -25,7 +25,7 @@ from recllm_bench.errors import BenchError, nearest
 from recllm_bench.progress import log
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
-_VERSION = 3
+_VERSION = 4
 
 # Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
 _IN_MEMORY = {
