@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,12 @@ def find_encoder(spec: str) -> EncoderFiles:
     return EncoderFiles(spec, folder, causal, pooling, normalise, min(limits))
 
 
-def revision(folder: Path) -> str:
-    """Hash of a model's weights, configuration and tokenizer, as 16 hexadecimal digits.
+def revision(folder: Path, patterns: Sequence[str] = _READ) -> str:
+    """Hash of a model's weights, configuration and tokenizer (files by pattern), as 16 hexadecimal digits.
 
     A weight file over 1 GiB counts by its size, its first megabyte (the header) and 63 megabytes spread over it.
     """
-    names = sorted(path for pattern in _READ for path in folder.glob(pattern) if path.is_file())
+    names = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
     facts = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in names)
     if facts not in _revisions:
         _revisions[facts] = content_hash({str(path.relative_to(folder)): _hash(path) for path in names})

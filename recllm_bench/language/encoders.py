@@ -13,6 +13,7 @@ import torch
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.encoder_files import EncoderFiles, find_encoder, revision
+from recllm_bench.language.quantisation import dtype_option
 from recllm_bench.progress import log, track
 
 ONE_WORD = 'This sentence : "{text}" means in one word:"'
@@ -236,7 +237,7 @@ class _Transformer(TextEncoder):
 
         with _readable_errors(self.name):
             model = AutoModel.from_pretrained(
-                self.files.folder, local_files_only=True, use_safetensors=True, dtype=_DTYPES[self.dtype]
+                self.files.folder, local_files_only=True, use_safetensors=True, **dtype_option(_DTYPES[self.dtype])
             )
         return model.eval().requires_grad_(False).to(self.device)
 

@@ -1,0 +1,198 @@
+"""Loading a causal language model by folder or hub id, in a precision that fits, and freezing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recllm_bench.artifacts import ArtifactStore
+from recllm_bench.errors import BenchError
+from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, parameter_count
+from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
+from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
+from recllm_bench.progress import log
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Backbone", "backbone_key", "load_backbone", "packed_mask", "packed_positions", "quiet_transformers"]
+
+_QUIET = 2**31  # bytes of weights under which loading shows no bar
+
+
+def load_backbone(
+    name: str,
+    *,
+    precision: str = "auto",
+    device: str | torch.device = "auto",
+    store: ArtifactStore | None = None,
+    stands_for: str = "Llama-2-7b",
+) -> Backbone:
+    """Load a causal language model and freeze it.
+
+    Parameters
+    ----------
+    name : str
+        A folder, a name under ``RECLLM_MODELS``, a hub id (``owner/model`` or ``owner/model@revision``), or the hash
+        of a miniature in ``store``.
+    precision : str
+        ``auto`` (bfloat16 on CUDA, float32 elsewhere), ``float32``, ``bfloat16``, ``8bit`` or ``4bit``.
+    device : str or torch.device
+        ``auto`` takes CUDA where there is one, and spreads over several devices a model that fits on none alone.
+    store : ArtifactStore, optional
+        Where miniatures are looked up by hash.
+    stands_for : str
+        The model a published method used; another one is named as its substitute.
+
+    Raises
+    ------
+    BenchError
+        One line that says what is wrong with name, files, precision or device, and how to mend it.
+    """
+    files = find_backbone(name, store)
+    unplaced = str(device) in ("auto", "cuda")
+    place = _device(device, name)
+    precision = settle_precision(precision, place, name, files.stored_quantised)
+    tied = bool(files.config.get("tie_word_embeddings", False))
+    spread = False
+    if place.type == "cuda":
+        free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
+        options = {"tied": tied, "may_spread": unplaced and _has_accelerate()}
+        spread = placement(name, files.tensors, precision, place, free, **options) == "spread"
+    tokenizer = _tokenizer(files)
+    model = _model(files, precision, place, spread)
+    model.eval().requires_grad_(False)
+    if model.get_output_embeddings() is None:
+        raise BenchError(f"language model '{name}' has no language-model head; choose another")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise BenchError(
+            f"language model '{name}': its tokenizer has {len(tokenizer)} tokens and its embedding {rows} rows; they"
+            " do not belong together"
+        )
+    start = model.get_input_embeddings().weight.device
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    if precision == "stored":
+        dtype = model.get_input_embeddings().weight.dtype
+    substitute = _substitute(files, stands_for)
+    return Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+
+
+def backbone_key(name: str, store: ArtifactStore | None = None) -> dict[str, Any]:
+    """What an artifact that depends on a backbone carries in its key; reads no weights into memory.
+
+    Equal files give equal keys, wherever they lie and whatever they are called.
+    """
+    return {"backbone": find_backbone(name, store).revision}
+
+
+def _device(device: str | torch.device, name: str) -> torch.device:
+    if str(device) == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise BenchError(f"language model '{name}': '{device}' is no device; use auto, cpu, cuda or cuda:1") from error
+    if place.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (place.index or 0) >= count:
+            raise BenchError(f"language model '{name}': {place} is asked for, and there are {count} CUDA devices")
+        place = torch.device("cuda", place.index or 0)
+    return place
+
+
+def _has_accelerate() -> bool:
+    return importlib.util.find_spec("accelerate") is not None
+
+
+def _tokenizer(files: BackboneFiles) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+    except Exception as error:
+        raise BenchError(f"language model '{files.name}': its tokenizer cannot be read: {_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise BenchError(f"language model '{files.name}' has no fast tokenizer; add its tokenizer.json")
+    return tokenizer
+
+
+def _model(files: BackboneFiles, precision: str, device: torch.device, spread: bool) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    if precision != "stored":
+        options.update(dtype_option(torch.float32 if precision == "float32" else torch.bfloat16))
+    if precision in ("8bit", "4bit"):
+        options["quantization_config"] = quantisation_config(precision)
+        # It tells at every call that 8-bit products are taken in float16, which is how they are.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if spread:
+        options["device_map"] = "auto"
+    elif device.type == "cuda" and _has_accelerate():
+        options["device_map"] = {"": str(device)}  # straight to the device, not through a copy in host memory
+    # SDPA has no soft cap on attention scores, which Gemma 2 needs.
+    options["attn_implementation"] = "eager" if files.config.get("attn_logit_softcapping") else "sdpa"
+    large = sum(size for _, size in files.tensors.values()) > _QUIET
+    try:
+        with quiet_transformers(bars=large):
+            try:
+                model, info = AutoModelForCausalLM.from_pretrained(files.folder, **options)
+            except ValueError as error:
+                if "scaled_dot_product_attention" not in str(error):
+                    raise
+                log.info(f"language model '{files.name}' has no SDPA attention; its own is used")
+                options["attn_implementation"] = "eager"
+                model, info = AutoModelForCausalLM.from_pretrained(files.folder, **options)
+            if "device_map" not in options:
+                model = model.to(device)
+    except torch.cuda.OutOfMemoryError as error:
+        raise BenchError(
+            f"language model '{files.name}' does not fit on {device}; try precision=8bit or 4bit, or a smaller model"
+        ) from error
+    except Exception as error:
+        raise BenchError(f"language model '{files.name}' cannot be loaded: {_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise BenchError(
+            f"language model '{files.name}': {len(missing)} of its tensors are not in its files, such as {missing[0]};"
+            " they would be random: fetch the complete model"
+        )
+    return model
+
+
+def _substitute(files: BackboneFiles, stands_for: str) -> str:
+    called = files.source.partition("@")[0].rpartition("/")[2] or files.name
+    if not stands_for or called.casefold().startswith(stands_for.casefold()):
+        return ""
+    count = parameter_count(files)
+    size = next(f"{count / unit:.1f}{letter}" for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= unit)
+    shown = "miniature Llama" if files.is_miniature else called
+    return f"{shown} ({size}) for {stands_for}"
+
+
+@contextmanager
+def quiet_transformers(bars: bool = False) -> Iterator[None]:
+    """Without transformers' advice; with its bars only for what takes long."""
+    from transformers.utils import logging as own
+
+    level, shown = own.get_verbosity(), own.is_progress_bar_enabled()
+    own.set_verbosity_error()
+    if not bars:
+        own.disable_progress_bar()
+    try:
+        yield
+    finally:
+        own.set_verbosity(level)
+        if shown:
+            own.enable_progress_bar()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

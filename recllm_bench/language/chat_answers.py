@@ -1,0 +1,234 @@
+"""What every chat model has: a check of what it is asked, a count of tokens, and a file of what it has answered."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recllm_bench.artifacts import content_hash
+from recllm_bench.errors import BenchError
+from recllm_bench.progress import log, track
+
+Conversation = Sequence[Mapping[str, str]]
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion.
+
+    Attributes
+    ----------
+    text : str
+        What the model said, without surrounding space.
+    prompt_tokens, completion_tokens : int
+        What it read and wrote, as counted by the model.
+    finished : bool
+        False when it was cut at ``max_tokens``.
+    """
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finished: bool = True
+
+
+@dataclass
+class Usage:
+    """Sums over all answers of a chat model's life.
+
+    Attributes
+    ----------
+    answers : int
+        Answers written by the model.
+    cached : int
+        Answers that were known.
+    prompt_tokens, completion_tokens : int
+        Of the written answers.
+    cut : int
+        Written answers that reached ``max_tokens``.
+    """
+
+    answers: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cut: int = 0
+
+    def add(self, answer: Answer) -> None:
+        """Count one written answer."""
+        self.answers += 1
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
+        self.cut += not answer.finished
+
+
+class AnswerCache:
+    """Answers by key in a JSON-lines file, to which several processes may append.
+
+    Parameters
+    ----------
+    path : Path
+        The file; a line torn by a kill is passed over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._read_to = 0
+        self._answers: dict[str, Answer] = {}
+        self._guard = threading.Lock()
+
+    def get(self, key: str) -> Answer | None:
+        """The answer of a key, or None."""
+        return self._answers.get(key)
+
+    def refresh(self) -> None:
+        """Read what was appended since the last time."""
+        if not self.path.exists():
+            return
+        with self._guard, open(self.path, "rb") as file:
+            file.seek(self._read_to)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # still being written, or torn
+                self._read_to += len(line)
+                try:
+                    entry = json.loads(line)
+                    key = entry.pop("key")
+                    entry.pop("model", None)
+                    self._answers[key] = Answer(**entry)
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue
+
+    def put(self, key: str, model: str, answer: Answer) -> None:
+        """Append an answer; it is on disk when this returns."""
+        line = (json.dumps({"key": key, "model": model, **asdict(answer)}, ensure_ascii=False) + "\n").encode()
+        try:
+            with self._guard:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "ab+") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    if file.seek(0, os.SEEK_END) and self._is_torn(file):
+                        line = b"\n" + line
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._answers[key] = answer
+        except OSError as error:
+            raise BenchError(
+                f"cannot write {self.path}: {error.strerror}; free space or set RECLLM_CACHE to a writable folder"
+            ) from error
+
+    @staticmethod
+    def _is_torn(file: Any) -> bool:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+class Chat(ABC):
+    """A chat model with a cache before it.
+
+    Attributes
+    ----------
+    name : str
+        Shown beside whatever it wrote.
+    usage : Usage
+        Tokens so far.
+    cache : AnswerCache or None
+        Where answers are kept.
+    """
+
+    name: str
+
+    def __init__(self, cache: Path | None) -> None:
+        self.usage = Usage()
+        self.cache = None if cache is None else AnswerCache(cache)
+
+    def remember(self, path: Path) -> None:
+        """Keep answers in this file from here on."""
+        self.cache = AnswerCache(path)
+
+    @abstractmethod
+    def key(self) -> dict[str, Any]:
+        """What identifies the model, JSON-able."""
+
+    @abstractmethod
+    def ask(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float, seed: int
+    ) -> Iterator[tuple[int, Answer]]:
+        """Answers with their places in ``conversations``, in the order in which they are ready; nothing is cached."""
+
+    def complete(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[str]:
+        """Answer conversations; none is asked twice, now or in a later process.
+
+        Parameters
+        ----------
+        conversations : sequence
+            Each one a sequence of messages with ``role`` (``system``, ``user``, ``assistant``) and ``content``.
+        max_tokens : int
+            Longest answer.
+        temperature : float
+            0 is greedy. Equal conversations get one answer; another ``seed`` draws another.
+        seed : int
+            Of the draws, where the model has any.
+
+        Returns
+        -------
+        list of str
+            In the order of the conversations, without surrounding space; empty where the model gave nothing.
+
+        Raises
+        ------
+        BenchError
+            For a malformed conversation, or when the model cannot be asked. What was answered until then is kept.
+        """
+        if max_tokens < 1 or temperature < 0:
+            raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")
+        parameters = {"max_tokens": max_tokens, "temperature": float(temperature), "seed": seed}
+        own = self.key()
+        keys = []
+        for number, conversation in enumerate(conversations):
+            _refuse_malformed(conversation, number)
+            messages = [{"role": message["role"], "content": message["content"]} for message in conversation]
+            keys.append(content_hash({"model": own, "messages": messages, **parameters}, 32))
+        known: dict[str, Answer] = {}
+        if self.cache is not None:
+            self.cache.refresh()
+            known = {key: answer for key in keys if (answer := self.cache.get(key)) is not None}
+        place_of = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
+        places = sorted(place_of.values())
+        self.usage.cached += len(set(keys)) - len(places)
+        if places:
+            wanted = [conversations[place] for place in places]
+            with track(total=len(places), label=f"asking {self.name}", unit="answer") as bar:
+                for index, answer in self.ask(wanted, max_tokens=max_tokens, temperature=temperature, seed=seed):
+                    key = keys[places[index]]
+                    known[key] = answer
+                    self.usage.add(answer)
+                    if self.cache is not None:
+                        self.cache.put(key, self.name, answer)
+                    bar.update()
+            facts = {"model": self.name, **asdict(self.usage)}
+            before = len(set(keys)) - len(places)
+            log.info(f"{self.name}: {len(places)} answers, {before} known before", extra={"facts": facts})
+        return [known[key].text for key in keys]
+
+
+def _refuse_malformed(conversation: Conversation, number: int) -> None:
+    roles = [message.get("role") for message in conversation]
+    wrong = next((role for role in roles if role not in ROLES), None)
+    if not roles:
+        raise BenchError(f"conversation {number} has no messages")
+    if wrong is not None or None in roles:
+        raise BenchError(f"conversation {number} has a message of role {wrong!r}; roles are {', '.join(ROLES)}")
+    if not all(isinstance(message.get("content"), str) for message in conversation):
+        raise BenchError(f"conversation {number} has a message without text")

@@ -1,0 +1,257 @@
+"""Labels without any language model: key phrases of the own text, put into sentences.
+
+What a label speaks of, its terms, are up to three categories that the user turns to more than others do (or the item's
+own), then key phrases of the reviews (:mod:`.phrases`). Users whose writing has none get the names of their two newest
+training items instead. The terms are set into templates of three forms in turn: a list, one sentence, two sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recllm_bench.errors import BenchError
+from recllm_bench.language.labels.anonymise import anonymise
+from recllm_bench.language.labels.documents import WORDS, Documents, label_documents, plain_title, positions_in_scope
+from recllm_bench.language.labels.phrases import key_phrases
+from recllm_bench.language.labels.records import Labels, item_token, plural
+
+if TYPE_CHECKING:
+    from recllm_bench.data.catalogue import Catalogue
+    from recllm_bench.data.prepared import PreparedDataset
+    from recllm_bench.data.splits import Split
+
+_CATEGORIES = 3
+_PHRASES = 6
+_NAMED = 2
+_SHRINK = 5.0  # so many category mentions of the average user are added to everybody's
+_WIDESPREAD = 0.5  # a category of more items than this tells nothing of an item
+
+# Forms in the order of versions; of each form one wording is drawn. {first} and {rest} are the two halves of {terms}.
+_USER_FORMS = (
+    ("{listed}", "Interests: {commas}.", "Looks for {commas}."),
+    (
+        "This person keeps coming back to {terms}.",
+        "Someone drawn to {things} that have to do with {terms}.",
+        "A person whose choice of {things} turns on {terms}.",
+    ),
+    (
+        "What matters most to this person is {first}. {rest} {come} up as well.",
+        "This person cares for {first} above all. {rest} {are} also of interest.",
+        "Mostly chooses {things} for {first}. {rest} {play} a part too.",
+    ),
+)
+_ITEM_FORMS = (
+    ("{listed}", "Known for: {commas}.", "Has to do with {commas}."),
+    (
+        "{a_thing} that people connect with {terms}.",
+        "This {thing} is all about {terms}.",
+        "People who care for {terms} would pick this {thing}.",
+    ),
+    (
+        "This {thing} stands for {first}. {rest} {come} up as well.",
+        "{a_thing} for those who look for {first}. {rest} {are} part of it.",
+        "Fans of {first} would like this {thing}. {rest} {play} a part too.",
+    ),
+)
+FORMS = ("list", "sentence", "two sentences")
+"""Form of version ``v``: ``FORMS[v % 3]``."""
+
+
+def extractive_labels(
+    dataset: PreparedDataset,
+    split: Split,
+    *,
+    scope: str = "train_only",
+    versions: int = 3,
+    seed: int = 42,
+    words: int = WORDS,
+    anonymise_names: bool = True,
+    documents: Documents | None = None,
+) -> Labels:
+    """Label every user and item of whom anything is known.
+
+    Parameters
+    ----------
+    dataset : PreparedDataset
+        Histories, catalogue and reviews.
+    split : Split
+        Says which interactions train.
+    scope : {"train_only", "all"}
+        Interactions whose text, categories and titles may be used.
+    versions : int
+        Wordings of each label, 1 to 9: three forms, three templates each.
+    seed : int
+        Draws the order in which an id gets the templates of a form; equal seeds give equal labels.
+    words : int
+        Most words of a source document.
+    anonymise_names : bool
+        Write ``iid_17`` for the titles of catalogue items.
+    documents : Documents, optional
+        Made before, with the same scope.
+
+    Raises
+    ------
+    BenchError
+        For an unknown scope or a number of versions out of range.
+    """
+    if not 1 <= versions <= 9:
+        raise BenchError(f"labels: 1 to 9 extractive versions can be made, got {versions}")
+    documents = documents or label_documents(dataset, split, scope, words)
+    catalogue, histories = dataset.catalogue, dataset.histories
+    kinds = [_kinds_of(catalogue, item) for item in range(histories.n_items + 1)]
+    allowed = np.flatnonzero(positions_in_scope(split, documents.scope))
+    owners, chosen = histories.users_of_positions()[allowed], histories.items[allowed]
+    own_words = [text if own else "" for text, own in zip(documents.users, documents.wrote, strict=True)]
+    user_phrases = key_phrases(own_words, _PHRASES)
+    user_terms = _terms(_leanings(kinds, owners, chosen, histories.n_users), user_phrases)
+    silent = np.array([not phrases for phrases in user_phrases])
+    for user, names in _newest_names(catalogue, owners, chosen, silent, anonymise_names).items():
+        user_terms[user] += names
+    about_items = [text[len(about) :] for text, about in zip(documents.items, documents.about, strict=True)]
+    item_terms = _terms(_telling(kinds), key_phrases(about_items, _PHRASES))
+    labels = Labels(
+        _worded(user_terms, _USER_FORMS, catalogue.domain, versions, (seed, 0)),
+        _worded(item_terms, _ITEM_FORMS, catalogue.domain, versions, (seed, 1)),
+        "extractive",
+        documents.scope,
+        {**documents.counts, "users without label": _empty(user_terms), "items without label": _empty(item_terms)},
+    )
+    return anonymise(labels, catalogue.titles) if anonymise_names else labels
+
+
+def _kinds_of(catalogue: Catalogue, item: int) -> tuple[str, ...]:
+    """Categories of an item, and its decade."""
+    decade = (f"{catalogue.years[item] // 10 * 10}s",) if catalogue.years[item] else ()
+    return tuple(dict.fromkeys(name.lower() for name in catalogue.categories[item])) + decade
+
+
+def _leanings(
+    kinds: Sequence[tuple[str, ...]], owners: np.ndarray, items: np.ndarray, n_users: int
+) -> list[tuple[str, ...]]:
+    """Categories that each user's items have more often than everybody's: by ``p ln(p / q)``, with ``p`` the user's
+    share (shrunk to ``q``) and ``q`` everybody's.
+    """
+    names = sorted({name for row in kinds for name in row})
+    found: list[tuple[str, ...]] = [()] * (n_users + 1)
+    if not names or not len(items):
+        return found
+    number = {name: place for place, name in enumerate(names)}
+    sizes = np.array([len(row) for row in kinds])
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    flat = np.array([number[name] for row in kinds for name in row], dtype=np.int64)
+    repeats = sizes[items]
+    within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    kind = flat[np.repeat(starts[items], repeats) + within]
+    user = np.repeat(owners, repeats)
+    overall = np.bincount(kind, minlength=len(names)) / max(len(kind), 1)
+    pairs, times = np.unique(user * len(names) + kind, return_counts=True)
+    user, kind = pairs // len(names), pairs % len(names)
+    totals = np.bincount(user, weights=times, minlength=n_users + 1)
+    share = (times + _SHRINK * overall[kind]) / (totals[user] + _SHRINK)
+    weight = share * np.log(share / overall[kind])
+    order = np.lexsort((kind, -weight, user))
+    order = order[weight[order] > 0]
+    first = np.flatnonzero(np.diff(user[order], prepend=-1))
+    place = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
+    for row in order[place < _CATEGORIES].tolist():
+        found[user[row]] += (names[kind[row]],)
+    return found
+
+
+def _telling(kinds: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rarest categories of each item, in the catalogue's order; none that half of the items have."""
+    names = sorted({name for row in kinds for name in row})
+    shares = dict.fromkeys(names, 0)
+    for row in kinds:
+        for name in row:
+            shares[name] += 1
+    widespread = _WIDESPREAD * max(sum(1 for row in kinds if row), 1)
+    found = []
+    for row in kinds:
+        rare = sorted((name for name in row if shares[name] <= widespread), key=lambda name: (shares[name], name))
+        found.append(tuple(name for name in row if name in rare[:_CATEGORIES]))
+    return found
+
+
+def _terms(categories: Sequence[tuple[str, ...]], phrases: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return [tuple(dict.fromkeys((*some, *more))) for some, more in zip(categories, phrases, strict=True)]
+
+
+def _newest_names(
+    catalogue: Catalogue, owners: np.ndarray, items: np.ndarray, silent: np.ndarray, as_tokens: bool
+) -> dict[int, tuple[str, ...]]:
+    """Names of the newest items of users who wrote nothing, newest first, by user; items without title have none."""
+    titled = np.array([bool(title) for title in catalogue.titles])
+    rows = np.flatnonzero(silent[owners] & titled[items])[::-1]
+    order = rows[np.argsort(owners[rows], kind="stable")]
+    first = np.flatnonzero(np.diff(owners[order], prepend=-1))
+    place = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
+    named: dict[int, tuple[str, ...]] = {}
+    for row in order[place < _NAMED].tolist():
+        item = int(items[row])
+        name = item_token(item) if as_tokens else plain_title(catalogue.titles[item])
+        user = int(owners[row])
+        named[user] = (*named.get(user, ()), *(() if name in named.get(user, ()) else (name,)))
+    return named
+
+
+def _worded(
+    terms: Sequence[tuple[str, ...]],
+    forms: tuple[tuple[str, ...], ...],
+    domain: str,
+    versions: int,
+    seed: tuple[int, int],
+) -> list[tuple[str, ...]]:
+    """Set the terms of each id into templates."""
+    rng = np.random.default_rng(seed)
+    orders = rng.permuted(np.tile(np.arange(3), (len(terms), len(forms), 1)), axis=2)  # [n, form, wording]
+    of_domain = {"thing": domain, "things": plural(domain), "a_thing": f"{_article(domain)} {domain}"}
+    rows = []
+    for id, parts in enumerate(terms):
+        if not parts:
+            rows.append(())
+            continue
+        half = (len(parts) + 1) // 2 if len(parts) < 5 else 3
+        rest = parts[half:]
+        many = len(rest) != 1
+        words = {
+            **of_domain,
+            "listed": "; ".join(parts),
+            "commas": ", ".join(parts),
+            "terms": _spoken(parts),
+            "first": _spoken(parts[:half]),
+            "rest": _spoken(rest) if rest else "other things",
+            "come": "come" if many else "comes",
+            "are": "are" if many else "is",
+            "play": "play" if many else "plays",
+        }
+        made = []
+        for version in range(versions):
+            form, turn = version % len(forms), version // len(forms)
+            text = forms[form][orders[id, form, turn]].format_map(words)
+            made.append(_capitalised(text) if form else text)
+        rows.append(tuple(made))
+    return rows
+
+
+def _spoken(parts: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
+
+
+def _capitalised(text: str) -> str:
+    """Capital letters at the beginning of sentences; tokens such as ``iid_3`` stay."""
+    sentences = text.split(". ")
+    starts = (s if s.startswith("iid_") else s[:1].upper() + s[1:] for s in sentences)
+    return ". ".join(starts)
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[:1] in "aeiou" else "a"
+
+
+def _empty(terms: Sequence[tuple[str, ...]]) -> int:
+    return sum(1 for parts in terms[1:] if not parts)

@@ -1,0 +1,228 @@
+"""Labels written by a chat model in two stages, with rewordings; every answer is kept, nothing is asked twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from recllm_bench.errors import BenchError
+from recllm_bench.language.labels.anonymise import anonymise
+from recllm_bench.language.labels.documents import WORDS, Documents, label_documents
+from recllm_bench.language.labels.journal import Journal, Question
+from recllm_bench.language.labels.prompts import (
+    REWORDINGS,
+    Conversation,
+    clean_prompt,
+    cleaned,
+    most_tokens,
+    profile_prompt,
+    prompt_hash,
+    reword_prompt,
+)
+from recllm_bench.language.labels.records import KINDS, Label, Labels, is_refusal, plural, valid_text
+from recllm_bench.progress import log, track
+
+if TYPE_CHECKING:
+    from recllm_bench.data.prepared import PreparedDataset
+    from recllm_bench.data.splits import Split
+
+ANSWERS = "answers.jsonl"
+_CHARACTERS_PER_TOKEN = 4  # of English text under the usual tokenizers
+
+
+class ChatModel(Protocol):
+    """What this module needs of a chat model (:mod:`recllm_bench.language.chat`)."""
+
+    name: str
+
+    def complete(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, str]]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """One answer for each conversation."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One question about one user or item."""
+
+    kind: str
+    id: int
+    stage: int
+    version: int
+    conversation: Conversation
+
+
+def generated_labels(
+    dataset: PreparedDataset,
+    split: Split,
+    chat: ChatModel,
+    *,
+    scope: str = "train_only",
+    two_stage: bool = True,
+    versions: int = 3,
+    work: Path,
+    words: int = WORDS,
+    anonymise_names: bool = True,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    token_budget: int | None = None,
+    documents: Documents | None = None,
+) -> Labels:
+    """Have a chat model write the label of every user and item of whom anything is known.
+
+    Stage 1 asks for a profile made of the document, stage 2 for the same without noise, and each further version for
+    the same in another form. Empty answers and refusals are dropped and counted; whose profile is dropped has no
+    label.
+
+    Parameters
+    ----------
+    dataset : PreparedDataset
+        Histories, catalogue and reviews.
+    split : Split
+        Says which interactions train.
+    chat : ChatModel
+        Who writes.
+    scope : {"train_only", "all"}
+        Interactions whose text may reach a prompt.
+    two_stage : bool
+        Clean the profile before it is used (ReLRec, table 5); else the profile is the label.
+    versions : int
+        The label and its rewordings, 1 to 7.
+    work : Path
+        Folder of the answers. With the same folder a killed run goes on where it stopped; a question that changed,
+        be it by its instructions or by its document, is asked again.
+    words : int
+        Most words of a source document.
+    anonymise_names : bool
+        Write ``iid_17`` for the titles of catalogue items; the answers on disk keep the titles.
+    temperature, seed : float, int
+        Passed to the chat model.
+    batch_size : int
+        Questions the model is given at once, and answers that a kill may cost.
+    token_budget : int, optional
+        Most tokens of prompts and answers together in this call, estimated at four characters each, as is the count
+        ``tokens``; a batch is not begun when its answers at full length would pass it.
+    documents : Documents, optional
+        Made before, with the same scope.
+
+    Raises
+    ------
+    BenchError
+        When the budget is spent (what was answered is kept), and for settings out of range.
+    """
+    if not 1 <= versions <= len(REWORDINGS) + 1:
+        raise BenchError(f"labels: 1 to {len(REWORDINGS) + 1} versions can be written, got {versions}")
+    if batch_size < 1:
+        raise BenchError(f"labels: batch_size must be at least 1, got {batch_size}")
+    documents = documents or label_documents(dataset, split, scope, words)
+    names = {"thing": dataset.catalogue.domain, "things": plural(dataset.catalogue.domain)}
+    asking = _Asking(chat, Journal(Path(work) / ANSWERS), temperature, seed, batch_size, token_budget)
+    sources = {"user": documents.users, "item": documents.items}
+    texts = asking.ask(
+        "profiles",
+        [
+            _Request(kind, id, 1, 0, profile_prompt(kind, text, **names))
+            for kind in KINDS
+            for id, text in enumerate(sources[kind])
+            if text
+        ],
+    )
+    stage = 1
+    if two_stage:
+        stage = 2
+        requests = [_Request(kind, id, 2, 0, clean_prompt(kind, text, **names)) for (kind, id), text in texts.items()]
+        texts = asking.ask("cleaning", requests)
+    found = {place: [text] for place, text in texts.items()}
+    for version in range(1, versions):
+        requests = [
+            _Request(kind, id, stage, version, reword_prompt(kind, text, version, **names))
+            for (kind, id), text in texts.items()
+        ]
+        for place, text in asking.ask(f"rewording {version}", requests).items():
+            found[place].append(text)
+    rows = {kind: [tuple(found.get((kind, id), ())) for id in range(len(sources[kind]))] for kind in KINDS}
+    unlabelled = {f"{kind}s without label": sum(1 for row in rows[kind][1:] if not row) for kind in KINDS}
+    counts = {**documents.counts, **asking.counts, **unlabelled}
+    labels = Labels(rows["user"], rows["item"], chat.name, documents.scope, counts)
+    return anonymise(labels, dataset.catalogue.titles) if anonymise_names else labels
+
+
+class _Asking:
+    """Asks what the journal does not answer, a batch at a time."""
+
+    def __init__(
+        self, chat: ChatModel, journal: Journal, temperature: float, seed: int, batch_size: int, budget: int | None
+    ) -> None:
+        self._chat, self._journal = chat, journal
+        self._temperature, self._seed = temperature, seed
+        self._batch_size, self._budget = batch_size, budget
+        self.counts = {"asked": 0, "answered before": 0, "tokens": 0, "empty": 0, "refusals": 0}
+
+    def ask(self, what: str, requests: Sequence[_Request]) -> dict[tuple[str, int], str]:
+        """Usable answers by kind and id."""
+        questions = [self._question(request) for request in requests]
+        open_ = [place for place, question in enumerate(questions) if self._journal.answer(question) is None]
+        self.counts["answered before"] += len(requests) - len(open_)
+        if open_:
+            tokens = sum(_tokens(requests[place].conversation) for place in open_)
+            log.info(f"labels: {what}: {len(open_)} questions to {self._chat.name}, about {tokens} tokens of prompts")
+        with track(label=f"labels: {what}", total=len(open_), unit="label") as bar:
+            for kind in KINDS:  # a batch has one limit of new tokens
+                places = [place for place in open_ if requests[place].kind == kind]
+                for start in range(0, len(places), self._batch_size):
+                    batch = places[start : start + self._batch_size]
+                    self._complete([requests[place] for place in batch], [questions[place] for place in batch])
+                    bar.update(len(batch))
+        usable = {}
+        for request, question in zip(requests, questions, strict=True):
+            text = valid_text(cleaned(request.kind, self._journal.answer(question) or ""))
+            if reason := "empty" if not text else "refusals" if is_refusal(text) else "":
+                self.counts[reason] += 1
+            else:
+                usable[request.kind, request.id] = text
+        return usable
+
+    def _complete(self, requests: Sequence[_Request], questions: Sequence[Question]) -> None:
+        conversations = [request.conversation for request in requests]
+        limit = most_tokens(requests[0].kind)
+        ahead = sum(map(_tokens, conversations)) + limit * len(conversations)
+        spent = self.counts["tokens"]
+        if self._budget is not None and spent + ahead > self._budget:
+            raise BenchError(
+                f"labels: the budget of {self._budget} tokens does not reach for the next {len(requests)} questions; "
+                f"about {spent} are spent; what was answered is kept in {self._journal.path}: raise token_budget and "
+                "run again to go on"
+            )
+        answers = self._chat.complete(conversations, max_tokens=limit, temperature=self._temperature, seed=self._seed)
+        if len(answers) != len(requests):
+            raise BenchError(f"{self._chat.name}: {len(requests)} questions got {len(answers)} answers")
+        self._journal.append(
+            Label(request.kind, request.id, request.stage, request.version, answer, self._chat.name, question[-1])
+            for request, question, answer in zip(requests, questions, answers, strict=True)
+        )
+        self.counts["asked"] += len(requests)
+        self.counts["tokens"] += sum(map(_tokens, conversations)) + sum(map(_text_tokens, answers))
+
+    def _question(self, request: _Request) -> Question:
+        settings: dict[str, Any] = {"max_tokens": most_tokens(request.kind), "temperature": self._temperature}
+        settings["source"] = str(getattr(self._chat, "source", ""))  # two local models may share a name
+        if self._temperature:
+            settings["seed"] = self._seed
+        asked = prompt_hash(request.conversation, **settings)
+        return request.kind, request.id, request.stage, request.version, self._chat.name, asked
+
+
+def _tokens(conversation: Conversation) -> int:
+    return sum(_text_tokens(message["content"]) for message in conversation)
+
+
+def _text_tokens(text: str) -> int:
+    return -(-len(text) // _CHARACTERS_PER_TOKEN)

@@ -1,0 +1,178 @@
+"""Precision of a language model's weights: what it needs, whether it fits, and bitsandbytes' settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from recllm_bench.errors import BenchError
+
+PRECISIONS = ("auto", "float32", "bfloat16", "8bit", "4bit")
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": 0.5}
+_WORKING = 0.75 * 2**30  # bytes beside the weights: the CUDA libraries, and room for a small batch
+_GIB = 2**30
+
+
+def settle_precision(precision: str, device: torch.device, name: str, stored: str = "") -> str:
+    """Turn ``auto`` into a precision, and refuse what this machine cannot do.
+
+    Parameters
+    ----------
+    precision : str
+        One of ``auto``, ``float32``, ``bfloat16``, ``8bit``, ``4bit``.
+    device : torch.device
+        Where the model will live.
+    name : str
+        What the user called the model, for messages.
+    stored : str
+        Quantisation method of the stored weights, or nothing.
+
+    Returns
+    -------
+    str
+        A precision other than ``auto``, or ``"stored"`` for weights that bitsandbytes quantised beforehand.
+    """
+    if precision not in PRECISIONS:
+        raise BenchError(f"language model '{name}': precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+    if stored and stored != "bitsandbytes":
+        raise BenchError(
+            f"language model '{name}' is stored quantised by {stored}, which is not read here; name its unquantised"
+            " version, with precision=8bit or 4bit"
+        )
+    if stored and precision in ("float32", "bfloat16"):
+        raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave precision=auto")
+    if stored or precision in ("8bit", "4bit"):
+        what = f"precision={precision}" if not stored else "its stored quantisation"
+        if device.type != "cuda":
+            raise BenchError(
+                f"language model '{name}': {what} needs a CUDA device, not {device.type}; use precision=float32, or"
+                " bfloat16 to halve the memory"
+            )
+        if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
+            raise BenchError(
+                f"language model '{name}': {what} needs bitsandbytes and accelerate; run 'pip install bitsandbytes"
+                " accelerate', or use precision=bfloat16"
+            )
+        return "stored" if stored else precision
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return precision
+
+
+def weight_bytes(tensors: Mapping[str, tuple[tuple[int, ...], int]], precision: str, tied: bool = False) -> int:
+    """Bytes that the weights take once loaded.
+
+    Parameters
+    ----------
+    tensors : mapping
+        Name -> (shape, bytes in the file).
+    precision : str
+        ``float32``, ``bfloat16``, ``8bit``, ``4bit`` or ``stored``.
+    tied : bool
+        Whether the output head is the input embedding, so that a stored copy of it is not loaded.
+
+    Notes
+    -----
+    bitsandbytes quantises linear layers only: embeddings, the head and norms stay in bfloat16. 4-bit blocks of 64
+    carry a doubly quantised scale, 8-bit rows one float32.
+    """
+    total = 0.0
+    for tensor, (shape, size) in tensors.items():
+        head = "lm_head" in tensor or tensor.endswith("embed_out.weight")
+        if head and tied:
+            continue
+        if precision == "stored":
+            total += size
+            continue
+        elements = math.prod(shape)
+        linear = len(shape) == 2 and not head and not any(part in tensor for part in ("embed", "wte", "wpe"))
+        if precision in ("8bit", "4bit") and linear:
+            total += elements * (_BYTES[precision] + (1 / 64 if precision == "4bit" else 4 / shape[1]))
+        else:
+            total += elements * _BYTES.get(precision if precision not in ("8bit", "4bit") else "bfloat16", 4.0)
+    return round(total)
+
+
+def placement(
+    name: str,
+    tensors: Mapping[str, tuple[tuple[int, ...], int]],
+    precision: str,
+    device: torch.device,
+    free: Sequence[int],
+    *,
+    tied: bool = False,
+    may_spread: bool = False,
+) -> str:
+    """Whether a model fits: on the device, over several, or not at all.
+
+    Parameters
+    ----------
+    name : str
+        What the user called the model.
+    tensors : mapping
+        Name -> (shape, bytes in the file).
+    precision : str
+        The settled precision.
+    device : torch.device
+        A CUDA device.
+    free : sequence of int
+        Free bytes of each visible device, the chosen one at ``device.index``.
+    tied : bool
+        Whether head and input embedding are one tensor.
+    may_spread : bool
+        Whether the model may lie on several devices.
+
+    Returns
+    -------
+    str
+        ``"one"`` or ``"spread"``.
+
+    Raises
+    ------
+    BenchError
+        With the estimate and the option that would fit.
+    """
+
+    def need(kind: str) -> float:
+        return weight_bytes(tensors, kind, tied) + _WORKING
+
+    here = free[device.index or 0]
+    if need(precision) <= here:
+        return "one"
+    # Layers do not fill a device to the last byte, hence nine tenths.
+    if may_spread and len(free) > 1 and need(precision) + _WORKING * (len(free) - 1) <= 0.9 * sum(free):
+        return "spread"
+    order = ["float32", "bfloat16", "8bit", "4bit"]
+    smaller = order[order.index(precision) + 1 :] if precision in order else []
+    fits = next((kind for kind in smaller if need(kind) <= here), None)
+    advice = f"try precision={fits}" if fits else "choose a smaller model or a larger device"
+    raise BenchError(
+        f"language model '{name}' needs about {need(precision) / _GIB:.1f} GiB in {precision}, {device} has"
+        f" {here / _GIB:.1f} GiB free; {advice}"
+    )
+
+
+def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The argument of ``from_pretrained`` that names the weights' type; transformers 4.56 renamed it."""
+    import transformers
+
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return {"dtype" if version >= (4, 56) else "torch_dtype": dtype}
+
+
+def quantisation_config(precision: str) -> Any:
+    """bitsandbytes' settings for ``8bit`` (LLM.int8) or ``4bit`` (NF4 with double quantisation, as in QLoRA)."""
+    from transformers import BitsAndBytesConfig
+
+    if precision == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
