@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,11 @@ def category_names(paths: Any) -> list[str]:
     if not isinstance(paths, list):
         return []
     nested = [path for path in paths if isinstance(path, list)]
-    names = [name for path in nested or [paths] for name in path[1:] if isinstance(name, str)]
+    return _names_of(tuple(name for path in nested or [paths] for name in path[1:] if isinstance(name, str)))
+
+
+@lru_cache(maxsize=1 << 16)  # a few thousand paths stand with millions of items
+def _names_of(names: tuple[str, ...]) -> list[str]:
     clean = [clean_text(html.unescape(name)) for name in names]
     fit = (name for name in clean if name and len(name) <= _LONGEST_CATEGORY and not _SCRAP.search(name))
     return list(dict.fromkeys(name for name in fit if not name.endswith(".")))
