@@ -311,7 +311,7 @@ def test_hostile_literals_are_bad_lines(tmp_path):
         "import json, re, sys\n"
         "sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from test_records import Records, Row\n"
+        "from test_raw_records import Records, Row\n"
         "records = Records(Path(sys.argv[1]), Row, 1.0, literals=True)\n"
         "found = [row.id for chunk in records.chunks() for row in chunk.records]\n"
         'peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10\n'
