@@ -211,7 +211,7 @@ def test_requests_keep_the_pace(endpoint):
 @pytest.mark.parametrize("variable", chat_server.KEYS)
 def test_the_key_is_sent_and_appears_nowhere_else(endpoint, monkeypatch, caplog, tmp_path, capfd, variable):
     monkeypatch.setenv(variable, KEY)
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="recllm_bench")
     cache = tmp_path / "answers.jsonl"
     # A server that repeats the key in whatever it says.
     replies = {
