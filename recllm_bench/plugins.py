@@ -18,6 +18,8 @@ MODELS = {
     "sasrec": "recllm_bench.models.sequence.sasrec:SASRec",
     "iclrec": "recllm_bench.models.sequence.iclrec:ICLRec",
     "latentcrs": "recllm_bench.models.latentcrs.model:LatentCRS",
+    "relrec": "recllm_bench.models.relrec.model:ReLRec",
+    "llama2-seq": "recllm_bench.models.relrec.model:LlamaSeq",
     "text-retrieval": "recllm_bench.models.text_retrieval:TextRetrieval",
 }
 DATASETS: dict[str, str] = {}

@@ -72,6 +72,7 @@ def fit(
     parameters: Iterable[nn.Parameter] | None = None,
     before_epoch: Callable[[int], None] | None = None,
     steps: int | None = None,
+    optimiser: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
 ) -> Outcome:
     """Train until validation stops improving, and leave the best epoch's weights in ``modules``.
 
@@ -104,6 +105,8 @@ def fit(
         ``before_epoch(epoch)`` refreshes what the loss needs (clusters); modules are in evaluation mode.
     steps : int, optional
         Batches an epoch has, for the bar.
+    optimiser : callable, optional
+        ``optimiser(parameters)`` makes the optimiser; AdamW by default.
 
     Returns
     -------
@@ -124,8 +127,7 @@ def fit(
         return finished
     given = _parameters(modules) if parameters is None else parameters
     trained = [parameter for parameter in given if parameter.requires_grad]
-    fused = device.type in ("cpu", "cuda") and all(parameter.is_floating_point() for parameter in trained)
-    optimiser = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
+    optimiser = _adamw(trained, options, device) if optimiser is None else optimiser(trained)
     state = _State()
     state.resume(work / CHECKPOINT, modules, optimiser)
     step = _Step(trained, optimiser, options, device, label)
@@ -172,6 +174,11 @@ def fit(
         f"stopped by {outcome.stopped_by}"
     )
     return outcome
+
+
+def _adamw(trained: list[nn.Parameter], options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
+    fused = device.type in ("cpu", "cuda") and all(parameter.is_floating_point() for parameter in trained)
+    return torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
 
 
 def seed_epoch(seed: int, epoch: int, device: torch.device | str) -> torch.Generator:

@@ -1,0 +1,1 @@
+"""ReLRec: a frozen language model that learns items, users and their labels."""

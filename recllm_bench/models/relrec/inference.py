@@ -1,0 +1,176 @@
+"""Label reconstruction: what the language model writes about a token, and how near it comes to the label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recllm_bench.errors import BenchError
+from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
+
+if TYPE_CHECKING:
+    from recllm_bench.models.relrec.model import ReLRec
+
+_PROMPTS = {"user": USER_PROMPTS[0], "item": ITEM_PROMPTS[0]}
+
+
+def reconstruct(model: ReLRec, kind: str, ids: Sequence[int], *, most: int = 128, batch_size: int = 256) -> list[str]:
+    """Write the labels of users or items from their tokens alone: greedily, all tokens allowed.
+
+    Parameters
+    ----------
+    model : ReLRec
+        In evaluation mode.
+    kind : {"user", "item"}
+    ids : sequence of int
+        User or item ids.
+    most : int
+        New tokens of a label.
+    batch_size : int
+        Labels written at once.
+
+    Returns
+    -------
+    list of str
+        May hold ``iid_k``, and may be empty.
+    """
+    from recllm_bench.language.generation import generate
+
+    if kind == "user" and model.tables.users is None:
+        raise BenchError("relrec: user labels need user tokens; set user_token=true")
+    vocabulary = model.vocabulary
+    before, after = (vocabulary.encode([part])[0] for part in _PROMPTS[kind].split(SLOT))
+    tokens = vocabulary.user(np.asarray(ids)) if kind == "user" else vocabulary.item(np.asarray(ids))
+    prompts = [[*vocabulary.start, *before, int(token), *after] for token in tokens]
+    with torch.no_grad():
+        embed, score = extended_embedding(model), extended_scores(model)
+        answers = generate(
+            model.backbone,
+            prompts,
+            max_new_tokens=most,
+            batch_size=batch_size,
+            embed=embed,
+            score=score,
+            stop=[vocabulary.end],
+            label=f"{model.display_name}: writing {kind} labels",
+        )
+    return [vocabulary.decode(answer) for answer in answers]
+
+
+def extended_embedding(model: ReLRec) -> Callable[[Tensor], Tensor]:
+    """Input vectors ``[n, D]`` of extended ids ``[n]``, as a function."""
+    vocabulary = model.vocabulary
+    first_item = vocabulary.n_words + vocabulary.n_users
+
+    def embed(ids: Tensor) -> Tensor:
+        ids = ids.to(model.backbone.device)
+        vectors = model.word_vectors(ids.clamp(max=vocabulary.n_words - 1))
+        is_item, is_user = ids >= first_item, (ids >= vocabulary.n_words) & (ids < first_item)
+        if is_user.any():
+            vectors[is_user] = model.user_rows(ids[is_user] - vocabulary.n_words + 1).to(vectors.dtype)
+        if is_item.any():
+            vectors[is_item] = model.tables.items(ids[is_item] - first_item).to(vectors.dtype)
+        return vectors
+
+    return embed
+
+
+def extended_scores(model: ReLRec) -> Callable[[Tensor], Tensor]:
+    """Logits ``[B, V + U + I]`` of states ``[B, D]`` over words, users and items, as a function."""
+
+    def score(states: Tensor) -> Tensor:
+        parts = []
+        for block in model.blocks(states):
+            kind = torch.promote_types(block.table.dtype, torch.float32)
+            logits = block.query.to(kind) @ block.table.to(kind).T
+            for added in (None if block.shift is None else block.shift[:, None], block.bias):
+                if added is not None:
+                    logits = logits + added
+            parts.append(logits)
+        return torch.cat(parts, 1)
+
+    return score
+
+
+def similarities(
+    written: Sequence[str],
+    references: Sequence[Sequence[str]],
+    encode: Callable[[Sequence[str]], np.ndarray],
+    over_versions: str = "mean",
+) -> np.ndarray:
+    """Cosine of sentence vectors between what was written and the label, float64 [n].
+
+    Parameters
+    ----------
+    written : sequence of str
+        An empty text has similarity 0.
+    references : sequence of sequence of str
+        Versions of each label, at least one.
+    encode : callable
+        ``encode(texts) -> float32 [n, width]``.
+    over_versions : {"mean", "max"}
+        What is taken over the versions.
+    """
+    counts = np.array([len(versions) for versions in references])
+    texts = [text for versions in references for text in versions]
+    told = sorted({text for text in (*written, *texts) if text})
+    if not told:
+        return np.zeros(len(written))
+    vectors = np.asarray(encode(told), dtype=np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.concatenate([vectors, np.zeros_like(vectors[:1])])  # the last row is the empty text
+    row_of = {text: row for row, text in enumerate(told)}
+    left = np.array([row_of.get(text, -1) for text in written], dtype=np.int64)
+    right = np.array([row_of[text] for text in texts], dtype=np.int64)
+    values = (vectors[np.repeat(left, counts)] * vectors[right]).sum(1)
+    first = np.cumsum(counts) - counts
+    if over_versions == "max":
+        return np.maximum.reduceat(values, first)
+    return np.add.reduceat(values, first) / counts
+
+
+def measure(
+    model: ReLRec,
+    kind: str,
+    references: Sequence[Sequence[str]],
+    encode: Callable[[Sequence[str]], np.ndarray],
+    *,
+    sample: int,
+    seed: int,
+    most: int,
+    over_versions: str,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Reconstruct the labels of all users or items (or of a sample) and compare.
+
+    Returns
+    -------
+    facts : dict
+        ``mean``, ``n``, ``empty`` (nothing was written) and ``other`` (the mean against another id's label: what any
+        label would give).
+    rows : list of dict
+        ``kind, id, text, label, similarity`` of each.
+    """
+    labelled = np.array([number for number, versions in enumerate(references) if versions], dtype=np.int64)
+    if not len(labelled):
+        return {"mean": 0.0, "n": 0, "empty": 0, "other": 0.0}, []
+    if sample and sample < len(labelled):
+        labelled = np.sort(np.random.default_rng([seed, 0x1ABE]).choice(labelled, sample, replace=False))
+    written = reconstruct(model, kind, labelled.tolist(), most=most)
+    own = [references[number] for number in labelled]
+    values = similarities(written, own, encode, over_versions)
+    others = similarities(written, [*own[1:], own[0]], encode, over_versions)
+    facts = {
+        "mean": float(values.mean()),
+        "n": len(values),
+        "empty": sum(not text for text in written),
+        "other": float(others.mean()),
+    }
+    rows = [
+        {"kind": kind, "id": int(number), "text": text, "label": versions[0], "similarity": round(float(value), 4)}
+        for number, text, versions, value in zip(labelled, written, own, values, strict=True)
+    ]
+    return facts, rows

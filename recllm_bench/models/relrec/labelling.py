@@ -1,0 +1,94 @@
+"""Which labels ReLRec trains on: extractive, generated, imported, or another dataset's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recllm_bench.artifacts import file_hash
+from recllm_bench.models.relrec.options import ReLRecOptions
+
+if TYPE_CHECKING:
+    from recllm_bench.training.stages import Job
+
+_KEY = ("labels", "label_scope", "two_stage", "label_versions", "switched_labels", "switched_from")
+_MADE = ("extractive", "generated")
+
+
+def labels_key(options: ReLRecOptions) -> dict[str, Any]:
+    """What the labels depend on, beside data, split and seed.
+
+    Raises
+    ------
+    BenchError
+        When a file of labels is missing.
+    """
+    key = {name: getattr(options, name) for name in _KEY}
+    if options.labels == "generated":
+        key["chat"] = options.chat
+    if options.labels not in _MADE:
+        from recllm_bench.language.labels.label_files import find_label_file
+
+        key["labels"] = file_hash(find_label_file(options.labels))
+        if options.switched_file:
+            key["switched_file"] = file_hash(find_label_file(options.switched_file))
+    return key
+
+
+def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
+    """The labels of the job's dataset, after any switch.
+
+    Parameters
+    ----------
+    job : Job
+    options : ReLRecOptions
+    work : Path
+        Folder in which a generator keeps what it has done.
+
+    Returns
+    -------
+    Labels
+        Of ``language.labels``.
+    """
+    from recllm_bench.language.labels import Labels, switched
+
+    labels = _labels_of(job, options, job.dataset, job.split, work)
+    if options.switched_labels == "none":
+        return labels
+    other = _labels_of(job, options, *_other_dataset(job, options), work / "other", is_other=True)
+    mixed = switched(labels, other)
+    return Labels(
+        users=labels.users if options.switched_labels == "items" else mixed.users,
+        items=labels.items if options.switched_labels == "users" else mixed.items,
+        source=f"{labels.source}, {options.switched_labels} switched with {options.switched_from}",
+        scope=labels.scope,
+        counts=labels.counts,
+    )
+
+
+def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, is_other: bool = False) -> Any:
+    """Labels of a dataset; another dataset's keep titles as words, for its item numbers mean other items here."""
+    common = {"scope": options.label_scope, "versions": options.label_versions, "anonymise_names": not is_other}
+    if options.labels == "extractive":
+        from recllm_bench.language.labels import extractive_labels
+
+        return extractive_labels(dataset, split, seed=job.recipe.seed, **common)
+    if options.labels == "generated":
+        from recllm_bench.language.chat import chat_model
+        from recllm_bench.language.labels.generated import generated_labels
+
+        work.mkdir(parents=True, exist_ok=True)
+        chat = chat_model(options.chat)
+        return generated_labels(dataset, split, chat, two_stage=options.two_stage, work=work, **common)
+    from recllm_bench.language.labels.label_files import labels_from_file
+
+    return labels_from_file(options.switched_file if is_other else options.labels, dataset)
+
+
+def _other_dataset(job: Job, options: ReLRecOptions) -> tuple[Any, Any]:
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import split_named
+
+    protocol = job.protocol
+    dataset = prepare(options.switched_from, filter=protocol.filter, store=job.store)
+    return dataset, split_named(protocol.split, dataset.histories, **dict(protocol.split_params))

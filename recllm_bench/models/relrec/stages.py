@@ -1,0 +1,438 @@
+"""ReLRec as stages: labels, training, reconstruction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recllm_bench.artifacts import content_hash, write_atomic, write_json
+from recllm_bench.data.windows import Windows, training_windows
+from recllm_bench.errors import BenchError
+from recllm_bench.models.relrec.inference import measure
+from recllm_bench.models.relrec.labelling import labels_key, make_labels
+from recllm_bench.models.relrec.memory import choose_checkpointing
+from recllm_bench.models.relrec.optimiser import RowAdamW
+from recllm_bench.models.relrec.options import ReLRecOptions, check_options
+from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, Book, LabelTokens, Plan, join, pack
+from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
+from recllm_bench.progress import log
+from recllm_bench.training.loop import fit, load_weights
+from recllm_bench.training.sequence import validator
+from recllm_bench.training.stages import Job, Stage
+
+if TYPE_CHECKING:
+    from recllm_bench.models.relrec.model import ReLRec
+
+LABELS, FACTS, WRITTEN, MEASURES = "labels.jsonl", "facts.json", "written.jsonl", "measures.json"
+_MODEL = ("user_token", "p", "proj", "share_projection", "init", "init_noise", "item_head", "seq_softmax")
+_TRAINING = ("seq_template", "recon", "alpha", "long_sequences", "pack_length", "warmup_share")
+_RECON = ("beta", "gamma", "label_tokens")
+_MEASURED = ("recon_users", "recon_items", "recon_similarity")
+_loaded: dict[tuple, Any] = {}
+
+
+class Pipeline:
+    """The stages of one job.
+
+    Parameters
+    ----------
+    job : Job
+        What is run.
+    model_class : type
+        ``ReLRec`` or a subclass.
+    """
+
+    def __init__(self, job: Job, model_class: type[ReLRec]) -> None:
+        self.job, self.model_class = job, model_class
+        self.name = model_class.display_name.lower()
+        self.options: ReLRecOptions = check_options(job.options, self.name)
+
+    def stages(self) -> list[Stage]:
+        """Stages in order; without ``recon`` there is training alone."""
+        options = self.options
+        prompts = content_hash([USER_PROMPTS, ITEM_PROMPTS])
+        training = {
+            **self._key(_MODEL, _TRAINING),
+            "llm": self._llm_key(),
+            "precision": options.llm_precision,
+            "training": dataclasses.asdict(self.job.training),
+        }
+        if not options.recon:
+            return [Stage("train", training, self.make_training, ())]
+        training = {**training, **self._key(_RECON), "prompts": prompts}
+        stages = [
+            Stage("labels", labels_key(options), self.make_labels, ()),
+            Stage("train", training, self.make_training, ("labels",)),
+        ]
+        if options.recon_users >= 0 or options.recon_items >= 0:
+            key = {**self._key(_MEASURED), "encoder": self._encoder_key()}
+            stages.append(Stage("reconstruction", key, self.make_reconstruction, ("labels", "train")))
+        return stages
+
+    # products
+
+    def make_labels(self, work: Path, done: Mapping[str, Path]) -> None:
+        """The labels, as JSON lines."""
+        from recllm_bench.language.labels import write_labels
+
+        labels = make_labels(self.job, self.options, work)
+        write_labels(work / LABELS, labels)
+        write_json(work / FACTS, labels.statistics())
+
+    def make_training(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Train the side tables, and assert that the language model is what it was."""
+        job, options, model = self.job, self.options, self.model()
+        frozen = model.backbone.weights_hash()
+        trainer = Trainer(model, job, self._labels(done), work / "terms.json")
+        training = job.training
+        steps = -(-len(trainer.windows) // training.batch_size)
+        if not training.warmup_steps:
+            # A share of the planned epochs; early stopping only makes it a larger one.
+            training = dataclasses.replace(training, warmup_steps=int(options.warmup_share * steps * training.epochs))
+        rows = None
+        if any(getattr(table, "sparse", False) for table in model.tables.children()):
+            clip = training.clip_norm
+            rows = lambda trained: RowAdamW(  # noqa: E731
+                trained, lr=training.learning_rate, weight_decay=training.weight_decay, clip_norm=clip
+            )
+            training = dataclasses.replace(training, clip_norm=0.0)
+        outcome = fit(
+            trainer.batches,
+            trainer.loss,
+            {"tables": model.tables},
+            trainer.validated(validator(model, job.split, job.protocol, training, device=job.device)),
+            training,
+            work,
+            device=job.device,
+            seed=job.recipe.seed,
+            label=self.model_class.display_name,
+            steps=steps,
+            optimiser=rows,
+        )
+        after = model.backbone.weights_hash()
+        if after != frozen:
+            raise BenchError(f"{self.name}: the frozen language model changed while training; this is a defect")
+        trained = sum(parameter.numel() for parameter in model.tables.parameters())
+        facts = {
+            "llm": model.backbone.source,
+            "substitute": model.backbone.substitute,
+            "frozen_sha256": frozen,
+            "trainable": trained,
+            "epochs": outcome.epochs,
+            **trainer.facts(),
+        }
+        write_json(work / FACTS, facts)
+
+    def make_reconstruction(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Write labels from the trained tokens, and compare them with what was to be learnt."""
+        job, options, model = self.job, self.options, self.trained(done)
+        if job.encode is None:
+            raise BenchError(f"{self.name}: the similarity of labels needs a text encoder (conversation.encoder)")
+        labels = self._labels(done)
+        measures: dict[str, Any] = {}
+        lines: list[dict[str, Any]] = []
+        for kind, rows, sample in (
+            ("user", labels.users, options.recon_users),
+            ("item", labels.items, options.recon_items),
+        ):
+            if sample < 0:
+                continue
+            measures[kind], written = measure(
+                model,
+                kind,
+                rows,
+                job.encode,
+                sample=sample,
+                seed=job.recipe.seed,
+                most=options.label_tokens,
+                over_versions=options.recon_similarity,
+            )
+            lines += written
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_atomic(work / WRITTEN, lambda file: file.write(text.encode()))
+        write_json(work / MEASURES, measures)
+
+    # models
+
+    def backbone(self) -> Any:
+        """The language model; the last one stays loaded between stages and cells."""
+        from recllm_bench.language.backbone import load_backbone
+
+        options, job = self.options, self.job
+        key = (content_hash(self._llm_key()), options.llm_precision, str(job.device))
+        if key not in _loaded:
+            _loaded.clear()
+            name = options.llm or str(self._miniature())
+            _loaded[key] = load_backbone(name, precision=options.llm_precision, device=job.device, store=job.store)
+        return _loaded[key]
+
+    def model(self) -> ReLRec:
+        """A fresh model; the seed fixes its rows."""
+        job = self.job
+        histories = job.split.histories
+        backbone = self.backbone()
+        config = {
+            **_PLAIN,
+            **{name: getattr(job.options, name) for name in type(job.options).__dataclass_fields__},
+            "MAX_ITEM_LIST_LENGTH": job.training.max_length,
+            "device": job.device,
+        }
+        torch.manual_seed(job.recipe.seed)
+        return self.model_class(config, _Counts(histories.n_users, histories.n_items), backbone)
+
+    def trained(self, folders: Mapping[str, Path]) -> ReLRec:
+        """The model with the weights of the finished stage, in evaluation mode."""
+        model = self.model()
+        load_weights(folders["train"], {"tables": model.tables})
+        mark_warm_users(model, self._windows(model))
+        return model.eval().requires_grad_(False)
+
+    def report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+        """See :meth:`ReLRec.report`."""
+        facts = json.loads((folders["train"] / FACTS).read_text())
+        report: dict[str, dict[str, Any]] = {
+            "measures": {"cold users": facts["cold_users"], "trainable parameters": facts["trainable"]},
+            "substitutes": {"language model": facts["substitute"]} if facts["substitute"] else {},
+            "tokens": {"trained": sum(facts["tokens_by_epoch"])},
+            "notes": {},
+        }
+        if "labels" in folders:
+            about = json.loads((folders["labels"] / FACTS).read_text())
+            report["substitutes"]["labels"] = f"{about['source']} for gpt-3.5-turbo"
+            report["notes"]["label scope"] = about["scope"]
+        if "reconstruction" in folders:
+            for kind, found in json.loads((folders["reconstruction"] / MEASURES).read_text()).items():
+                report["measures"][f"label similarity ({kind}s)"] = found["mean"]
+                report["measures"][f"label similarity ({kind}s), another's label"] = found["other"]
+                report["measures"][f"labels compared ({kind}s)"] = found["n"]
+        return report
+
+    def _windows(self, model: ReLRec) -> Windows:
+        training, split = self.job.training, self.job.split
+        return training_windows(split.histories, split.train_ends, model.history_length, training.coverage)
+
+    def _labels(self, done: Mapping[str, Path]) -> Any:
+        if "labels" not in done:
+            return None
+        from recllm_bench.language.labels import read_labels
+
+        histories = self.job.split.histories
+        return read_labels(done["labels"] / LABELS, histories.n_users, histories.n_items)
+
+    def _llm_key(self) -> dict[str, Any]:
+        if not self.options.llm:
+            from recllm_bench.language.miniature import miniature_key
+
+            return miniature_key(self._text_key(), self.job.recipe.seed)
+        from recllm_bench.language.backbone import backbone_key
+
+        return backbone_key(self.options.llm)
+
+    def _miniature(self) -> Path:
+        """The language model pre-trained on the dataset's own training text."""
+        from recllm_bench.language.labels import extractive_labels, label_documents
+        from recllm_bench.language.miniature import miniature_llm
+
+        job = self.job
+
+        def texts() -> list[str]:
+            documents = label_documents(job.dataset, job.split, scope="train_only")
+            spoken = extractive_labels(
+                job.dataset, job.split, scope="train_only", seed=job.recipe.seed, anonymise_names=False,
+                documents=documents,
+            )  # fmt: skip
+            titles = job.dataset.catalogue.titles
+            told = [
+                *described(spoken.users, USER_PROMPTS, ["someone"] * len(spoken.users)),
+                *described(spoken.items, ITEM_PROMPTS, titles),
+            ]
+            return [text for text in (*documents.items, *documents.users, *told) if text]
+
+        return miniature_llm(texts, job.store, self._text_key(), seed=job.recipe.seed)
+
+    def _text_key(self) -> dict[str, Any]:
+        job = self.job
+        texts = ["label documents and extractive labels, train_only", content_hash([USER_PROMPTS, ITEM_PROMPTS])]
+        return {"data": job.dataset.checksum, "split": job.split.checksum, "texts": texts}
+
+    def _encoder_key(self) -> dict[str, Any]:
+        return {name: value for name, value in self.job.text_key.items() if name != "simulator"}
+
+    def _key(self, *groups: tuple[str, ...]) -> dict[str, Any]:
+        return {name: getattr(self.options, name) for group in groups for name in group}
+
+
+class Trainer:
+    """What the training loop asks for: packed batches, their loss, the curves of its terms.
+
+    Parameters
+    ----------
+    model : ReLRec
+    job : Job
+    labels : Labels or None
+    curves : Path
+        File of the mean of each loss in each epoch.
+    """
+
+    def __init__(self, model: ReLRec, job: Job, labels: Any, curves: Path) -> None:
+        self.model, self.job, self.options, self.curves = model, job, model.options, curves
+        split, options = job.split, model.options
+        self.windows = training_windows(split.histories, split.train_ends, model.history_length, job.training.coverage)
+        mark_warm_users(model, self.windows)
+        users = items = None
+        if labels is not None:
+            users = LabelTokens(labels.users, model.vocabulary, options.label_tokens) if options.gamma else None
+            items = LabelTokens(labels.items, model.vocabulary, options.label_tokens) if options.beta else None
+        self.book = Book(
+            model.vocabulary,
+            split.histories,
+            template=options.seq_template,
+            user_token=options.user_token,
+            user_labels=users if users is not None and len(users.flat) else None,
+            item_labels=items if items is not None and len(items.flat) else None,
+            user_prompts=USER_PROMPTS,
+            item_prompts=ITEM_PROMPTS,
+        )
+        self._check_length()
+        seen = np.zeros(split.histories.n_items + 1, dtype=bool)
+        owners = split.histories.users_of_positions()
+        seen[split.histories.items[np.arange(len(owners)) < split.train_ends[owners - 1]]] = True
+        self._unseen = ~seen
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._rows: list[dict[str, Any]] = json.loads(curves.read_text()) if curves.exists() else []
+        self._epoch = self.tokens = self.unseen_drawn = 0
+        tokens = job.training.batch_size * (
+            self.book.overhead + model.history_length + (2 * self.book.longest_label() if labels is not None else 0)
+        )
+        trainable = sum(parameter.numel() for parameter in model.tables.parameters())
+        model.checkpointing = choose_checkpointing(
+            options.checkpointing, model.backbone, trainable, tokens, model.at_once, model.display_name.lower()
+        )
+
+    def batches(self, epoch: int) -> Iterator[Any]:
+        """The epoch's steps; everything drawn is a function of the seed and the epoch."""
+        self._begin(epoch)
+        generator = np.random.default_rng([self.job.recipe.seed, epoch])
+        order = generator.permutation(len(self.windows))
+        size = self.job.training.batch_size
+        for start in range(0, len(order), size):
+            plan = self.plan(order[start : start + size], generator)
+            if len(plan):
+                batch = pack(self.book, plan, self.job.device, capacity=self.options.pack_length)
+                self.tokens += batch.n_tokens
+                yield batch
+
+    def plan(self, rows: np.ndarray, generator: np.random.Generator) -> Plan:
+        """Sequences of some windows, the labels of their users, and of as many items drawn uniformly."""
+        plans = [self.book.sequences(self.windows, rows)] if self.options.alpha else []
+        if self.book.labels[USER_LABEL] is not None:
+            plans.append(self.book.label_plan(USER_LABEL, self.windows.users[rows], generator))
+        if self.book.labels[ITEM_LABEL] is not None:
+            items = generator.integers(1, self.job.split.histories.n_items + 1, len(rows))
+            self.unseen_drawn += int(self._unseen[items].sum())
+            plans.append(self.book.label_plan(ITEM_LABEL, items, generator))
+        return join(plans)
+
+    def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
+        """The weighted sum (4)."""
+        loss, terms = self.model.step_loss(batch)
+        for name, value in terms.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        return loss
+
+    def validated(self, validate: Any) -> Any:
+        """The validation metric, noting the epoch's losses beside it."""
+        if validate is None:
+            return None
+
+        def measured() -> float:
+            value = validate()
+            means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+            self._rows.append({"epoch": self._epoch, **means, "validation": value, "tokens": self.tokens})
+            write_json(self.curves, self._rows)
+            return value
+
+        return measured
+
+    def facts(self) -> dict[str, Any]:
+        """Counts that belong beside the result."""
+        labels = {"user": self.book.labels[USER_LABEL], "item": self.book.labels[ITEM_LABEL]}
+        return {
+            "cold_users": int((~self.model.warm_users).sum()),
+            "windows": len(self.windows),
+            "labels_cut": {kind: held.cut for kind, held in labels.items() if held is not None},
+            "items_without_training": int(self._unseen[1:].sum()),
+            "labels_of_such_items_drawn": self.unseen_drawn,
+            "tokens_by_epoch": [row["tokens"] for row in self._rows] or [self.tokens],
+            "checkpointing": self.model.checkpointing,
+        }
+
+    def _begin(self, epoch: int) -> None:
+        self._epoch, self._sums, self._counts, self.tokens = epoch, {}, {}, 0
+        self._rows = [row for row in self._rows if row["epoch"] < epoch]
+
+    def _check_length(self) -> None:
+        longest, context = self.book.longest_label(), self.model.backbone.context
+        if longest <= context:
+            return
+        spare = context - (longest - self.options.label_tokens)
+        if self.options.long_sequences == "cut" and spare > 0:
+            for labels in self.book.labels.values():
+                if labels is not None:
+                    labels.cut_to(spare)
+            return
+        raise BenchError(
+            f"{self.model.display_name.lower()}: a label with its prompt has {longest} tokens, but "
+            f"{self.model.backbone.name} has {context} positions; set label_tokens={max(1, spare)} or "
+            "long_sequences=cut"
+        )
+
+
+def described(labels: Sequence[Sequence[str]], prompts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Labels behind their openings, with a name in place of the token: the form in which a miniature reads them.
+
+    A large language model knows how a description goes on after its opening; a miniature must have seen it.
+    """
+    return [
+        f"{prompts[(number + version) % len(prompts)].replace(SLOT, names[number] or 'this')} {text}"
+        for number, versions in enumerate(labels)
+        for version, text in enumerate(versions)
+    ]
+
+
+def mark_warm_users(model: ReLRec, windows: Windows) -> None:
+    """Tell the model whose token was trained; log how many users are cold."""
+    warm = torch.zeros_like(model.warm_users)
+    if len(warm):
+        warm[torch.from_numpy(np.unique(windows.users) - 1).to(warm.device)] = True
+        cold = int((~warm).sum())
+        if cold:
+            log.debug(f"{model.display_name}: {cold} users have no training step and get the mean row")
+    model.warm_users.copy_(warm)
+
+
+_PLAIN = {
+    "USER_ID_FIELD": "user_id",
+    "ITEM_ID_FIELD": "item_id",
+    "LIST_SUFFIX": "_list",
+    "ITEM_LIST_LENGTH_FIELD": "item_length",
+    "NEG_PREFIX": "neg_",
+}
+
+
+class _Counts:
+    """The part of RecBole's ``Dataset`` that the model reads: how many users and items there are."""
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        self.counts = {"user_id": n_users + 1, "item_id": n_items + 1}
+
+    def num(self, field: str) -> int:
+        return self.counts[field]

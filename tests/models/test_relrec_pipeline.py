@@ -1,0 +1,404 @@
+"""ReLRec from labels to rankings on a tiny language model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from recllm_bench import plugins
+from recllm_bench.artifacts import ArtifactStore
+from recllm_bench.data.histories import Histories
+from recllm_bench.data.splits import leave_one_out
+from recllm_bench.errors import BenchError
+from recllm_bench.evaluation.metrics import aggregate, per_user
+from recllm_bench.evaluation.protocols import protocol_named
+from recllm_bench.evaluation.ranks import rank_cases
+from recllm_bench.language.generation import generate
+from recllm_bench.language.labels import Labels, label_documents
+from recllm_bench.models.relrec import inference, labelling, stages
+from recllm_bench.models.relrec.inference import reconstruct, similarities
+from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
+from recllm_bench.models.relrec.optimiser import RowAdamW
+from recllm_bench.models.relrec.packing import _ragged
+from recllm_bench.models.relrec.stages import Pipeline, Trainer
+from recllm_bench.recipe import Recipe
+from recllm_bench.training import loop
+from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.stages import Job, run_stages
+from tests.conftest import planted_catalogue, planted_histories
+from tests.models.relrec_planted import planted_labels, tiny_backbone, tiny_tokenizer
+
+N_USERS, N_ITEMS = 24, 12
+
+
+def encode(texts) -> np.ndarray:
+    """A stub encoder: counts of letters."""
+    return np.array(
+        [[1 + text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz_"] for text in texts], np.float32
+    )
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch):
+    """The tiny language model wherever one is loaded, and ready labels."""
+    backbone = tiny_backbone(torch.float32)
+    monkeypatch.setattr(Pipeline, "backbone", lambda self: backbone)
+    monkeypatch.setattr(Pipeline, "_llm_key", lambda self: {"tiny": 1})
+
+    def ready(job, options, dataset, split, work, is_other=False):
+        found = planted_labels(split.histories.n_users, split.histories.n_items)
+        return Labels(found.users, found.items, "planted", options.label_scope, {})
+
+    monkeypatch.setattr(labelling, "_labels_of", ready)
+    return backbone
+
+
+def make_job(
+    tmp_path, training: dict | None = None, *, model=ReLRec, histories: Histories | None = None, **options
+) -> Job:
+    histories = histories or planted_histories(N_USERS, N_ITEMS, 9)
+    defaults = {**model.training_defaults, "epochs": 3, "batch_size": 8, "max_length": 8, "learning_rate": 1e-2}
+    name = "relrec" if model is ReLRec else "llama2-seq"
+    return Job(
+        recipe=Recipe(name, "planted"),
+        dataset=SimpleNamespace(
+            checksum="planted", catalogue=planted_catalogue(N_ITEMS), histories=histories, name="planted"
+        ),
+        split=leave_one_out(histories),
+        protocol=protocol_named("relrec.full"),
+        store=ArtifactStore(tmp_path / "store"),
+        device=torch.device("cpu"),
+        options=model.Options(**{"p": 16, "label_tokens": 40, **options}),
+        training=TrainingOptions(**{**defaults, **(training or {})}),
+        encode=encode,
+        text_key={"simulator": "rules", "encoder": "stub"},
+    )
+
+
+def train(job: Job, model=ReLRec):
+    folders, _ = run_stages(job, model.stages(job), job.recipe.model)
+    return model.load(job, folders), folders
+
+
+def test_the_classes_are_registered():
+    assert plugins.resolve("models", "relrec") is ReLRec
+    assert plugins.resolve("models", "llama2-seq") is LlamaSeq
+    assert plugins.display_name("Llama2-Seq") == "Llama2-seq"
+
+
+def test_the_language_model_stays_what_it_is(tmp_path, tiny):
+    """Hash, logits of plain text to the bit, and greedy text, before and after; every trainable number has moved."""
+    prompt = torch.tensor([tiny_tokenizer()("Someone who enjoys slow stories")["input_ids"]])
+    before_hash = tiny.weights_hash()
+    with torch.no_grad():
+        before = tiny.model(prompt).logits
+    text = generate(tiny, [prompt[0].tolist()], max_new_tokens=12)
+    job = make_job(tmp_path)
+    start = {name: value.clone() for name, value in Pipeline(job, ReLRec).model().tables.state_dict().items()}
+    model, folders = train(job)
+    with torch.no_grad():
+        assert torch.equal(tiny.model(prompt).logits, before)
+    assert generate(tiny, [prompt[0].tolist()], max_new_tokens=12) == text
+    assert tiny.weights_hash() == before_hash
+    facts = json.loads((folders["train"] / "facts.json").read_text())
+    assert facts["frozen_sha256"] == before_hash
+    assert facts["trainable"] == (N_USERS + N_ITEMS) * 16 + 2 * (16 * 32 + 32)
+    assert all(not torch.equal(value, start[name]) for name, value in model.tables.state_dict().items())
+    assert not tiny.model.training
+
+
+def test_a_changed_language_model_is_a_defect(tmp_path, tiny, monkeypatch):
+    original = stages.fit
+
+    def tampering(*args, **named):
+        tiny.model.model.norm.weight.data[0] += 1
+        return original(*args, **named)
+
+    monkeypatch.setattr(stages, "fit", tampering)
+    with pytest.raises(BenchError, match="changed while training"):
+        train(make_job(tmp_path, {"epochs": 1}))
+
+
+def test_a_rerun_is_equal(tmp_path):
+    one, two = (train(make_job(tmp_path / name))[0] for name in ("one", "two"))
+    for name, value in one.tables.state_dict().items():
+        assert torch.equal(value, two.tables.state_dict()[name]), name
+    other = train(dataclasses.replace(make_job(tmp_path / "three"), recipe=Recipe("relrec", "planted", seed=7)))[0]
+    assert not torch.equal(other.tables.items.weight, one.tables.items.weight)
+
+
+def test_a_killed_run_goes_on(tmp_path, monkeypatch):
+    undisturbed, folders = train(make_job(tmp_path / "one", {"epochs": 4}))
+    whole = json.loads((folders["train"] / "terms.json").read_text())
+    original, calls = Trainer.batches, []
+
+    def dies(self, epoch):
+        calls.append(epoch)
+        for number, batch in enumerate(original(self, epoch)):
+            if epoch == 3 and number == 1 and calls.count(3) == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(Trainer, "batches", dies)
+    job = make_job(tmp_path / "two", {"epochs": 4})
+    with pytest.raises(KeyboardInterrupt):
+        train(job)
+    resumed, folders = train(job)
+    assert calls == [1, 2, 3, 3, 4]
+    for name, value in undisturbed.tables.state_dict().items():
+        assert torch.equal(value, resumed.tables.state_dict()[name]), name
+    terms = json.loads((folders["train"] / "terms.json").read_text())
+    assert terms == whole
+    assert set(terms[0]) == {"epoch", "sequence", "user", "item", "validation", "tokens"}
+
+
+def test_lazy_rows_resume_too(tmp_path, monkeypatch):
+    options = {"seq_softmax": "items_only", "recon": False, "user_token": False, "item_head": "separate"}
+    undisturbed, _ = train(make_job(tmp_path / "one", {"epochs": 3}, **options))
+    original = loop._State.save
+
+    def dies(self, *args):
+        original(self, *args)
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+
+    job = make_job(tmp_path / "two", {"epochs": 3}, **options)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._State, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(job)
+    resumed, _ = train(job)
+    for name, value in undisturbed.tables.state_dict().items():
+        assert torch.equal(value, resumed.tables.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seq_softmax": "items_only"},
+        {"item_head": "separate"},
+        {"share_projection": True, "proj": "2layer"},
+        {"proj": "none", "init": "random"},
+        {"seq_template": "Liked by {user}: {items}", "pack_length": 64},
+        {"gamma": 0.0},
+        {"alpha": 0.0},
+        {"checkpointing": "on"},
+        {"recon_users": 4, "recon_items": -1, "recon_similarity": "max"},
+        {"seq_softmax": "items_only", "recon": False},
+    ],
+    ids=str,
+)
+def test_other_options_run(tmp_path, options):
+    job = make_job(tmp_path, {"epochs": 1}, **options)
+    model, folders = train(job)
+    ranks = rank_cases(model, job.split, job.split.test, job.protocol, max_length=model.history_length)
+    assert 0 < aggregate(per_user(ranks, ("NDCG",), (10,)))["NDCG@10"] <= 1
+    report = ReLRec.report(job, folders)
+    if options.get("recon", True):
+        assert report["substitutes"]["labels"] == "planted for gpt-3.5-turbo"
+        assert ("label similarity (items)" in report["measures"]) == (options.get("recon_items", 0) >= 0)
+        assert report["measures"]["labels compared (users)"] == options.get("recon_users", N_USERS - 1)
+
+
+def test_llama2_seq_has_items_alone(tmp_path):
+    job = make_job(tmp_path, model=LlamaSeq)
+    model, folders = train(job, LlamaSeq)
+    assert set(folders) == {"train"}
+    assert {name for name, _ in model.tables.named_parameters()} == {
+        "items.weight",
+        "items.projection.outer.weight",
+        "items.projection.outer.bias",
+    }
+    assert LlamaSeq.report(job, folders)["substitutes"] == {"language model": "tiny random Llama for Llama-2-7b"}
+
+
+def test_it_learns_a_small_world_by_heart(tmp_path):
+    """8 users and 12 items: the loss of sequences falls below 0.1, and the next training item comes first."""
+    rng = np.random.default_rng(0)
+    histories = Histories.from_rows([rng.permutation(12)[:7] + 1 for _ in range(8)], n_items=12)
+    training = {"epochs": 150, "patience": 0, "learning_rate": 2e-2, "validate_every": 50}
+    job = make_job(tmp_path, training, histories=histories, recon=False, seq_softmax="items_only", init="random", p=64)
+    model, folders = train(job)
+    # The last epoch's weights, not those that validated best: what is tested is that the training loss can vanish.
+    pipeline = Pipeline(job, ReLRec)
+    model = pipeline.model()
+    trainer = Trainer(model, job, None, tmp_path / "terms.json")
+    optimiser = RowAdamW(model.tables.parameters(), lr=1e-2)
+    generator = torch.Generator()
+    for epoch in range(1, 301):
+        for batch in trainer.batches(epoch):
+            optimiser.zero_grad()
+            loss = trainer.loss(batch, generator)
+            loss.backward()
+            optimiser.step()
+        if loss.item() / model.options.alpha < 0.05:
+            break
+    assert loss.item() / model.options.alpha < 0.1
+    places = job.split.train_ends - 1
+    cases = dataclasses.replace(job.split.test, ends=places, targets=histories.items[places])
+    ranks = rank_cases(model.eval(), job.split, cases, job.protocol, max_length=8)
+    assert (ranks.higher == 0).all()
+    assert (folders["train"] / "outcome.json").exists()
+
+
+def test_labels_are_reconstructed(tmp_path):
+    """Every label is written from its token, compared, and kept; the losses of labels fall."""
+    words = ["quiet", "curious", "old", "space", "rain", "books", "films", "songs", "slow", "short"]
+
+    def ready(job, options, dataset, split, work, is_other=False):
+        users = [(), *((words[user % 10],) for user in range(split.histories.n_users))]
+        items = [(), *((f"{words[item % 10]} like iid_{item + 1}",) for item in range(split.histories.n_items))]
+        return Labels(users, items, "planted", "train_only", {})
+
+    labelling._labels_of = ready  # restored by the fixture
+    job = make_job(tmp_path, {"epochs": 60, "learning_rate": 2e-2, "patience": 0}, init="random", p=64, alpha=0.05)
+    model, folders = train(job)
+    measures = json.loads((folders["reconstruction"] / "measures.json").read_text())
+    assert measures["user"]["n"] == N_USERS
+    assert set(measures["item"]) == {"mean", "n", "empty", "other"}
+    assert all(0 <= measures[kind][name] <= 1 for kind in measures for name in ("mean", "other"))
+    terms = json.loads((folders["train"] / "terms.json").read_text())
+    assert terms[-1]["item"] < terms[0]["item"] - 0.3
+    assert terms[-1]["user"] < terms[0]["user"] - 0.3
+    written = [json.loads(line) for line in (folders["reconstruction"] / "written.jsonl").read_text().splitlines()]
+    assert {(line["kind"], line["id"]) for line in written} == {
+        *(("user", user) for user in range(1, N_USERS + 1)),
+        *(("item", item) for item in range(1, N_ITEMS + 1)),
+    }
+    texts = reconstruct(model, "item", list(range(1, N_ITEMS + 1)), most=40, batch_size=5)
+    assert texts == [line["text"] for line in written if line["kind"] == "item"]
+
+
+def test_similarity_of_a_text_with_itself_is_one():
+    texts = ["a quiet film", "songs about rain"]
+    np.testing.assert_allclose(similarities(texts, [[text] for text in texts], encode), 1, atol=1e-5)
+    versions = [["a quiet film", "zzzz"], ["songs about rain", "songs about rain"]]
+    mean, best = (similarities(texts, versions, encode, over) for over in ("mean", "max"))
+    assert best == pytest.approx([1, 1])
+    assert mean[0] < 1 == pytest.approx(mean[1])
+    assert similarities(["", "a quiet film"], versions, encode)[0] == 0
+
+
+def test_switched_labels_change_labels_alone(tmp_path, monkeypatch):
+    other = Labels([(), ("u1",), ("u2",)], [(), ("i1",), ("i2",), ("i3",)], "other", "train_only", {})
+    own = labelling._labels_of
+    monkeypatch.setattr(labelling, "_other_dataset", lambda job, options: ("other", None))
+
+    def labels_of(job, options, dataset, split, work, is_other=False):
+        return other if dataset == "other" else own(job, options, dataset, split, work)
+
+    monkeypatch.setattr(labelling, "_labels_of", labels_of)
+    plain_job = make_job(tmp_path)
+    plain = labelling.make_labels(plain_job, plain_job.options, tmp_path)
+    for which in ("users", "items", "both"):
+        job = make_job(tmp_path, switched_labels=which, switched_from="other")
+        found = labelling.make_labels(job, job.options, tmp_path)
+        assert (found.users == plain.users) == (which == "items")
+        assert (found.items == plain.items) == (which == "users")
+        assert job.split.checksum == plain_job.split.checksum
+        if which != "items":
+            assert [row[0] for row in found.users[1:6]] == ["u1", "u2", "u1", "u2", "u1"]
+        if which != "users":
+            assert [row[0] for row in found.items[1:6]] == ["i1", "i2", "i3", "i1", "i2"]
+        assert labelling.labels_key(job.options) != labelling.labels_key(plain_job.options)
+        book = [
+            Trainer(Pipeline(each, ReLRec).model(), each, labels, tmp_path / "terms.json").book
+            for each, labels in ((plain_job, plain), (job, found))
+        ]
+        sequences = [
+            one.sequences(Pipeline(job, ReLRec)._windows(Pipeline(job, ReLRec).model()), np.arange(5)) for one in book
+        ]
+        streams = [
+            made.flat[_ragged(plan.starts.ravel(), plan.lengths.ravel())]
+            for made, plan in zip(book, sequences, strict=True)
+        ]
+        assert np.array_equal(*streams)
+
+
+def test_documents_of_training_labels_hold_no_later_review():
+    """``train_only``: nothing that was written about a validation or test interaction is read."""
+    histories = planted_histories(N_USERS, N_ITEMS, 9)
+    split = leave_one_out(histories)
+    catalogue = planted_catalogue(N_ITEMS)
+
+    class Reviews:
+        def __len__(self):
+            return len(histories.items)
+
+        def of(self, positions):
+            return [f"poison{position}" for position in positions]
+
+        def batches(self, split, parts=("train", "valid", "test")):
+            import pyarrow as pa
+
+            owners = histories.users_of_positions()
+            train = np.arange(len(owners)) < split.train_ends[owners - 1]
+            chosen = np.flatnonzero(train) if parts == ("train",) else np.arange(len(owners))
+            columns = {"user": owners[chosen], "item": histories.items[chosen], "position": chosen}
+            yield pa.table({**columns, "text": self.of(chosen), "part": ["train"] * len(chosen)})
+
+    dataset = SimpleNamespace(histories=histories, catalogue=catalogue, reviews=Reviews, has_times=False)
+    documents = label_documents(dataset, split, scope="train_only")
+    owners = histories.users_of_positions()
+    held_out = np.flatnonzero(np.arange(len(owners)) >= split.train_ends[owners - 1])
+    words = set(" ".join([*documents.users, *documents.items]).split())
+    assert not words & {f"poison{position}" for position in held_out}
+    assert words & {f"poison{position}" for position in range(len(owners))}
+
+
+def test_which_stages_depend_on_what(tmp_path):
+    def keys(**options) -> dict:
+        return {stage.name: stage.key for stage in ReLRec.stages(make_job(tmp_path, **options))}
+
+    plain = keys()
+    assert list(plain) == ["labels", "train", "reconstruction"]
+    for options, changed in (
+        ({"gamma": 0.5}, {"train"}),
+        ({"recon_users": 5}, {"reconstruction"}),
+        ({"label_versions": 2}, {"labels"}),
+        ({"scores_at_once": 1 << 16, "checkpointing": "off"}, set()),
+    ):
+        assert {name for name, key in keys(**options).items() if key != plain[name]} == changed, options
+    assert list(keys(recon=False)) == ["train"]
+    assert keys(recon=False, gamma=0.1)["train"] == keys(recon=False)["train"]
+
+
+def test_labels_that_exceed_the_context(tmp_path, tiny):
+    tiny.model.config.max_position_embeddings = 50
+    with pytest.raises(
+        BenchError, match=r"a label with its prompt has \d+ tokens, but tiny has 50 positions; set label_t"
+    ):
+        train(make_job(tmp_path, {"epochs": 1}))
+    _, folders = train(make_job(tmp_path, {"epochs": 1}, long_sequences="cut", recon_users=-1, recon_items=-1))
+    facts = json.loads((folders["train"] / "facts.json").read_text())
+    assert facts["labels_cut"]["user"] > 0
+
+
+def test_a_file_of_labels_that_is_missing(tmp_path):
+    with pytest.raises(BenchError, match=r"nowhere\.jsonl: no such file of labels"):
+        ReLRec.stages(make_job(tmp_path, labels="nowhere.jsonl"))
+
+
+def test_a_loss_that_explodes_is_reported(tmp_path):
+    with pytest.raises(BenchError, match="no longer a number"):
+        train(make_job(tmp_path, {"learning_rate": 1e30, "epochs": 3, "clip_norm": 0.0}))
+
+
+def test_labels_of_items_without_training_are_counted(tmp_path):
+    rows = [[1, 2, 3, 4, 5], [2, 3, 4, 5, 1], [3, 4, 5, 1, 2], [4, 5, 1, 2, 3]] * 3
+    job = make_job(tmp_path, {"epochs": 2}, histories=Histories.from_rows(rows, n_items=N_ITEMS))
+    facts = json.loads((train(job)[1]["train"] / "facts.json").read_text())
+    assert facts["items_without_training"] == 7
+    assert 0 < facts["labels_of_such_items_drawn"] < 2 * 12
+    assert facts["cold_users"] == 0
+
+
+def test_prompts_of_the_measure_are_fixed():
+    assert set(inference._PROMPTS) == {"user", "item"}
+    assert math.isclose(float(similarities(["x"], [["x"]], encode)[0]), 1)
