@@ -7,11 +7,14 @@ SEED ?=
 DEVICE ?=
 RECIPE ?=
 SET ?=
+LLM ?=
+BACKEND ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED)) $(if $(DEVICE),--device $(DEVICE)) \
-	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(SET),--set $(SET))
+	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(LLM),--llm $(LLM)) $(if $(BACKEND),--backend $(BACKEND)) \
+	$(if $(SET),--set $(SET))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lint format test test-slow test-gpu bench bench-prepare compare report doctor clean
@@ -19,7 +22,7 @@ ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE SET=\"training.epochs=20 ...\" PYTHON"
+	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE LLM BACKEND SET=\"training.epochs=20 ...\" PYTHON"
 	@echo "  example:   make bench MODEL=latentcrs DATASET=ml1m"
 
 venv: $(READY) ## the environment alone

@@ -38,6 +38,7 @@ from recllm_bench.language.labels import Labels, extractive_labels
 from recllm_bench.models.relrec import stages
 from recllm_bench.models.relrec.model import ReLRec
 from recllm_bench.models.relrec.packing import ITEM_LABEL, SEQUENCE, USER_LABEL, Book, Plan, pack
+from recllm_bench.models.relrec.trainer import Trainer
 from recllm_bench.options import read_options
 from recllm_bench.progress import show_log
 from recllm_bench.recipe import Recipe
@@ -185,7 +186,7 @@ class Bench:
             for table in (self.model.tables.users, self.model.tables.items):
                 table.weight.add_(torch.randn_like(table.weight) * 0.3)
         self.folder = tempfile.TemporaryDirectory()
-        self.trainer = stages.Trainer(self.model, job, labels, Path(self.folder.name) / "terms.json")
+        self.trainer = Trainer(self.model, job, labels, Path(self.folder.name) / "terms.json")
         self.peer = Straightforward(self.model, self._plain_backbone())
         generator = np.random.default_rng([job.recipe.seed, 1])
         order = generator.permutation(len(self.trainer.windows))

@@ -132,6 +132,7 @@ class _Cell:
         )
         evaluation_seconds = time.perf_counter() - before
         outcomes = self._dialogues(model)
+        report = self._report(folders)
         record = records.make_record(
             name=self.name,
             recipe=self.recipe,
@@ -143,10 +144,12 @@ class _Cell:
             outcomes=outcomes,
             stages=stages,
             evaluation_seconds=evaluation_seconds,
-            notes=self._notes(folders),
+            measures=report["measures"],
+            tokens=report["tokens"],
+            notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
             curves=_curves(folders),
             candidates=candidates,
-            substitutes=self._substitutes(),
+            substitutes={**self._substitutes(), **report["substitutes"]},
             device=str(self.device),
         )
         log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")
@@ -270,6 +273,11 @@ class _Cell:
         from recllm_bench.conversation.loop import write_transcripts
 
         return {"dialogues.jsonl": lambda path: write_transcripts(path, outcomes, self.dataset.catalogue)}
+
+    def _report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+        """What the method says beside its ranking: measures, tokens, notes, and what stood in for the paper's parts."""
+        said = self.model_class.report(self.job, folders) if hasattr(self.model_class, "report") else {}
+        return {key: dict(said.get(key) or {}) for key in ("measures", "tokens", "notes", "substitutes")}
 
     def _substitutes(self) -> dict[str, str]:
         if not reads_text(self.model_class):

@@ -169,6 +169,12 @@ def _cell_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of everything random (default 42)")
     parser.add_argument("--device", default="", help="auto, cpu, cuda, cuda:N (default auto)")
     parser.add_argument(
+        "--llm",
+        default="",
+        help="language model of every row that has one: a folder, a name under RECLLM_MODELS, a hub id",
+    )
+    parser.add_argument("--backend", default="", help="recommender under a model that takes one, such as gru4rec")
+    parser.add_argument(
         "--set",
         action="append",
         nargs="+",
@@ -180,6 +186,7 @@ def _cell_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _settings(options: argparse.Namespace) -> list[str]:
     settings = [setting for group in options.set for setting in group]
+    settings += [f"{name}={value}" for name in ("llm", "backend") if (value := getattr(options, name))]
     if options.seed is not None:
         settings.append(f"seed={options.seed}")
     if options.device:
@@ -217,7 +224,20 @@ def _sweep(options: argparse.Namespace) -> None:
     from recllm_bench.planning import sweep_recipes
 
     values, where = _values(options)
-    _print_table(run_cells(sweep_recipes(values, where)))
+    recipes = sweep_recipes(values, where)
+    table = str(values.get("published") or "")
+    if table:
+        from recllm_bench.reporting.ablation import ablation_table, check_table
+
+        check_table(table)
+    folders = run_cells(recipes)
+    _print_table(folders)
+    if table:
+        from recllm_bench.reporting.records import read_record
+
+        variants = [str(row.get("published") or "") for row in values["rows"]]
+        records = [read_record(folder) for folder in folders]
+        print("\n" + ablation_table(records, variants, table, colour=sys.stdout.isatty()))
 
 
 def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:

@@ -13,6 +13,7 @@ from recllm_bench.locations import resource
 from recllm_bench.recipe import ConversationOptions, Recipe, read_recipe_file, recipe_from
 
 HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
+_SHARED_OPTIONS = ("llm", "llm_precision")
 SHUFFLED = {"model": "latentcrs", "label": "LatentCRS, shuffled words", "conversation": {"shuffle_utterances": True}}
 TEXT_ROWS: tuple[Any, ...] = ("text-retrieval", SHUFFLED)
 
@@ -70,12 +71,11 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
     rows = values.get("rows")
     if not isinstance(rows, list) or not rows:
         raise BenchError(f"{where}: a sweep needs 'rows', a list of changes such as '- {{options: {{intents: 64}}}}'")
-    base = {key: value for key, value in values.items() if key not in ("rows", "compare")}
     result = []
     for row in rows:
         if not isinstance(row, Mapping):
             raise BenchError(f"{where}: each row of a sweep is a mapping, got {row!r}")
-        label, merged = _merged(base, row)
+        label, merged = _merged(values, row)
         result.append((label or _difference(row), resolved(recipe_from(merged, where))))
     return result
 
@@ -119,15 +119,23 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
         talk = dataclasses.asdict(main.conversation)
         base["conversation"] = {**talk, **(base.get("conversation") or {})}
         base["conversation"]["users"] = main.conversation.users
-    base = {key: value for key, value in base.items() if key not in ("compare", "rows", "about")}
+    base["options"] = {**(base.get("options") or {}), **_shared_options(changes["model"], main)}
     label, merged = _merged({**base, **shared}, changes)
     return label, resolved(recipe_from(merged, where))
+
+
+def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
+    """Options that a comparison holds equal: all its rows have one language model."""
+    if plugins.model_kind(model) != "own":
+        return {}
+    known = getattr(getattr(plugins.resolve("models", model), "Options", None), "__dataclass_fields__", ())
+    return {name: main.options[name] for name in _SHARED_OPTIONS if name in main.options and name in known}
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     merged = dict(base)
     for key, value in changes.items():
-        if key == "label":
+        if key in ("label", "published"):
             continue
         merged[key] = {**(merged.get(key) or {}), **value} if isinstance(value, Mapping) else value
     return str(changes.get("label", "")), merged
@@ -136,6 +144,8 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[str, d
 def _difference(row: Mapping[str, Any]) -> str:
     parts = []
     for key, value in row.items():
+        if key == "published":
+            continue
         parts += [f"{k}={v}" for k, v in value.items()] if isinstance(value, Mapping) else [f"{key}={value}"]
     return ", ".join(parts)
 

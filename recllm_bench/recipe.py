@@ -67,7 +67,7 @@ class Recipe:
 
 
 _SECTIONS = ("options", "training", "conversation")
-_KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "compare", "rows", "about")
+_KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "compare", "rows", "about", "published")
 
 
 def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:

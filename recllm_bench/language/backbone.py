@@ -20,8 +20,18 @@ from recllm_bench.progress import log
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Backbone", "backbone_key", "load_backbone", "packed_mask", "packed_positions", "quiet_transformers"]
+__all__ = [
+    "Backbone",
+    "backbone_key",
+    "default_llm",
+    "load_backbone",
+    "packed_mask",
+    "packed_positions",
+    "quiet_transformers",
+]
 
+HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M"
+"""A small public model, taken on a GPU where none is named and the hub is in reach."""
 _QUIET = 2**31  # bytes of weights under which loading shows no bar
 
 
@@ -89,6 +99,20 @@ def backbone_key(name: str, store: ArtifactStore | None = None) -> dict[str, Any
     Equal files give equal keys, wherever they lie and whatever they are called.
     """
     return {"backbone": find_backbone(name, store).revision}
+
+
+def default_llm(device: torch.device) -> str:
+    """The language model where none is named: a small public one, or ``""`` for a miniature pre-trained on the spot.
+
+    The public one needs a GPU (on two CPU cores an epoch would take hours) and the hub, or a copy in its cache.
+    """
+    if device.type != "cuda":
+        return ""
+    try:
+        find_backbone(HUB_DEFAULT)
+    except BenchError:
+        return ""
+    return HUB_DEFAULT
 
 
 def _device(device: str | torch.device, name: str) -> torch.device:

@@ -12,7 +12,15 @@ from recllm_bench.errors import BenchError
 from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, compare
 from recllm_bench.reporting.published import published_for, published_interval
 from recllm_bench.reporting.records import RunRecord
-from recllm_bench.reporting.table import MARKS, describe, duration, protocol_warnings, row_notes, verdicts
+from recllm_bench.reporting.table import (
+    MARKS,
+    describe,
+    duration,
+    measure_text,
+    protocol_warnings,
+    row_notes,
+    verdicts,
+)
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#1c2733;background:#fff}
@@ -73,6 +81,7 @@ def _section(comparison: Comparison) -> str:
     if rows:
         parts.append("<h3>Dialogues</h3><p class='about'>AT: lower is better</p>")
         parts.append(_table(comparison, "dialogue", rows, list(DIALOGUE_METRICS)))
+    parts.append(_measures(comparison.records))
     parts.append(_interval_plot(comparison))
     if comparison.differences:
         parts.append(_differences(comparison))
@@ -121,6 +130,16 @@ def _published_row(record: RunRecord, metrics: list[str]) -> str:
         title = escape(str(outcome), quote=True)
         cells.append(f'<td title="{title}">{value:.4f} {escape(outcome.word)} ({outcome.gap:+.0%}){span}</td>')
     return f'<tr class="published">{"".join(cells)}<td></td></tr>'
+
+
+def _measures(records: Sequence[RunRecord]) -> str:
+    """What methods measured beside the ranking."""
+    lines = [
+        f"<tr><td>{escape(record.name)}</td><td>{escape(name)}</td><td>{measure_text(value)}</td></tr>"
+        for record in records
+        for name, value in record.measures.items()
+    ]
+    return f"<h3>Beside the ranking</h3><table><tbody>{''.join(lines)}</tbody></table>" if lines else ""
 
 
 def _differences(comparison: Comparison) -> str:
@@ -225,6 +244,7 @@ def _details(record: RunRecord) -> str:
         "protocol": record.protocol,
         "seconds": {**record.stages, "evaluation": record.evaluation_seconds},
         "beyond accuracy": record.beyond,
+        "measures": record.measures,
         "tokens": record.tokens,
         "hardware": record.hardware,
         "versions": record.versions,

@@ -74,6 +74,8 @@ class RunRecord:
         Validation metric of each trained stage.
     evaluation_seconds : float
         Seconds of ranking.
+    measures : dict of str to float
+        What a method measures beside the ranking, such as the similarity of reconstructed labels.
     tokens : dict
         Language-model tokens by kind; empty when none were used.
     substitutes : dict of str to str
@@ -108,6 +110,7 @@ class RunRecord:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
     evaluation_seconds: float = 0.0
+    measures: dict[str, float] = dataclasses.field(default_factory=dict)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -143,6 +146,7 @@ def make_record(
     outcomes: Any = None,
     stages: Mapping[str, float] | None = None,
     evaluation_seconds: float = 0.0,
+    measures: Mapping[str, float] | None = None,
     tokens: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
     substitutes: Mapping[str, str] | None = None,
@@ -154,8 +158,8 @@ def make_record(
 
     Parameters
     ----------
-    name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, tokens, notes, substitutes, curves
-        See :class:`RunRecord`.
+    name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, measures, tokens, notes, substitutes
+        See :class:`RunRecord`; so are ``curves``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -208,6 +212,7 @@ def make_record(
         stages={stage: float(seconds) for stage, seconds in (stages or {}).items()},
         curves={stage: [list(point) for point in points] for stage, points in (curves or {}).items()},
         evaluation_seconds=round(evaluation_seconds, 3),
+        measures={measure: float(value) for measure, value in (measures or {}).items()},
         tokens=dict(tokens or {}),
         substitutes=dict(substitutes or {}),
         notes=list(notes),

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, compare
+from recllm_bench.reporting.page import Cell, Page
 from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
 from recllm_bench.reporting.records import RunRecord
 
 MARKS = {"better": "▲", "worse": "▼", "equal": "≈"}
-_WIDTH = 110
-
-
-@dataclass(frozen=True)
-class _Cell:
-    text: str
-    bold: bool = False
 
 
 def comparison_table(
@@ -55,7 +47,7 @@ def comparison_table(
         groups = {
             key: group for key, group in groups.items() if baseline in [record.name for record in group]
         } or groups
-    page = _Page(markdown, colour)
+    page = Page(markdown, colour)
     texts = [_one_table(compare(group, baseline, metrics), page) for group in groups.values()]
     if not texts:
         compare([], baseline)  # says that there is nothing to show
@@ -121,7 +113,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _one_table(comparison: Comparison, page: _Page) -> str:
+def measure_text(value: float) -> str:
+    """A count in full, another number with four digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _one_table(comparison: Comparison, page: Page) -> str:
     records = comparison.records
     head, _, about = describe(records).partition("\n")
     parts = [page.title(head)] + ([page.text(about)] if about else [])
@@ -141,6 +138,13 @@ def _one_table(comparison: Comparison, page: _Page) -> str:
         )
         grid = _grid(comparison, "dialogue", rows, list(DIALOGUE_METRICS), notes)
         parts += [page.heading("Dialogues", reason), page.grid(grid)]
+    measured = [record for record in records if record.measures]
+    if measured:
+        lines = [
+            f"{record.name}: " + "; ".join(f"{name} {measure_text(value)}" for name, value in record.measures.items())
+            for record in measured
+        ]
+        parts += [page.heading("Beside the ranking", "what the methods measure themselves"), page.lines(lines)]
     if comparison.differences:
         subject = records[-1].name
         lines = [_difference_line(comparison, row, pair) for row, pair in comparison.differences]
@@ -161,8 +165,8 @@ def _one_table(comparison: Comparison, page: _Page) -> str:
 
 def _grid(
     comparison: Comparison, block: str, rows: list[int], metrics: list[str], notes: list[str]
-) -> list[list[_Cell]]:
-    grid = [[_Cell("model"), *(_Cell(metric) for metric in metrics), _Cell("training")]]
+) -> list[list[Cell]]:
+    grid = [[Cell("model"), *(Cell(metric) for metric in metrics), Cell("training")]]
     for row in rows:
         record = comparison.records[row]
         numbers = []
@@ -171,36 +175,36 @@ def _grid(
                 notes.append(note)
             numbers.append(notes.index(note) + 1)
         name = record.name + "".join(f" [{number}]" for number in sorted(set(numbers)))
-        cells = [_Cell(name)]
+        cells = [Cell(name)]
         for metric in metrics:
             facts = record.metrics.get(metric) or record.dialogue.get(metric)
             if not facts:
-                cells.append(_Cell("-"))
+                cells.append(Cell("-"))
                 continue
             mark = MARKS.get(comparison.marks.get((block, row, metric), ""), " ")
             text = f"{facts['mean']:.4f} ±{(facts['high'] - facts['low']) / 2:.4f} {mark}"
-            cells.append(_Cell(text.rstrip(), comparison.best.get((block, metric)) == row))
-        grid.append([*cells, _Cell(duration(record.training_seconds))])
+            cells.append(Cell(text.rstrip(), comparison.best.get((block, metric)) == row))
+        grid.append([*cells, Cell(duration(record.training_seconds))])
         line = _published_line(record, metrics)
         if line:
             grid.append(line)
     return grid
 
 
-def _published_line(record: RunRecord, metrics: list[str]) -> list[_Cell]:
+def _published_line(record: RunRecord, metrics: list[str]) -> list[Cell]:
     found = {name: entry for name, entry in verdicts(record).items() if name in metrics}
     if not found:
         return []
     places = sorted({place for _, place, _ in found.values()})
-    cells = [_Cell(f"  published, {', '.join(places)}")]
+    cells = [Cell(f"  published, {', '.join(places)}")]
     for metric in metrics:
         if metric not in found:
-            cells.append(_Cell(""))
+            cells.append(Cell(""))
             continue
         value, _, outcome = found[metric]
         word = "n.c." if outcome.word == "not comparable" else outcome.word
-        cells.append(_Cell(f"{value:.4f} {word} ({outcome.gap:+.0%})"))
-    return [*cells, _Cell("")]
+        cells.append(Cell(f"{value:.4f} {word} ({outcome.gap:+.0%})"))
+    return [*cells, Cell("")]
 
 
 def _difference_line(comparison: Comparison, row: int, pair: Pair) -> str:
@@ -213,60 +217,3 @@ def _difference_line(comparison: Comparison, row: int, pair: Pair) -> str:
     word = "significant" if pair.significant else "not significant"
     p = "p < 0.001" if pair.adjusted < 0.001 else f"p = {pair.adjusted:.3f}"
     return f"{other.name}: {pair.mean:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]{relative} ({word}, {p}{block})"
-
-
-class _Page:
-    """How the parts look: aligned text or Markdown."""
-
-    def __init__(self, markdown: bool, colour: bool) -> None:
-        self.markdown, self.colour = markdown, colour and not markdown
-
-    def title(self, text: str) -> str:
-        return f"## {_escaped(text)}\n" if self.markdown else self._strong(text)
-
-    def heading(self, title: str, reason: str) -> str:
-        if self.markdown:
-            return f"\n**{_escaped(title)}**: {_escaped(reason)}\n"
-        return f"\n{self._strong(title)}\n{self.text(reason)}"
-
-    def text(self, text: str) -> str:
-        return f"{_escaped(text)}" if self.markdown else _filled(text)
-
-    def lines(self, lines: list[str]) -> str:
-        if self.markdown:
-            return "\n" + "\n".join(f"- {_escaped(line)}" for line in lines)
-        return "\n" * bool(lines) + "\n".join(_filled(line, "    ") for line in lines)
-
-    def grid(self, rows: list[list[_Cell]]) -> str:
-        if self.markdown:
-            body = ["| " + " | ".join(self._markdown_cell(cell) for cell in row) + " |" for row in rows]
-            rule = "|" + "|".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + "|"
-            return "\n".join([body[0], rule, *body[1:]])
-        widths = [max(len(row[column].text) for row in rows) for column in range(len(rows[0]))]
-        lines = []
-        for row in rows:
-            padded = [
-                cell.text.ljust(width) if column == 0 else cell.text.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            shown = [self._strong(text) if cell.bold else text for text, cell in zip(padded, row, strict=True)]
-            lines.append("  ".join(shown).rstrip())
-        return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
-
-    def _markdown_cell(self, cell: _Cell) -> str:
-        text = _escaped(cell.text.strip())
-        return f"**{text}**" if cell.bold else text
-
-    def _strong(self, text: str) -> str:
-        return f"\x1b[1m{text}\x1b[0m" if self.colour else text
-
-
-def _filled(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is: names from data must not become markup."""
-    for sign in "\\`*_|<>":
-        text = text.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
-    return text

@@ -327,7 +327,7 @@ def test_leave_one_out_of_short_histories_counts_cold_users():
     """A user with a single training item has no step, and is cold."""
     from recllm_bench.data.histories import Histories
     from recllm_bench.data.windows import training_windows
-    from recllm_bench.models.relrec.stages import mark_warm_users
+    from recllm_bench.models.relrec.trainer import mark_warm_users
 
     split = leave_one_out(Histories.from_rows([[1, 2, 3, 4], [2, 3, 4], [5, 6, 7, 8, 9]], n_items=12))
     model = tiny_model(split=split)

@@ -26,7 +26,8 @@ from recllm_bench.models.relrec.inference import reconstruct, similarities
 from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.packing import _ragged
-from recllm_bench.models.relrec.stages import Pipeline, Trainer
+from recllm_bench.models.relrec.stages import Pipeline
+from recllm_bench.models.relrec.trainer import Trainer
 from recllm_bench.recipe import Recipe
 from recllm_bench.training import loop
 from recllm_bench.training.options import TrainingOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
 
 if TYPE_CHECKING:
+    from recllm_bench.data.splits import Split
     from recllm_bench.models.relrec.model import ReLRec
 
 _PROMPTS = {"user": USER_PROMPTS[0], "item": ITEM_PROMPTS[0]}
@@ -174,3 +176,40 @@ def measure(
         for number, text, versions, value in zip(labelled, written, own, values, strict=True)
     ]
     return facts, rows
+
+
+def ranking_speed(model: ReLRec, split: Split, batches: int, size: int = 16, warm_up: int = 2) -> dict[str, float]:
+    """Batches of users ranked per second, one after the other, over all items (Table 12).
+
+    Parameters
+    ----------
+    model : ReLRec
+        In evaluation mode.
+    split : Split
+        Its first test cases are ranked, again from the start where they are too few.
+    batches : int
+        Timed, after ``warm_up`` others.
+    size : int
+        Users of a batch.
+
+    Returns
+    -------
+    dict
+        ``batches/s (16 users)``: the median over batches.
+    """
+    from recllm_bench.data.windows import DeviceHistories
+
+    device = model.backbone.device
+    histories, cases = DeviceHistories(split.histories, device), split.test
+    seconds = []
+    with torch.no_grad():
+        for number in range(warm_up + batches):
+            rows = np.arange(number * size, (number + 1) * size) % len(cases)
+            users = torch.as_tensor(cases.users[rows], device=device)
+            ends = torch.as_tensor(cases.ends[rows], device=device)
+            start = time.perf_counter()
+            item_seq, lengths = histories.history_batch(users, ends, model.history_length)
+            batch = {model.USER_ID: users, model.ITEM_SEQ: item_seq, model.ITEM_SEQ_LEN: lengths}
+            model.full_sort_predict(batch).topk(min(20, split.histories.n_items), dim=1).indices.cpu()
+            seconds.append(time.perf_counter() - start)
+    return {f"batches/s ({size} users)": float(1 / np.median(seconds[warm_up:]))}

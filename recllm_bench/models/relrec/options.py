@@ -13,7 +13,7 @@ class ReLRecOptions:
     """Options of ReLRec (Findings of EMNLP 2024, 423); numbers in brackets are the paper's equations."""
 
     llm: str = option(
-        "", "frozen causal language model: a folder, a name under RECLLM_MODELS, a hub id; empty: a miniature"
+        "", "frozen causal language model: a folder, a name under RECLLM_MODELS, a hub id; empty: see docs/relrec.md"
     )
     llm_precision: str = option(
         "auto", "how its weights are held", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
@@ -74,6 +74,7 @@ class ReLRecOptions:
     recon_users: int = option(0, "users whose label is reconstructed after training (0: all, -1: none)", low=-1)
     recon_items: int = option(0, "items whose label is reconstructed after training (0: all, -1: none)", low=-1)
     recon_similarity: str = option("mean", "over the versions of a label", choices=("mean", "max"))
+    timed_batches: int = option(0, "batches of 16 users whose ranking is timed, as in Table 12 (0: none)", low=0)
 
 
 @dataclass(frozen=True)

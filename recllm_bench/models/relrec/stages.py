@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
-from recllm_bench.models.relrec.inference import measure
+from recllm_bench.models.relrec.inference import measure, ranking_speed
 from recllm_bench.models.relrec.labelling import labels_key, make_labels
-from recllm_bench.models.relrec.memory import choose_checkpointing
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.options import ReLRecOptions, check_options
-from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, Book, LabelTokens, Plan, join, pack
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
-from recllm_bench.progress import log
+from recllm_bench.models.relrec.trainer import Trainer, mark_warm_users
 from recllm_bench.training.loop import fit, load_weights
 from recllm_bench.training.sequence import validator
 from recllm_bench.training.stages import Job, Stage
@@ -63,12 +60,16 @@ class Pipeline:
             "precision": options.llm_precision,
             "training": dataclasses.asdict(self.job.training),
         }
+        timed = [Stage("speed", self._key(("timed_batches",)), self.make_speed, ("train",))] * bool(
+            options.timed_batches
+        )
         if not options.recon:
-            return [Stage("train", training, self.make_training, ())]
+            return [Stage("train", training, self.make_training, ()), *timed]
         training = {**training, **self._key(_RECON), "prompts": prompts}
         stages = [
             Stage("labels", labels_key(options), self.make_labels, ()),
             Stage("train", training, self.make_training, ("labels",)),
+            *timed,
         ]
         if options.recon_users >= 0 or options.recon_items >= 0:
             key = {**self._key(_MEASURED), "encoder": self._encoder_key()}
@@ -158,6 +159,10 @@ class Pipeline:
         write_atomic(work / WRITTEN, lambda file: file.write(text.encode()))
         write_json(work / MEASURES, measures)
 
+    def make_speed(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Time ranking as the paper's Table 12 does."""
+        write_json(work / MEASURES, ranking_speed(self.trained(done), self.job.split, self.options.timed_batches))
+
     # models
 
     def backbone(self) -> Any:
@@ -168,7 +173,7 @@ class Pipeline:
         key = (content_hash(self._llm_key()), options.llm_precision, str(job.device))
         if key not in _loaded:
             _loaded.clear()
-            name = options.llm or str(self._miniature())
+            name = self._llm() or str(self._miniature())
             _loaded[key] = load_backbone(name, precision=options.llm_precision, device=job.device, store=job.store)
         return _loaded[key]
 
@@ -206,6 +211,8 @@ class Pipeline:
             about = json.loads((folders["labels"] / FACTS).read_text())
             report["substitutes"]["labels"] = f"{about['source']} for gpt-3.5-turbo"
             report["notes"]["label scope"] = about["scope"]
+        if "speed" in folders:
+            report["measures"].update(json.loads((folders["speed"] / MEASURES).read_text()))
         if "reconstruction" in folders:
             for kind, found in json.loads((folders["reconstruction"] / MEASURES).read_text()).items():
                 report["measures"][f"label similarity ({kind}s)"] = found["mean"]
@@ -226,13 +233,18 @@ class Pipeline:
         return read_labels(done["labels"] / LABELS, histories.n_users, histories.n_items)
 
     def _llm_key(self) -> dict[str, Any]:
-        if not self.options.llm:
+        if not self._llm():
             from recllm_bench.language.miniature import miniature_key
 
             return miniature_key(self._text_key(), self.job.recipe.seed)
         from recllm_bench.language.backbone import backbone_key
 
-        return backbone_key(self.options.llm)
+        return backbone_key(self._llm())
+
+    def _llm(self) -> str:
+        from recllm_bench.language.backbone import default_llm
+
+        return self.options.llm or default_llm(self.job.device)
 
     def _miniature(self) -> Path:
         """The language model pre-trained on the dataset's own training text."""
@@ -268,134 +280,6 @@ class Pipeline:
         return {name: getattr(self.options, name) for group in groups for name in group}
 
 
-class Trainer:
-    """What the training loop asks for: packed batches, their loss, the curves of its terms.
-
-    Parameters
-    ----------
-    model : ReLRec
-    job : Job
-    labels : Labels or None
-    curves : Path
-        File of the mean of each loss in each epoch.
-    """
-
-    def __init__(self, model: ReLRec, job: Job, labels: Any, curves: Path) -> None:
-        self.model, self.job, self.options, self.curves = model, job, model.options, curves
-        split, options = job.split, model.options
-        self.windows = training_windows(split.histories, split.train_ends, model.history_length, job.training.coverage)
-        mark_warm_users(model, self.windows)
-        users = items = None
-        if labels is not None:
-            users = LabelTokens(labels.users, model.vocabulary, options.label_tokens) if options.gamma else None
-            items = LabelTokens(labels.items, model.vocabulary, options.label_tokens) if options.beta else None
-        self.book = Book(
-            model.vocabulary,
-            split.histories,
-            template=options.seq_template,
-            user_token=options.user_token,
-            user_labels=users if users is not None and len(users.flat) else None,
-            item_labels=items if items is not None and len(items.flat) else None,
-            user_prompts=USER_PROMPTS,
-            item_prompts=ITEM_PROMPTS,
-        )
-        self._check_length()
-        seen = np.zeros(split.histories.n_items + 1, dtype=bool)
-        owners = split.histories.users_of_positions()
-        seen[split.histories.items[np.arange(len(owners)) < split.train_ends[owners - 1]]] = True
-        self._unseen = ~seen
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._rows: list[dict[str, Any]] = json.loads(curves.read_text()) if curves.exists() else []
-        self._epoch = self.tokens = self.unseen_drawn = 0
-        tokens = job.training.batch_size * (
-            self.book.overhead + model.history_length + (2 * self.book.longest_label() if labels is not None else 0)
-        )
-        trainable = sum(parameter.numel() for parameter in model.tables.parameters())
-        model.checkpointing = choose_checkpointing(
-            options.checkpointing, model.backbone, trainable, tokens, model.at_once, model.display_name.lower()
-        )
-
-    def batches(self, epoch: int) -> Iterator[Any]:
-        """The epoch's steps; everything drawn is a function of the seed and the epoch."""
-        self._begin(epoch)
-        generator = np.random.default_rng([self.job.recipe.seed, epoch])
-        order = generator.permutation(len(self.windows))
-        size = self.job.training.batch_size
-        for start in range(0, len(order), size):
-            plan = self.plan(order[start : start + size], generator)
-            if len(plan):
-                batch = pack(self.book, plan, self.job.device, capacity=self.options.pack_length)
-                self.tokens += batch.n_tokens
-                yield batch
-
-    def plan(self, rows: np.ndarray, generator: np.random.Generator) -> Plan:
-        """Sequences of some windows, the labels of their users, and of as many items drawn uniformly."""
-        plans = [self.book.sequences(self.windows, rows)] if self.options.alpha else []
-        if self.book.labels[USER_LABEL] is not None:
-            plans.append(self.book.label_plan(USER_LABEL, self.windows.users[rows], generator))
-        if self.book.labels[ITEM_LABEL] is not None:
-            items = generator.integers(1, self.job.split.histories.n_items + 1, len(rows))
-            self.unseen_drawn += int(self._unseen[items].sum())
-            plans.append(self.book.label_plan(ITEM_LABEL, items, generator))
-        return join(plans)
-
-    def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        """The weighted sum (4)."""
-        loss, terms = self.model.step_loss(batch)
-        for name, value in terms.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        return loss
-
-    def validated(self, validate: Any) -> Any:
-        """The validation metric, noting the epoch's losses beside it."""
-        if validate is None:
-            return None
-
-        def measured() -> float:
-            value = validate()
-            means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-            self._rows.append({"epoch": self._epoch, **means, "validation": value, "tokens": self.tokens})
-            write_json(self.curves, self._rows)
-            return value
-
-        return measured
-
-    def facts(self) -> dict[str, Any]:
-        """Counts that belong beside the result."""
-        labels = {"user": self.book.labels[USER_LABEL], "item": self.book.labels[ITEM_LABEL]}
-        return {
-            "cold_users": int((~self.model.warm_users).sum()),
-            "windows": len(self.windows),
-            "labels_cut": {kind: held.cut for kind, held in labels.items() if held is not None},
-            "items_without_training": int(self._unseen[1:].sum()),
-            "labels_of_such_items_drawn": self.unseen_drawn,
-            "tokens_by_epoch": [row["tokens"] for row in self._rows] or [self.tokens],
-            "checkpointing": self.model.checkpointing,
-        }
-
-    def _begin(self, epoch: int) -> None:
-        self._epoch, self._sums, self._counts, self.tokens = epoch, {}, {}, 0
-        self._rows = [row for row in self._rows if row["epoch"] < epoch]
-
-    def _check_length(self) -> None:
-        longest, context = self.book.longest_label(), self.model.backbone.context
-        if longest <= context:
-            return
-        spare = context - (longest - self.options.label_tokens)
-        if self.options.long_sequences == "cut" and spare > 0:
-            for labels in self.book.labels.values():
-                if labels is not None:
-                    labels.cut_to(spare)
-            return
-        raise BenchError(
-            f"{self.model.display_name.lower()}: a label with its prompt has {longest} tokens, but "
-            f"{self.model.backbone.name} has {context} positions; set label_tokens={max(1, spare)} or "
-            "long_sequences=cut"
-        )
-
-
 def described(labels: Sequence[Sequence[str]], prompts: Sequence[str], names: Sequence[str]) -> list[str]:
     """Labels behind their openings, with a name in place of the token: the form in which a miniature reads them.
 
@@ -406,17 +290,6 @@ def described(labels: Sequence[Sequence[str]], prompts: Sequence[str], names: Se
         for number, versions in enumerate(labels)
         for version, text in enumerate(versions)
     ]
-
-
-def mark_warm_users(model: ReLRec, windows: Windows) -> None:
-    """Tell the model whose token was trained; log how many users are cold."""
-    warm = torch.zeros_like(model.warm_users)
-    if len(warm):
-        warm[torch.from_numpy(np.unique(windows.users) - 1).to(warm.device)] = True
-        cold = int((~warm).sum())
-        if cold:
-            log.debug(f"{model.display_name}: {cold} users have no training step and get the mean row")
-    model.warm_users.copy_(warm)
 
 
 _PLAIN = {

@@ -1,0 +1,114 @@
+"""An ablation or sweep beside the published table of the same switches.
+
+The papers' corpora and language models are seldom those of the run. What compares is the effect of a switch: each
+number stands beside its change against the first row of its own column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recllm_bench.errors import BenchError, nearest
+from recllm_bench.reporting.page import Cell, Page
+from recllm_bench.reporting.published import PublishedCell, load_published
+from recllm_bench.reporting.records import RunRecord
+
+_MEASURES = {
+    "similarity_item": "label similarity (items)",
+    "similarity_user": "label similarity (users)",
+    "batches_per_s": "batches/s (16 users)",
+}
+"""Measures of a record that papers print under another name."""
+
+
+def ablation_table(
+    records: Sequence[RunRecord], variants: Sequence[str], where: str, *, markdown: bool = False, colour: bool = False
+) -> str:
+    """Rows of a sweep beside the rows of a published table.
+
+    Parameters
+    ----------
+    records : sequence of RunRecord
+        One for each row of the sweep; the first is the reference of all changes.
+    variants : sequence of str
+        The published row of each: its ``variant`` in ``results/published``, or its ``model`` where it has no variant;
+        empty where there is none.
+    where : str
+        Paper and table, such as ``"relrec T3"``.
+    markdown, colour : bool
+        As in :func:`.comparison_table`.
+
+    Returns
+    -------
+    str
+        A grid without a final newline.
+
+    Raises
+    ------
+    BenchError
+        For an unknown table or row.
+    """
+    printed = _table_of(where)
+    names = list(dict.fromkeys(map(_row, printed)))
+    for variant in filter(None, variants):
+        if variant not in names:
+            raise BenchError(f"{where} has no row '{variant}'.{nearest(variant, names)}")
+    metrics = list(dict.fromkeys(cell.name for cell in printed if _row(cell) in variants))
+    metrics = [metric for metric in metrics if any(_ours(record, metric) is not None for record in records)]
+    datasets = list(dict.fromkeys(cell.dataset for cell in printed))
+    values = {(cell.name, cell.dataset, _row(cell)): cell.value for cell in printed}
+    columns: list[list[float | None]] = []
+    head = []
+    for metric in metrics:
+        head.append(f"{metric}, ours")
+        columns.append([_ours(record, metric) for record in records])
+        for dataset in datasets:
+            head.append(f"published{f' {dataset}' if dataset else ''}")
+            columns.append([values.get((metric, dataset, variant)) for variant in variants])
+    grid = [[Cell("row"), *map(Cell, head)]]
+    for row, record in enumerate(records):
+        grid.append([Cell(record.name), *(Cell(_shown(column, row)) for column in columns)])
+    page = Page(markdown, colour)
+    datasets_here = ", ".join(dict.fromkeys(str(record.dataset.get("name")) for record in records))
+    reason = (
+        f"ours on {datasets_here}; other data and language models than published, so compare effects: brackets hold "
+        "the change against the first row of the column"
+    )
+    return "\n".join([page.heading(f"Beside {where}", reason), page.grid(grid)])
+
+
+def check_table(where: str) -> None:
+    """Refuse a table that is not among the published ones, before anything is run.
+
+    Raises
+    ------
+    BenchError
+        For an unknown table.
+    """
+    _table_of(where)
+
+
+def _table_of(where: str) -> list[PublishedCell]:
+    cells = [cell for cell in load_published() if "improvement" not in cell.variant]
+    found = [cell for cell in cells if cell.place == where]
+    if not found:
+        raise BenchError(f"no published table '{where}'.{nearest(where, sorted({cell.place for cell in cells}))}")
+    return found
+
+
+def _row(cell: PublishedCell) -> str:
+    return cell.variant or cell.model
+
+
+def _ours(record: RunRecord, metric: str) -> float | None:
+    facts = record.metrics.get(metric) or record.dialogue.get(metric)
+    return facts["mean"] if facts else record.measures.get(_MEASURES.get(metric, metric))
+
+
+def _shown(column: Sequence[float | None], row: int) -> str:
+    value, first = column[row], next((value for value in column if value is not None), None)
+    if value is None:
+        return "-"
+    if row == 0 or not first or column[0] is None:
+        return f"{value:.4f}"
+    return f"{value:.4f} ({value / first - 1:+.1%})"

@@ -1,0 +1,80 @@
+"""A sweep beside the published table of the same switches."""
+
+from __future__ import annotations
+
+import pytest
+
+from recllm_bench import cli, planning
+from recllm_bench.errors import BenchError
+from recllm_bench.recipe import read_recipe_file, recipe_names
+from recllm_bench.reporting.ablation import ablation_table, check_table
+from recllm_bench.reporting.html import write_report
+from recllm_bench.reporting.published import load_published
+from recllm_bench.reporting.table import comparison_table
+
+ROWS = ["proj=none", "proj=1layer"]
+
+
+def two(make, **changes):
+    first = make("none", 1.0, protocol="relrec.full", measures={"label similarity (items)": 0.5}, **changes)
+    return [first, make("one", 0.8, protocol="relrec.full", measures={"label similarity (items)": 0.4}, **changes)]
+
+
+def test_each_number_stands_beside_its_change_against_the_first_row(make):
+    text = ablation_table(two(make), ROWS, "relrec T10")
+    head, *rows = text.splitlines()[-4:]
+    assert "Recall@20, ours" in head
+    assert "published Yelp" in head
+    assert "similarity_item, ours" in head
+    assert "similarity_user" not in head, "no row of ours has that measure"
+    assert "0.4000 (-20.0%)" in rows[-1], "our own measure"
+    assert "0.4538 (-13.7%)" in rows[-1], "Table 10: 0.4538 against 0.5261"
+    assert "0.1048 (+5.3%)" in rows[-1], "Table 10: 0.1048 against 0.0995"
+
+
+def test_rows_without_a_published_twin_have_a_dash(make):
+    text = ablation_table(two(make), ["proj=none", ""], "relrec T10", markdown=True)
+    assert text.splitlines()[-1].count("| - ") >= 2
+
+
+def test_unknown_tables_and_rows_are_refused(make):
+    with pytest.raises(BenchError, match=r"no published table 'relrec T99'"):
+        check_table("relrec T99")
+    with pytest.raises(BenchError, match=r"relrec T10 has no row 'proj=three'.*proj="):
+        ablation_table(two(make), ["proj=none", "proj=three"], "relrec T10")
+
+
+def test_every_recipe_names_rows_that_are_published():
+    known = {(cell.place, cell.variant or cell.model) for cell in load_published()}
+    tables = {name: read_recipe_file(name) for name in recipe_names()}
+    tables = {name: values for name, values in tables.items() if "published" in values}
+    assert {f"relrec-table{number}" for number in (3, 4, 5, 6, 9, 10, 11, 12)} <= set(tables)
+    for name, values in tables.items():
+        rows = {(values["published"], row["published"]) for row in values["rows"] if "published" in row}
+        assert rows, name
+        assert rows <= known, name
+        assert planning.sweep_recipes(values, name)
+
+
+def test_a_sweep_of_an_unknown_table_stops_before_it_runs(tmp_path, capsys):
+    recipe = tmp_path / "sweep.yaml"
+    recipe.write_text("model: pop\ndataset: ml-100k\npublished: relrec T0\nrows: [{seed: 1}]\n")
+    assert cli.main(["sweep", str(recipe)]) == 2
+    assert "no published table 'relrec T0'" in capsys.readouterr().err
+
+
+def test_measures_are_shown_where_people_look(make, tmp_path):
+    records = two(make, tokens={"trained": 12})
+    text = comparison_table(records)
+    assert "Beside the ranking" in text
+    assert "one: label similarity (items) 0.4" in text
+    page = write_report(records, tmp_path / "report.html").read_text()
+    assert "<td>label similarity (items)</td><td>0.4</td>" in page
+
+
+def test_one_language_model_for_all_rows():
+    values = planning.recipe_values("relrec", "ml-100k")
+    values["options"] = {**values["options"], "llm": "some-model"}
+    rows = {recipe.model: recipe for _, recipe in planning.comparison_recipes(values, "here")}
+    assert rows["llama2-seq"].options["llm"] == rows["relrec"].options["llm"] == "some-model"
+    assert "llm" not in rows["sasrec"].options
