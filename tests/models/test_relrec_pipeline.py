@@ -400,6 +400,28 @@ def test_labels_of_items_without_training_are_counted(tmp_path):
     assert facts["cold_users"] == 0
 
 
+def test_ranking_speed_is_measured_and_reported(tmp_path):
+    job = make_job(tmp_path, timed_batches=3, recon=False)
+    _, folders = train(job)
+    assert "speed" in folders
+    measures = ReLRec.report(job, folders)["measures"]
+    assert measures["batches/s (16 users)"] > 0
+    assert "speed" not in [stage.name for stage in ReLRec.stages(make_job(tmp_path, recon=False))]
+
+
+def test_names_in_imported_labels_become_tokens(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real labels
+    job = make_job(tmp_path)
+    title = job.dataset.catalogue.titles[3]
+    file = tmp_path / "labels.jsonl"
+    lines = [{"kind": "user", "id": 1, "version": 0, "text": f"Enjoyed the work '{title}' greatly"}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for anonymous, shown in ((True, "iid_3"), (False, title)):
+        options = dataclasses.replace(job.options, labels=str(file), anonymise_names=anonymous)
+        found = labelling.make_labels(job, options, tmp_path)
+        assert shown in found.users[1][0]
+
+
 def test_prompts_of_the_measure_are_fixed():
     assert set(inference._PROMPTS) == {"user", "item"}
     assert math.isclose(float(similarities(["x"], [["x"]], encode)[0]), 1)

@@ -11,7 +11,15 @@ from recllm_bench.models.relrec.options import ReLRecOptions
 if TYPE_CHECKING:
     from recllm_bench.training.stages import Job
 
-_KEY = ("labels", "label_scope", "two_stage", "label_versions", "switched_labels", "switched_from")
+_KEY = (
+    "labels",
+    "label_scope",
+    "two_stage",
+    "label_versions",
+    "anonymise_names",
+    "switched_labels",
+    "switched_from",
+)
 _MADE = ("extractive", "generated")
 
 
@@ -68,7 +76,8 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
 
 def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, is_other: bool = False) -> Any:
     """Labels of a dataset; another dataset's keep titles as words, for its item numbers mean other items here."""
-    common = {"scope": options.label_scope, "versions": options.label_versions, "anonymise_names": not is_other}
+    anonymous = options.anonymise_names and not is_other
+    common = {"scope": options.label_scope, "versions": options.label_versions, "anonymise_names": anonymous}
     if options.labels == "extractive":
         from recllm_bench.language.labels import extractive_labels
 
@@ -80,9 +89,11 @@ def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work:
         work.mkdir(parents=True, exist_ok=True)
         chat = chat_model(options.chat)
         return generated_labels(dataset, split, chat, two_stage=options.two_stage, work=work, **common)
+    from recllm_bench.language.labels import anonymise
     from recllm_bench.language.labels.label_files import labels_from_file
 
-    return labels_from_file(options.switched_file if is_other else options.labels, dataset)
+    labels = labels_from_file(options.switched_file if is_other else options.labels, dataset)
+    return anonymise(labels, dataset.catalogue.titles) if anonymous else labels
 
 
 def _other_dataset(job: Job, options: ReLRecOptions) -> tuple[Any, Any]:

@@ -53,6 +53,7 @@ class ReLRecOptions:
     two_stage: bool = option(True, "labels are profiles cleaned in a second stage, or the first draft")
     label_versions: int = option(3, "versions of a label; one is drawn at each step", low=1)
     label_tokens: int = option(128, "most tokens of a label", low=1)
+    anonymise_names: bool = option(True, "titles of catalogue items in labels are written as their tokens")
     switched_labels: str = option(
         "none", "labels taken from another dataset", choices=("none", "users", "items", "both")
     )
