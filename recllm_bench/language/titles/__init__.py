@@ -1,0 +1,1 @@
+"""Lists of catalogue titles, written by a language model: token tries, layouts, constrained and free decoding."""
