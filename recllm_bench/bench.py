@@ -178,6 +178,7 @@ class _Cell:
             training=training,
             speak=self._speak,
             encode=self._encode,
+            feedback=self._feedback,
             text_key={
                 "simulator": talk.simulator,
                 "encoder": talk.encoder,
@@ -226,6 +227,11 @@ class _Cell:
 
     def _speak(self, users, ends, targets, seed: int) -> list[str]:
         return [text or "" for text in self._speaker(seed).open(self._profiles(users, ends, targets))]
+
+    def _feedback(self, spec: str, facts: int):
+        from recllm_bench.conversation.feedback import feedback_named
+
+        return feedback_named(spec, self.dataset.catalogue, seed=self.recipe.seed, facts=facts)
 
     def _encode(self, texts: Sequence[str]):
         from recllm_bench.language.vectors import text_vectors

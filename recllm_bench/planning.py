@@ -50,8 +50,11 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     """
     main = resolved(recipe_from(values, where))
     rows = values.get("compare")
+    model_class = plugins.resolve("models", main.model) if plugins.model_kind(main.model) == "own" else None
+    if rows is None and hasattr(model_class, "comparison_rows"):
+        rows = model_class.comparison_rows(main.options)
     if rows is None:
-        hears = plugins.model_kind(main.model) == "own" and reads_text(plugins.resolve("models", main.model))
+        hears = model_class is not None and reads_text(model_class)
         rows = HISTORY_ROWS + (TEXT_ROWS if hears else ())
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names")

@@ -20,6 +20,7 @@ MODELS = {
     "latentcrs": "recllm_bench.models.latentcrs.model:LatentCRS",
     "relrec": "recllm_bench.models.relrec.model:ReLRec",
     "llama2-seq": "recllm_bench.models.relrec.model:LlamaSeq",
+    "cesrec": "recllm_bench.models.cesrec.model:CESRec",
     "text-retrieval": "recllm_bench.models.text_retrieval:TextRetrieval",
 }
 DATASETS: dict[str, str] = {}

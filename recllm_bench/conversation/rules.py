@@ -141,7 +141,7 @@ class RuleSimulator:
         users = np.array([profile.user for profile in profiles], dtype=np.uint64)
         targets = np.array([profile.target for profile in profiles], dtype=np.uint64)
         for column in (users, targets, turns.astype(np.uint64)):
-            state = _mixed(state + np.uint64(0x9E3779B97F4A7C15) * (column + np.uint64(1)))
+            state = mixed(state + np.uint64(0x9E3779B97F4A7C15) * (column + np.uint64(1)))
         return (state >> np.uint64(16)).tolist()
 
 
@@ -166,7 +166,7 @@ def _template_words(template: str) -> list[str]:
     return [word for word, _, _ in words(template.replace("{wish}", " ").replace("{dislike}", " "))]
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def mixed(values: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser (Steele et al., 2014): neighbouring numbers give unrelated ones."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

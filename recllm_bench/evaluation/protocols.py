@@ -170,6 +170,13 @@ def _catalogue() -> dict[str, Protocol]:
         dataclasses.replace(
             sampled, name="cesrec.sampled100.n100", about="cesrec.sampled100 on 100 users drawn once", users=100
         ),
+        dataclasses.replace(
+            sampled,
+            name="cesrec.full",
+            about="cesrec.sampled100 with the whole catalogue as candidates, the history taken out",
+            candidates="all",
+            exclude_history=True,
+        ),
         Protocol(
             "relrec.full",
             "full ranking, history items stay in, as in RecBole (ReLRec, Table 2)",

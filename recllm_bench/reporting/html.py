@@ -10,6 +10,7 @@ from pathlib import Path
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.errors import BenchError
 from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, compare
+from recllm_bench.reporting.figures import drawn, figures_of
 from recllm_bench.reporting.published import published_for, published_interval
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.table import (
@@ -86,6 +87,7 @@ def _section(comparison: Comparison) -> str:
     if comparison.differences:
         parts.append(_differences(comparison))
     parts.append(_training_curves(comparison.records))
+    parts += [drawn(figure) for figure in figures_of(comparison.records, comparison.primary)]
     parts += [f"<p>{escape(line)}</p>" for line in protocol_warnings(comparison.records)]
     legend = f"Against {comparison.reference}: ▲ better, ≈ no significant difference, ▼ worse (paired bootstrap, Holm)."
     parts.append(f"<p><small>{escape(legend)} Brackets: 95 % bootstrap intervals over users.</small></p>")

@@ -67,6 +67,8 @@ class Job:
         ``encode(texts) -> float32 [n, width]``.
     text_key : mapping
         Identifies simulator and encoder, for the keys of stages that use them.
+    feedback : callable
+        ``feedback(spec, facts) -> Speaker`` of ``conversation.feedback``: who answers a recommendation in a sentence.
     """
 
     recipe: Recipe
@@ -80,6 +82,7 @@ class Job:
     speak: Callable[[np.ndarray, np.ndarray, np.ndarray, int], list[str]] | None = None
     encode: Callable[[Sequence[str]], np.ndarray] | None = None
     text_key: Mapping[str, Any] = field(default_factory=dict)
+    feedback: Callable[[str, int], Any] | None = None
 
 
 def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, Path], dict[str, float]]:

@@ -113,6 +113,11 @@ class LatentCRS(SequentialRecommender):
         return model.to(job.device).eval().requires_grad_(False)
 
     @classmethod
+    def history_encoder(cls, job: Job) -> nn.Module:
+        """The encoder of histories alone, trained by its own recipe: what can rank where nobody speaks."""
+        return backbone_of(job, resolve_options(job.options)).load()
+
+    @classmethod
     def case_columns(cls, job: Job, cases: Cases) -> dict[str, np.ndarray]:
         """``utterance_vector [n, d_x]``: what each user says first (another user's words in the shuffled control)."""
         from recllm_bench.training.utterances import utterance_columns

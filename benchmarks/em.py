@@ -1,0 +1,352 @@
+"""Measure an epoch of LatentCRS' variational EM, beside a plain implementation that encodes every batch anew.
+
+    python benchmarks/em.py                     ml1m, 512 intents, the options of the published runs
+    python benchmarks/em.py --dataset ml-100k --intents 64 --peer-steps 10
+
+Both sides have the same networks, records, batches, losses and optimiser, and their losses are compared before anything
+is timed. benchmarks/README.md says what is measured and how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import side_by_side
+from side_by_side import OURS, Comparison, Curve, Runner, Side, Target
+
+from recllm_bench.errors import BenchError
+
+FASTER = 30.0
+"""Ratio below which ``--assert`` fails."""
+COLUMNS = {
+    "seconds": "s an epoch",
+    "once": "s before epochs",
+    "steps": "steps",
+    "e_loss": "E loss",
+    "m_loss": "M loss",
+    "peak_gib": "peak GiB",
+    "cuda_gib": "CUDA GiB",
+}
+_TEXT_WIDTH = 384
+
+
+@dataclass
+class Work:
+    """What both sides are given."""
+
+    options: Any
+    encoder: Any
+    histories: Any
+    records: Any
+    negatives: Any
+    intents: Any
+    texts: Any
+    items: Any
+    device: str
+    batch_size: int
+
+    @property
+    def length(self) -> int:
+        """Items of a history: a record without its target."""
+        return self.options.window - 1
+
+    def networks(self) -> tuple[Any, Any]:
+        """Fresh networks, the same at each call."""
+        import torch
+
+        from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
+
+        torch.manual_seed(1)
+        inference = InferenceNet(self.intents, self.options).to(self.device)
+        return inference, GenerativeNet(self.intents, _TEXT_WIDTH, self.options).to(self.device)
+
+
+def work(dataset: str, users: int, intents: int, batch_size: int, device: str, dropout: bool = True) -> Work:
+    """Records of a dataset, an encoder of the published shape, random intents, one random utterance for each item.
+
+    What is learnt does not matter to the time of a step, so that the encoder need not be trained.
+    """
+    import torch
+
+    from recllm_bench.data.histories import Histories
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import leave_one_out
+    from recllm_bench.data.windows import DeviceHistories
+    from recllm_bench.models.latentcrs.backbone import frozen_items
+    from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+    from recllm_bench.models.latentcrs.records import draw_negatives, training_records
+    from recllm_bench.plugins import resolve
+    from recllm_bench.recbole_bridge import build_model
+
+    whole = prepare(dataset).histories
+    n_users = min(users or whole.n_users, whole.n_users)
+    offsets = np.asarray(whole.offsets[: n_users + 1])
+    histories = Histories(np.asarray(whole.items[: offsets[-1]]), offsets, whole.n_items)
+    split = leave_one_out(histories)
+    options = LatentCRSOptions(intents=intents, w_nce=0.0, w_rec=5.0, w_e_rec=5.0)
+    if not dropout:
+        options = LatentCRSOptions(
+            intents=intents, w_nce=0.0, w_rec=5.0, w_e_rec=5.0, text_dropout=0.0, encoder_dropout_in_train=False
+        )
+    options = resolve_options(options)
+    encoder = build_model(
+        resolve("models", "iclrec"), histories, split.train_ends, {}, seed=1, device=device, max_length=50
+    )[0]
+    encoder.eval().requires_grad_(False)
+    records = training_records(histories, split.train_ends, options.window)
+    drawn = draw_negatives(
+        histories,
+        records,
+        options.negatives,
+        options.train_repeat,
+        exclude=options.neg_exclude,
+        window=options.window,
+        seed=1,
+    )
+    generator = torch.Generator().manual_seed(1)
+    items = frozen_items(encoder)
+    centroids = torch.nn.functional.normalize(torch.randn(intents, items.shape[1], generator=generator), dim=1)
+    texts = torch.nn.functional.normalize(torch.randn(whole.n_items + 1, _TEXT_WIDTH, generator=generator), dim=1)
+    return Work(
+        options,
+        encoder,
+        DeviceHistories(histories, device),
+        records,
+        torch.from_numpy(drawn).to(device),
+        centroids.to(device),
+        texts.to(device),
+        items,
+        device,
+        batch_size,
+    )
+
+
+def _ours(given: Work) -> tuple[Any, Any, Any]:
+    """Networks, and EM over states that are computed once."""
+    import torch
+
+    from recllm_bench.models.latentcrs.backbone import encode_cases
+    from recllm_bench.models.latentcrs.em import Examples, ExpectationMaximisation
+
+    options, encoder = given.options, given.encoder
+    words = (encoder, given.histories, given.records, given.length, options.pad_to)
+    clean, noisy = encode_cases(*words), None
+    if options.encoder_dropout_in_train:
+        encoder.train()
+        noisy = torch.stack([encode_cases(*words) for _ in range(options.train_repeat)])
+        encoder.eval()
+    targets = torch.from_numpy(given.records.targets).long().to(given.device)
+    examples = Examples(targets, given.negatives, targets, given.texts, given.items, clean, noisy)
+    inference, generative = given.networks()
+    em = ExpectationMaximisation(inference, generative, examples, options, given.batch_size, seed=1)
+    return inference, generative, em
+
+
+class Plain:
+    """The same passes written down straight away: every batch is encoded anew, every case has its own text.
+
+    Scores of an item follow the formulas: one for each intent, then their mean under the distribution.
+    """
+
+    def __init__(self, given: Work) -> None:
+        import torch
+
+        self.given, self.options = given, given.options
+        self.inference, self.generative = given.networks()
+        if given.options.text_dropout:
+            self.generative.projector.dropout = torch.nn.Dropout(given.options.text_dropout)
+
+    def states(self, rows: np.ndarray, dropout: bool) -> Any:
+        """User states of records, encoded now."""
+        import torch
+
+        from recllm_bench.models.latentcrs.backbone import last_states
+
+        given = self.given
+        given.encoder.train(dropout and self.options.encoder_dropout_in_train)
+        with torch.no_grad():
+            cases = given.records.take(rows)
+            batch = given.histories.history_batch(cases.users, cases.ends, given.length)
+            return last_states(given.encoder, *batch, self.options.pad_to)
+
+    def e_loss(self, rows: np.ndarray, repeats: np.ndarray) -> Any:
+        """KL(q || posterior) + w L_rec^E, the generative network frozen."""
+        import torch
+
+        from recllm_bench.models.latentcrs import losses
+
+        self._train(self.inference, self.generative)
+        candidates = self._candidates(rows, repeats)
+        with torch.no_grad():
+            _, log_f, g = self._generative(self.states(rows, dropout=False), rows, candidates[:, :1])
+            wanted = losses.log_posterior(log_f, g[..., 0], self.options.posterior_form)
+        log_q = self.inference(self.states(rows, dropout=True))
+        scores = self.inference.value_map(self.inference.intents) @ candidates.transpose(1, 2)
+        ranked = (log_q.exp().unsqueeze(-1) * scores).sum(1)
+        loss = losses.kl_divergence(log_q, wanted, self.options.kl_epsilon)
+        return loss + self.options.w_e_rec * losses.ranking_loss(ranked, self.options.temperature)
+
+    def m_loss(self, rows: np.ndarray, repeats: np.ndarray) -> Any:
+        """lambda KL(q || f) + w L_rec, the inference network frozen."""
+        import torch
+
+        from recllm_bench.models.latentcrs import losses
+
+        self._train(self.generative, self.inference)
+        with torch.no_grad():
+            log_q = self.inference(self.states(rows, dropout=False))
+        candidates = self._candidates(rows, repeats)
+        _, log_f, g = self._generative(self.states(rows, dropout=True), rows, candidates)
+        ranked = (log_f.exp().unsqueeze(-1) * g).sum(1)
+        loss = self.options.lambda_kl * losses.kl_divergence(log_q, log_f, self.options.kl_epsilon)
+        return loss + self.options.w_rec * losses.ranking_loss(ranked)
+
+    def _generative(self, states: Any, rows: np.ndarray, candidates: Any) -> tuple[Any, Any, Any]:
+        import torch
+
+        texts = self.given.texts[torch.from_numpy(self.given.records.targets[rows]).long().to(self.given.device)]
+        affinity, log_f = self.generative(states, texts)
+        return affinity, log_f, self.generative.intent_scores(affinity, self.generative.item_vectors(candidates))
+
+    def _candidates(self, rows: np.ndarray, repeats: np.ndarray) -> Any:
+        import torch
+
+        targets = torch.from_numpy(self.given.records.targets[rows]).long().to(self.given.device)
+        negatives = self.given.negatives[torch.from_numpy(repeats), torch.from_numpy(rows)].long()
+        return self.given.items[torch.cat([targets[:, None], negatives], 1)]
+
+    @staticmethod
+    def _train(trained: Any, fixed: Any) -> None:
+        trained.requires_grad_(True).train()
+        fixed.requires_grad_(False).eval()
+
+
+# what runs in processes of its own ---------------------------------------------------------------------------------
+
+
+def ours(**arguments: Any) -> dict[str, Any]:
+    """A joint epoch by the project's loop; the states that it reads are computed before, and timed apart."""
+    from recllm_bench.training.loop import fit, one_thread
+    from recllm_bench.training.options import TrainingOptions
+
+    given = work(**arguments)
+    before, start = side_by_side.resident(), time.perf_counter()
+    inference, generative, em = _ours(given)
+    side_by_side.wait_for(given.device)
+    once = time.perf_counter() - start
+    training = TrainingOptions(epochs=2, patience=0, learning_rate=1e-3, precision="fp32")
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        modules = {"inference": inference, "generative": generative}
+        outcome = fit(em.joint, em.loss, modules, None, training, Path(folder), device=given.device, seed=1, label="EM")
+    steps = 2 * -(-len(given.records) * given.options.train_repeat // given.batch_size)
+    return {"before_gib": before, "seconds": outcome.history[-1]["seconds"], "once": once, "steps": steps}
+
+
+def plain(timed: int, **arguments: Any) -> dict[str, Any]:
+    """``timed`` steps of each pass, and what all of them would take."""
+    import torch
+
+    given = work(**arguments)
+    side = Plain(given)
+    before = side_by_side.resident()
+    count = len(given.records)
+    order = np.random.default_rng(1).permutation(count * given.options.train_repeat)
+    batches = [order[start : start + given.batch_size] for start in range(0, len(order), given.batch_size)]
+    seconds = 0.0
+    for loss, network in ((side.e_loss, side.inference), (side.m_loss, side.generative)):
+        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
+        start = 0.0
+        for number, batch in enumerate(batches[: timed + 2]):
+            if number == min(2, len(batches) - 1):  # the first two warm up
+                side_by_side.wait_for(given.device)
+                start, first = time.perf_counter(), number
+            optimiser.zero_grad()
+            value = loss(batch % count, batch // count)
+            value.backward()
+            optimiser.step()
+            value.item()
+        side_by_side.wait_for(given.device)
+        done = len(batches[: timed + 2]) - first
+        seconds += (time.perf_counter() - start) * len(batches) / done
+    return {"before_gib": before, "seconds": seconds, "steps": 2 * len(batches), "timed_steps": 2 * done}
+
+
+def check(**arguments: Any) -> dict[str, Any]:
+    """Losses of one batch on both sides, without dropout."""
+    import torch
+
+    from recllm_bench.models.latentcrs.em import Batch
+
+    given = work(**arguments, dropout=False)
+    given.items.mul_(20)  # as after some training: every term of a loss then has a say
+    inference, generative, em = _ours(given)
+    side = Plain(given)
+    with torch.no_grad():
+        for network in (inference, generative, side.inference, side.generative):
+            for parameter in network.parameters():
+                parameter.mul_(2)
+    rows = np.random.default_rng(2).permutation(len(given.records))[: given.batch_size]
+    repeats = np.random.default_rng(3).integers(0, given.options.train_repeat, len(rows))
+    found = {"seconds": 0.0}
+    for phase, network_pass, theirs in (("e", em.e_pass, side.e_loss), ("m", em.m_pass, side.m_loss)):
+        next(iter(network_pass(1)))  # freezes one side and fills its table
+        chosen = (torch.from_numpy(rows).to(given.device), torch.from_numpy(repeats).to(given.device))
+        found[f"{phase}_ours"] = float(em.loss(Batch(phase, *chosen)))
+        found[f"{phase}_plain"] = float(theirs(rows, repeats))
+    return found
+
+
+ACTIONS = {"ours": ours, "plain": plain, "check": check}
+
+
+def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison], list[Curve]]:
+    """Compare the losses, then the epochs."""
+    arguments = {"dataset": given.dataset, "users": given.users, "intents": given.intents}
+    arguments |= {"batch_size": given.batch_size, "device": given.device}
+    losses = runner.once(Side("losses of both sides", "check", arguments), "compare ")
+    for phase in "em":
+        one, two = losses[f"{phase}_ours"], losses[f"{phase}_plain"]
+        if abs(one - two) > 1e-4 * max(1.0, abs(two)):
+            raise BenchError(f"the two sides differ: the {phase.upper()}-pass' loss is {one:.6f} and {two:.6f}")
+    sides = [Side(OURS, "ours", arguments), Side("plain", "plain", {**arguments, "timed": given.peer_steps})]
+    found = runner.compare(f"LatentCRS: an EM epoch on {given.dataset}, {given.intents} intents", sides)
+    for name, key in ((OURS, "ours"), ("plain", "plain")):
+        found.medians[name] |= {f"{phase}_loss": losses[f"{phase}_{key}"] for phase in "em"}
+    run = found.runs["plain"][0]
+    found.notes += [
+        f"plain: {run['timed_steps']} of {run['steps']} steps were timed, after two of each pass to warm up",
+        "s before epochs: states of all records, computed once for a whole training; no part of the epoch",
+        "losses are of one batch, without dropout",
+    ]
+    found.judge(Target("seconds", FASTER))
+    curves = []
+    if given.curve:
+        for name, sizes in (("intents", (64, 128, 256, 512)), ("batch_size", (128, 256, 512, 1024))):
+            curves.append(
+                runner.curve(
+                    "EM epoch", name, sizes, lambda size, name=name: Side(OURS, "ours", {**arguments, name: int(size)})
+                )
+            )
+    return [found], curves
+
+
+def main(words: list[str] | None = None) -> int:
+    """The command."""
+    parser = side_by_side.parser(__doc__)
+    parser.add_argument("--dataset", default="ml1m")
+    parser.add_argument("--users", type=int, default=0, help="only the first users (default: all)")
+    parser.add_argument("--intents", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=480)
+    parser.add_argument("--peer-steps", type=int, default=20, help="steps of each pass that the plain side is timed on")
+    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""What a user says about one recommendation: one dislike and one wish (CESRec (6); protocols, section 5.2).
+
+The speaker knows the shown item and the attributes of the wanted one, never its title; whatever is said passes the
+leakage guard. A user is asked once a round, all users in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from recllm_bench.artifacts import content_hash
+from recllm_bench.conversation.attributes import AttributeTable, Fact
+from recllm_bench.conversation.redaction import Redactor, words
+from recllm_bench.conversation.rules import PLAIN_REFUSALS, REFUSALS, mixed, phrase
+from recllm_bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from recllm_bench.data.catalogue import Catalogue
+    from recllm_bench.language.chat import ChatModel
+
+WISHES = (
+    "I would rather have {wish}.",
+    "Show me {wish} instead.",
+    "What I want is {wish}.",
+    "I prefer {wish}.",
+)
+PLAIN_WISHES = ("Something else, please.", "Show me something else.")
+_DESCRIPTION_WORDS = 60
+_ANSWER_TOKENS = 80
+_VERSION = 1  # part of the keys of what is made from feedback: raise it when equal options give other words
+
+
+class Speaker(Protocol):
+    """Who says something about what is shown.
+
+    Attributes
+    ----------
+    name : str
+        Shown beside the results.
+    redactor : Redactor
+        Its counters hold the leaks that were taken out.
+    n_empty : int
+        Times the speaker had nothing to say; a plain refusal stands there.
+    """
+
+    name: str
+    redactor: Redactor
+    n_empty: int
+
+    def say(
+        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
+    ) -> list[str]:
+        """One utterance a row; equal rows get equal words, whatever else is in the batch."""
+
+    def key(self) -> dict[str, Any]:
+        """What decides the words, JSON-able."""
+
+
+class RuleFeedback:
+    """Feedback made of attributes: no model, the same words on every machine.
+
+    The dislike is an attribute of the shown item that the target lacks, the wish are attributes of the target,
+    first those that the shown item lacks. Later rounds name others, in turn. Attributes that would name the target
+    are never used.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Gives attributes and titles.
+    seed : int
+        Chooses among the templates.
+    facts : int
+        Most attributes in a wish.
+    """
+
+    name = "rules"
+
+    def __init__(self, catalogue: Catalogue, seed: int = 0, facts: int = 2) -> None:
+        if facts < 1:
+            raise BenchError(f"feedback: a wish needs at least one attribute, got facts={facts}")
+        self.seed, self.facts, self.domain, self._n_ids = seed, facts, catalogue.domain, len(catalogue)
+        self.attributes = AttributeTable(catalogue)
+        self.redactor = Redactor(catalogue)
+        self.n_empty = 0
+        self._known: dict[tuple[int, int], tuple[list[Fact], list[Fact]]] = {}
+        self._safe: dict[tuple[int, tuple[str, ...]], tuple[str, ...]] = {}
+        self._vocabulary = {
+            templates: [frozenset(_plain_words(text)) for text in templates]
+            for templates in (REFUSALS, PLAIN_REFUSALS, WISHES, PLAIN_WISHES)
+        }
+
+    def key(self) -> dict[str, Any]:
+        """Words depend on these alone, beside the catalogue."""
+        return {"feedback": "rules", "facts": self.facts, "seed": self.seed, "version": _VERSION}
+
+    def say(
+        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
+    ) -> list[str]:
+        """What each user says about the shown item.
+
+        Parameters
+        ----------
+        users, shown, targets : sequence of int [n]
+            Who is asked, what is shown, what is wanted.
+        turn : int or sequence of int [n]
+            Round, from 0: it chooses among the attributes.
+
+        Returns
+        -------
+        list of str
+            Redacted; never empty.
+
+        Raises
+        ------
+        BenchError
+            When the columns differ in length or an item is not in the catalogue.
+        """
+        users, shown, targets, turns = _columns(users, shown, targets, turn, self._n_ids)
+        draws = _draws(self.seed, users, shown, targets, turns)
+        rows = zip(shown.tolist(), targets.tolist(), turns.tolist(), draws, strict=True)
+        said = [self._utterance(*row) for row in rows]
+        return self.redactor.redact(said, targets.tolist()).texts
+
+    def _utterance(self, shown: int, target: int, turn: int, draw: int) -> str:
+        dislikes, wishes = self._contrast(shown, target)
+        if dislikes:
+            refusal = self._pick(REFUSALS, target, draw)
+            refusal = refusal.format(dislike=phrase([dislikes[turn % len(dislikes)]], self.domain))
+        else:
+            refusal = self._pick(PLAIN_REFUSALS, target, draw)
+        if not wishes:
+            self.n_empty += not dislikes
+            return f"{refusal} {self._pick(PLAIN_WISHES, target, draw >> 8)}"
+        place = turn * self.facts % len(wishes)
+        chosen = (wishes[place:] + wishes[:place])[: self.facts]
+        wish = phrase(chosen, self.domain)
+        return f"{refusal} {self._pick(WISHES, target, draw >> 8).format(wish=wish)}"
+
+    def _contrast(self, shown: int, target: int) -> tuple[list[Fact], list[Fact]]:
+        """Attributes the shown item has and the target lacks; those of the target, what the shown item lacks first."""
+        if (shown, target) not in self._known:
+            of_shown, of_target = self.attributes.facts(shown), self.attributes.facts(target)
+            safe = [fact for fact in of_target if not self.redactor.names(fact.value, target)]
+            dislikes = [
+                fact for fact in of_shown if fact not in of_target and not self.redactor.names(fact.value, target)
+            ]
+            new = [fact for fact in safe if fact not in of_shown]
+            self._known[shown, target] = (dislikes, new + [fact for fact in safe if fact in of_shown])
+        return self._known[shown, target]
+
+    def _pick(self, templates: tuple[str, ...], target: int, draw: int) -> str:
+        """One of the templates, but none with a word that only the target's title has."""
+        if (target, templates) not in self._safe:
+            rare = self.redactor.rare_words(target)
+            rows = zip(templates, self._vocabulary[templates], strict=True)
+            self._safe[target, templates] = tuple(text for text, row in rows if not row & rare) or templates
+        safe = self._safe[target, templates]
+        return safe[draw % len(safe)]
+
+
+class ChatFeedback:
+    """Feedback written by a chat model; answers are kept by the model's own cache.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Titles, attributes and descriptions.
+    chat : ChatModel
+        Who writes.
+    seed : int
+        Of the model's draws; at temperature 0 it writes the same anyway.
+    """
+
+    def __init__(self, catalogue: Catalogue, chat: ChatModel, seed: int = 0) -> None:
+        self.catalogue, self.chat, self.seed = catalogue, chat, seed
+        self.name = chat.name
+        self.attributes = AttributeTable(catalogue)
+        self.redactor = Redactor(catalogue)
+        self._quiet = Redactor(catalogue)  # what is taken out of questions is no leak of the speaker's
+        self.n_empty = 0
+
+    def key(self) -> dict[str, Any]:
+        """Words depend on these alone, beside the catalogue."""
+        asked = content_hash([_SYSTEM, _QUESTION, _DESCRIPTION_WORDS, _ANSWER_TOKENS])
+        own = self.chat.key() if hasattr(self.chat, "key") else self.name
+        return {"feedback": own, "prompt": asked, "seed": self.seed, "version": _VERSION}
+
+    def prompts(self, shown: Sequence[int], targets: Sequence[int]) -> list[list[dict[str, str]]]:
+        """The conversations the model is asked; none names its target."""
+        shown, targets = [int(item) for item in shown], [int(item) for item in targets]
+        told = sorted({*shown, *targets})
+        descriptions = dict(zip(told, self.catalogue.descriptions_of(told), strict=True))
+        questions = [
+            _QUESTION.format(
+                domain=self.catalogue.domain,
+                title=self.catalogue.titles[item] or f"a {self.catalogue.domain}",
+                shown=self._facts(item, descriptions),
+                wanted=self._facts(target, descriptions) or "something else",
+            )
+            for item, target in zip(shown, targets, strict=True)
+        ]
+        frames = [_SYSTEM.format(domain=self.catalogue.domain)] * len(questions)
+        safe = self._quiet.redact(frames + questions, targets * 2).texts
+        pairs = zip(safe[: len(frames)], safe[len(frames) :], strict=True)
+        return [[{"role": "system", "content": frame}, {"role": "user", "content": asked}] for frame, asked in pairs]
+
+    def say(
+        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
+    ) -> list[str]:
+        """What each user says about the shown item; see :meth:`RuleFeedback.say`."""
+        _, shown, targets, _ = _columns(users, shown, targets, turn, len(self.catalogue))
+        answers = self.chat.complete(
+            self.prompts(shown.tolist(), targets.tolist()), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed
+        )
+        texts = [" ".join(answer.split()) for answer in answers]
+        self.n_empty += sum(not text for text in texts)
+        texts = [text or f"{PLAIN_REFUSALS[0]} {PLAIN_WISHES[0]}" for text in texts]
+        return self.redactor.redact(texts, targets.tolist()).texts
+
+    def _facts(self, item: int, descriptions: dict[int, str]) -> str:
+        told = ", ".join(fact.value for fact in self.attributes.facts(item))
+        about = " ".join(descriptions[item].split("\n", 1)[0].split()[:_DESCRIPTION_WORDS])
+        return "; ".join(part for part in (told, about) if part)
+
+
+_SYSTEM = (
+    "You play a person who was recommended a {domain}. You know what you would rather have, but not its name. "
+    "Speak as this person only, in one or two short sentences: one thing that you dislike about what was recommended, "
+    "and one thing that you want instead. Never give a name or a title."
+)
+_QUESTION = "\n".join(
+    (
+        "Recommended to you: {title}.",
+        "What is known of it: {shown}.",
+        "What you would rather have: {wanted}.",
+        "What do you say?",
+    )
+)
+
+
+def feedback_named(
+    spec: str, catalogue: Catalogue, *, seed: int = 0, facts: int = 2, **options: Any
+) -> RuleFeedback | ChatFeedback:
+    """A speaker by name.
+
+    Parameters
+    ----------
+    spec : str
+        ``"rules"``, or a chat model (``local:NAME``, ``server:MODEL@URL``).
+    catalogue : Catalogue
+        The items.
+    seed : int
+        Fixes every choice.
+    facts : int
+        Most attributes in one wish of the rules.
+    **options
+        Of :func:`~recllm_bench.language.chat.chat_model`.
+
+    Raises
+    ------
+    BenchError
+        For an unknown speaker.
+    """
+    if spec == "rules":
+        return RuleFeedback(catalogue, seed, facts)
+    if not spec.startswith(("local:", "server:")):
+        raise BenchError(f"feedback '{spec}' is unknown; use rules, local:NAME or server:MODEL@URL")
+    from recllm_bench.language.chat import chat_model
+
+    return ChatFeedback(catalogue, chat_model(spec, **options), seed)
+
+
+def _plain_words(template: str) -> list[str]:
+    return [word for word, _, _ in words(template.replace("{wish}", " ").replace("{dislike}", " "))]
+
+
+def _columns(users: Any, shown: Any, targets: Any, turn: Any, n_ids: int) -> list[np.ndarray]:
+    columns = [np.asarray(column, dtype=np.int64).reshape(-1) for column in (users, shown, targets)]
+    if len({len(column) for column in columns}) > 1:
+        sizes = ", ".join(str(len(column)) for column in columns)
+        raise BenchError(f"feedback: users, shown items and targets differ in number ({sizes})")
+    for name, items in zip(("shown item", "target"), columns[1:], strict=True):
+        bad = items[(items < 1) | (items >= n_ids)]
+        if len(bad):
+            raise BenchError(f"feedback: {name} {bad[0]} is not in the catalogue of {n_ids - 1}")
+    return [*columns, np.broadcast_to(np.asarray(turn, dtype=np.int64), columns[0].shape)]
+
+
+def _draws(seed: int, *columns: np.ndarray) -> list[int]:
+    """A number for each row, the same whatever else is in the batch."""
+    state = np.full(len(columns[0]), seed & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
+    for column in columns:
+        state = mixed(state + np.uint64(0x9E3779B97F4A7C15) * (column.astype(np.uint64) + np.uint64(1)))
+    return (state >> np.uint64(16)).tolist()

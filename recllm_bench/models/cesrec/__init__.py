@@ -1,0 +1,1 @@
+"""CESRec: what a user says about a recommendation rewrites the history that the recommender reads."""

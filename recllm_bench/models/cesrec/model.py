@@ -1,0 +1,191 @@
+"""CESRec as a recommender: another recommender, reading a history that feedback in words has rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recllm_bench import plugins
+from recllm_bench.errors import BenchError
+from recllm_bench.models.cesrec.backends import TrainedBackend
+from recllm_bench.models.cesrec.options import CESRecOptions, check_options
+from recllm_bench.options import options_from_config
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recllm_bench.data.splits import Cases
+    from recllm_bench.training.stages import Job, Stage
+
+ITEMS, LENGTHS = "pseudo_list", "pseudo_length"
+"""Columns of a case: its pseudo-history, and how many items it holds."""
+
+
+class CESRec(SequentialRecommender):
+    """An unchanged recommender that scores pseudo-histories (Findings of EMNLP 2025; arXiv 2509.09342).
+
+    On the bench it is a pipeline (:meth:`stages`), and :meth:`case_columns` plays the rounds of feedback: the model
+    itself only scores what they left. In plain RecBole there are neither stages nor words, and it is its back end.
+
+    Parameters
+    ----------
+    config : recbole.config.Config
+        Carries the fields of :class:`CESRecOptions`, and in plain RecBole those of the back end.
+    dataset : recbole.data.dataset.Dataset
+        For the number of items.
+    backend : TrainedBackend, optional
+        The trained recommender; built from ``config`` when it is not given.
+    """
+
+    Options = CESRecOptions
+    display_name = "CESRec"
+    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    default_protocol = "cesrec.sampled100"
+    training_defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, config: Any, dataset: Any, backend: TrainedBackend | None = None) -> None:
+        super().__init__(config, dataset)
+        self.options = check_options(options_from_config(CESRecOptions, config))
+        if backend is None:
+            model_class = plugins.resolve("models", self.options.backend)
+            inner = _Overlay(config, self.options.backend_options or {})
+            try:
+                model = model_class(inner, dataset)
+            except (KeyError, TypeError) as error:
+                raise BenchError(
+                    f"cesrec: plain RecBole has no options for backend {self.options.backend} ({error}); add them to "
+                    "the configuration, or run it on the bench"
+                ) from error
+            backend = TrainedBackend(
+                self.options.backend, model, self.n_items - 1, int(self.max_seq_length), config["device"]
+            )
+        self.backend = backend
+        self.recommender = backend.model
+        self.history_length = backend.history_length
+        if backend.query is not None:  # scores are dot products: the evaluator may use one matrix product
+            self.query_vectors = self._query_vectors
+            self.item_vectors = self._item_vectors
+
+    # the bench's pipeline
+
+    @classmethod
+    def stages(cls, job: Job) -> list[Stage]:
+        """Back end, aligned item vectors, training pairs, constructor; what the options leave out is not there."""
+        from recllm_bench.models.cesrec.stages import Pipeline
+
+        return Pipeline(job).stages()
+
+    @classmethod
+    def load(cls, job: Job, folders: Mapping[str, Path]) -> CESRec:
+        """The model from its finished stages, on the job's device, in evaluation mode."""
+        from recllm_bench.models.cesrec.stages import Pipeline
+
+        return cls.around(job, Pipeline(job).backend(folders))
+
+    @classmethod
+    def around(cls, job: Job, backend: TrainedBackend) -> CESRec:
+        """The model around a trained back end, in evaluation mode."""
+        values = {name: getattr(job.options, name) for name in CESRecOptions.__dataclass_fields__}
+        config = {**_FIELDS, **values, "MAX_ITEM_LIST_LENGTH": backend.history_length, "device": job.device}
+        model = cls(config, _Ids(job.split.histories.n_items), backend)
+        return model.eval().requires_grad_(False)
+
+    @classmethod
+    def case_columns(cls, job: Job, cases: Cases) -> dict[str, np.ndarray]:
+        """``pseudo_list [n, L]`` and ``pseudo_length [n]``: what the rounds of feedback made of each history.
+
+        Simulated users know their targets here; what leaves this function holds item ids alone.
+        """
+        from recllm_bench.models.cesrec.outcomes import final_columns
+
+        return final_columns(job, cases)
+
+    @classmethod
+    def report(cls, job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+        """What belongs beside the ranking: ``measures``, ``substitutes``, ``tokens`` and ``notes``."""
+        from recllm_bench.models.cesrec.outcomes import report
+
+        return report(job, folders)
+
+    @classmethod
+    def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """Rows to compare with, where a recipe names none: the back end itself, and each half of the method alone."""
+        backend = {"model": options.get("backend") or CESRecOptions().backend}
+        for part in ("options", "training"):
+            if options.get(f"backend_{part}"):
+                backend[part] = dict(options[f"backend_{part}"])
+        return [
+            backend,
+            {"model": "cesrec", "label": "CESRec w/o d.a.", "options": {"use_masking": False}},
+            {"model": "cesrec", "label": "CESRec w/o c.", "options": {"use_constructor": False}},
+        ]
+
+    # scores
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """The back end's own loss: CESRec never changes how it is trained."""
+        return self.recommender.calculate_loss(interaction)
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Score ``[B]`` of one given item for each (pseudo-)history."""
+        scores = self.full_sort_predict(interaction)
+        return scores.gather(1, interaction[self.ITEM_ID][:, None])[:, 0]
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores ``[B, n_items + 1]`` of (pseudo-)histories; padding has minus infinity."""
+        items, lengths = self._histories(interaction)
+        scores = self.backend.score(items, lengths, interaction[self.USER_ID]).clone()
+        scores[:, 0] = -torch.inf
+        return scores
+
+    def _query_vectors(self, batch: Any) -> Tensor:
+        items, lengths = self._histories(batch)
+        return self.backend.query({"user_id": batch[self.USER_ID], self.ITEM_SEQ: items, self.ITEM_SEQ_LEN: lengths})
+
+    def _item_vectors(self) -> Tensor:
+        return self.recommender.item_vectors()
+
+    def _histories(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Pseudo-histories of a batch, or the real ones where there are none; as wide as the longest."""
+        if ITEMS not in getattr(batch, "columns", batch):
+            return batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
+        lengths = batch[LENGTHS].long()
+        return batch[ITEMS][:, : int(lengths.max())].long(), lengths
+
+
+# What RecBole's base class asks of a configuration; on the bench there is no RecBole run around the model.
+_FIELDS = {
+    "USER_ID_FIELD": "user_id",
+    "ITEM_ID_FIELD": "item_id",
+    "LIST_SUFFIX": "_list",
+    "ITEM_LIST_LENGTH_FIELD": "item_length",
+    "NEG_PREFIX": "neg_",
+}
+
+
+class _Ids:
+    """Stands for RecBole's dataset: it knows how many ids there are."""
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items = n_items
+
+    def num(self, field: str) -> int:
+        return self.n_items + 1
+
+
+class _Overlay:
+    """A configuration with some values on top."""
+
+    def __init__(self, config: Any, values: Mapping[str, Any]) -> None:
+        self._config, self._values = config, values
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key] if key in self._values else self._config[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values or key in self._config

@@ -1,0 +1,135 @@
+"""Options of CESRec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recllm_bench.errors import BenchError
+from recllm_bench.options import option
+
+
+@dataclass(frozen=True)
+class CESRecOptions:
+    """Options of CESRec (Findings of EMNLP 2025); numbers in brackets are the paper's equations."""
+
+    # the recommender whose history is rewritten
+    backend: str = option("sasrec", "recommender that scores histories: any model of the bench or of RecBole's zoo")
+    backend_options: dict | None = option(None, "changes to the options of the back end's own recipe")  # noqa: RUF009
+    backend_training: dict | None = option(None, "changes to its training options")  # noqa: RUF009
+
+    # the language model
+    llm: str = option(
+        "", "causal language model of vectors and constructor: a folder, a name under RECLLM_MODELS, a hub id; "
+        "empty: a miniature"
+    )  # fmt: skip
+    llm_precision: str = option(
+        "auto", "how its weights are held", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
+    )
+
+    # the switches of Table 3
+    use_masking: bool = option(True, "mask outliers of the history (5); off: the row 'w/o d.a.'")
+    use_constructor: bool = option(True, "rewrite the history (7); off: the row 'w/o c.'")
+
+    # item vectors and their alignment (1), (2), (10), (11)
+    text_pool: str = option(
+        "last_token", "which state of an item's text is its vector (1)", choices=("last_token", "mean")
+    )
+    item_text: str = option("title", "what is read of an item", choices=("title", "title+category"))
+    standardise: bool = option(True, "scale each number of the text vectors before the adapter")
+    adapter_hidden: int = option(512, "hidden width of the adapter (2)", low=1)
+    adapter_epochs: int = option(200, "most passes of the adapter over the items", low=1)
+    adapter_patience: int = option(10, "passes without progress on held-out items before it stops", low=1)
+    adapter_learning_rate: float = option(1e-3, "step size of Adam", low=0)
+    adapter_batch: int = option(512, "items in a step", low=1)
+    collab_source: str = option(
+        "item_table", "what the adapter is aligned with (11): the back end's item table, or its states behind an item",
+        choices=("item_table", "contextual"),
+    )  # fmt: skip
+
+    # outlier masking (3) to (5)
+    k: int = option(1, "items masked in each round", low=0)
+    min_keep: int = option(3, "items that stay whatever k says", low=1)
+    similarity: str = option("cosine", "nearness to the mean vector of the history (4)", choices=("cosine", "l2"))
+    mask_mode: str = option(
+        "drop", "masked items leave the history, are marked in the prompt, or move to the end",
+        choices=("drop", "mark", "tail"),
+    )  # fmt: skip
+
+    # the loop
+    rounds: int = option(1, "rounds of feedback; 0 is the back end alone", low=0)
+    early_accept: bool = option(True, "a user whose target is shown says yes and stops")
+    refine_from: str = option(
+        "last", "what a later round rewrites: the last pseudo-history, or the original", choices=("last", "original")
+    )
+    pool: str = option(
+        "candidates", "what is shown to the user is chosen among the candidates, or in the catalogue",
+        choices=("candidates", "catalogue"),
+    )  # fmt: skip
+    forbid_target: bool = option(False, "the constructor may not write the target's title")
+
+    # the constructor (7), (8)
+    output: str = option(
+        "edits", "what the constructor writes: the changed lines, or the whole list", choices=("edits", "sequence")
+    )
+    speculate: bool = option(True, "verify unchanged lines of output=sequence at once instead of writing them")
+    decoding: str = option(
+        "trie", "titles of the catalogue alone, or free text that is matched with them", choices=("trie", "free")
+    )
+    chat: str = option("", "chat model that writes with decoding=free: local:NAME or server:MODEL@URL")
+    most_edits: int = option(0, "most items of a history that one round may change (0: any number)", low=0)
+    wording: str = option(
+        "auto", "the prompt explains in words, or only labels its parts; auto: short for a miniature",
+        choices=("auto", "full", "short"),
+    )  # fmt: skip
+    prompt_items: int = option(20, "newest items that the constructor sees; older ones stay as they are", low=1)
+    title_tokens: int = option(64, "most tokens of a title", low=1)
+    construct_batch: int = option(64, "histories rewritten at once", low=1)
+
+    # its training pairs
+    replace_with: str = option(
+        "target", "what stands for a sampled outlier in the answer", choices=("target", "neighbour")
+    )
+    pair_targets: str = option(
+        "last", "target of a user's further pairs: the last training item too, or any with a history",
+        choices=("last", "any"),
+    )  # fmt: skip
+    outliers: int = option(1, "sampled outliers of a training pair", low=1)
+    train_on_masked: bool = option(True, "training prompts hold masked histories (7), not whole ones (8)")
+    train_k: int = option(-1, "items masked in training prompts (-1: k)", low=-1)
+    examples: int = option(10000, "most training pairs; users give further ones while there are too few", low=1)
+
+    # its training
+    lora_rank: int = option(16, "rank of the adapter matrices", low=1)
+    lora_alpha: float = option(32.0, "their scale", low=0)
+    lora_dropout: float = option(0.05, "dropout before them", low=0, high=1)
+    lora_modules: tuple[str, ...] = option(
+        ("q_proj", "k_proj", "v_proj", "o_proj"), "projections that get them; all-linear takes every one"
+    )
+    tune_learning_rate: float = option(1e-4, "highest step size, cosine with a warm-up of 3 %", low=0)
+    tune_epochs: int = option(3, "passes over the training pairs", low=1)
+    tune_batch: int = option(64, "pairs in a step", low=1)
+    tune_tokens: int = option(1024, "most tokens of a pair", low=16)
+
+    # the user
+    feedback: str = option("rules", "who answers: rules, local:NAME or server:MODEL@URL")
+    feedback_facts: int = option(2, "most attributes of the target in one wish (rules)", low=1)
+
+    # what is measured beside the ranking
+    latency_users: int = option(10, "users timed one at a time after two for warming up (0: none)", low=0)
+
+
+def check_options(options: CESRecOptions) -> CESRecOptions:
+    """Refuse what has no meaning, in one line each; returns the options.
+
+    Raises
+    ------
+    BenchError
+        For combinations that define no method.
+    """
+    if options.backend.casefold() == "cesrec":
+        raise BenchError("cesrec: backend=cesrec would rewrite its own rewriting; name the recommender below it")
+    if options.decoding == "free" and options.use_constructor and not options.chat:
+        raise BenchError("cesrec: decoding=free needs chat=local:NAME or chat=server:MODEL@URL")
+    if options.decoding == "trie" and options.chat:
+        raise BenchError("cesrec: a chat model gives no logits to decode titles from; set decoding=free, or leave chat")
+    return options

@@ -1,0 +1,315 @@
+"""CESRec as stages: back end, aligned item vectors, training pairs, constructor."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recllm_bench.artifacts import write_json
+from recllm_bench.errors import BenchError
+from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell
+from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
+from recllm_bench.models.cesrec.masking import Masked, mask_outliers
+from recllm_bench.models.cesrec.options import CESRecOptions, check_options
+from recllm_bench.training.sequence import training_counts
+from recllm_bench.training.stages import Job, Stage
+
+BACKEND, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "adapter", "pairs", "constructor"
+FACTS, TUNED = "facts.json", "adapter"
+_MASKING = ("min_keep", "similarity", "mask_mode")
+_VECTORS = ("text_pool", "item_text", "collab_source")
+_PAIRS = ("replace_with", "pair_targets", "outliers", "examples", "prompt_items")
+_PROMPTS = ("output", "wording", "prompt_items", "title_tokens", "most_edits")
+_CONTRACTS = 1  # part of keys: raise it when equal options give another product
+
+
+class Pipeline:
+    """The stages of one job, and what is made of the finished ones.
+
+    Parameters
+    ----------
+    job : Job
+        What is run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.options: CESRecOptions = check_options(job.options)
+        options = self.options
+        self.cell = backend_cell(job, options.backend, options.backend_options, options.backend_training)
+
+    # what is needed
+
+    @property
+    def masks(self) -> bool:
+        """Whether histories are masked when they are ranked."""
+        return self.options.use_masking and self.options.k > 0
+
+    @property
+    def tunes(self) -> bool:
+        """Whether a constructor is trained."""
+        return self.options.use_constructor and self.options.decoding == "trie"
+
+    @property
+    def train_k(self) -> int:
+        """Items masked in training prompts; the same with and without masking at test time, so that Table 3's rows
+        share one constructor.
+        """
+        options = self.options
+        if not options.train_on_masked:
+            return 0
+        return options.k if options.train_k < 0 else options.train_k
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether training pairs need items like the target."""
+        return self.options.replace_with == "neighbour" or self.options.outliers > 1
+
+    @property
+    def aligns(self) -> bool:
+        """Whether anything needs hybrid item vectors."""
+        return self.masks or (self.tunes and (self.train_k > 0 or self.has_neighbours))
+
+    def stages(self) -> list[Stage]:
+        """Stages in order; what the options do not need is left out."""
+        stages = [Stage(BACKEND, {**self.cell.key(), "version": _CONTRACTS}, self.make_backend, ())]
+        if self.aligns:
+            key = {**self._key(_VECTORS), **dataclasses.asdict(self._alignment()), "llm": self.llm_key}
+            stages.append(Stage(ADAPTER, {**key, "version": _CONTRACTS}, self.make_alignment, (BACKEND,)))
+        if self.tunes:
+            drawn = {**self._key(_PAIRS), "train_k": self.train_k, "feedback": self.speaker.key()}
+            if self.train_k:
+                drawn |= self._key(_MASKING)
+            needs = (ADAPTER,) if self.train_k or self.has_neighbours else ()
+            # The vectors of neighbours and masks are the adapter's; without either, pairs are every back end's.
+            stages.append(Stage(PAIRS, {**drawn, "version": _CONTRACTS}, self.make_pairs, needs))
+            tuned = {**self._key(_PROMPTS), "tuning": dataclasses.asdict(self._tuning()), "llm": self.llm_key}
+            stages.append(Stage(CONSTRUCTOR, {**tuned, "version": _CONTRACTS}, self.make_constructor, (PAIRS,)))
+        return stages
+
+    # products
+
+    def make_backend(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Train the recommender as its own row does, and note its hash."""
+        _, seconds = self.cell.train()
+        backend = self.cell.load()
+        facts = {"name": self.cell.name, "sha256": backend.weights_hash(), "trained_seconds": round(seconds, 3)}
+        write_json(work / FACTS, {**facts, "history_length": backend.history_length})
+
+    def make_alignment(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Item vectors of the language model (1), aligned with the recommender's (2), (11)."""
+        from recllm_bench.models.cesrec.adapter import fit_adapter
+
+        job, backend = self.job, self.backend(done)
+        contextual = self.options.collab_source == "contextual"
+        wanted = backend.contextual_vectors(job.split) if contextual else backend.item_vectors()
+        label = "CESRec: alignment"
+        options = {"seed": job.recipe.seed, "device": job.device, "label": label, "items": self._trained_items()}
+        fit_adapter(self.semantic_vectors(), wanted, self._alignment(), work, **options)
+        model = language_model(job, self.options)
+        write_json(work / FACTS, {"llm": model.source, "substitute": model.substitute})
+        self.assert_unchanged(backend, done)
+
+    def make_pairs(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Training pairs: histories, what is said, and histories that agree with it."""
+        from recllm_bench.models.cesrec.pairs import make_pairs
+
+        job, options, speaker = self.job, self.options, self.speaker
+        vectors = self.hybrid_vectors(done) if ADAPTER in done else None
+        pairs = make_pairs(
+            job.split,
+            job.dataset.catalogue,
+            lambda shown, targets, users: speaker.say(users, shown, targets),
+            n=options.examples,
+            outliers=options.outliers,
+            replace_with=options.replace_with,
+            targets=options.pair_targets,
+            items=options.prompt_items,
+            mask=self._masker(vectors, self.train_k) if self.train_k else None,
+            vectors=None if vectors is None else vectors.cpu().numpy(),
+            seed=job.recipe.seed,
+        )
+        pairs.save(work / "pairs.json")
+        facts = {**pairs.counts, "leaks": speaker.redactor.n_leaks, "empty": speaker.n_empty, "speaker": speaker.name}
+        write_json(work / FACTS, facts)
+
+    def make_constructor(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Tune the language model on the pairs (8); ``adapter/`` is a folder that peft loads elsewhere."""
+        from recllm_bench.language.tuning import tune
+        from recllm_bench.models.cesrec.pairs import Pairs
+
+        job, model = self.job, language_model(self.job, self.options)
+        prompts = self._prompts(model)
+        learnt, held_out = Pairs.load(done[PAIRS] / "pairs.json").examples(prompts)
+        frozen = model.weights_hash()
+        facts = tune(
+            model, learnt, held_out, self._tuning(), work, seed=job.recipe.seed, device=job.device,
+            label="CESRec: constructor",
+        )  # fmt: skip
+        if model.weights_hash() != frozen:
+            raise BenchError("cesrec: the language model's own weights changed while it was tuned; this is a defect")
+        titles = dict(prompts.layout.trie.counts)
+        about = {"titles": titles, "wording": prompts.wording, "substitute": model.substitute}
+        write_json(work / FACTS, {**facts, **about})
+
+    # what the loop uses
+
+    def backend(self, folders: Mapping[str, Path]) -> TrainedBackend:
+        """The trained recommender; the same object whenever it is asked for.
+
+        Raises
+        ------
+        BenchError
+            When its weights are not those that the first stage noted.
+        """
+        if self._backend is None:
+            self._backend = self.cell.load()
+            if BACKEND in folders:
+                self.assert_unchanged(self._backend, folders)
+        return self._backend
+
+    _backend: TrainedBackend | None = None
+
+    def assert_unchanged(self, backend: TrainedBackend, folders: Mapping[str, Path]) -> None:
+        """The recommender is what it was when it was trained."""
+        noted = json.loads((folders[BACKEND] / FACTS).read_text())["sha256"]
+        if backend.weights_hash() != noted:
+            raise BenchError(f"cesrec: backend {backend.name} has changed since it was trained; this is a defect")
+
+    @cached_property
+    def llm_key(self) -> dict[str, Any]:
+        """What the language model is."""
+        return llm_key(self.job, self.options)
+
+    @cached_property
+    def speaker(self) -> Any:
+        """Who answers recommendations.
+
+        Raises
+        ------
+        BenchError
+            Outside the bench, where nobody speaks.
+        """
+        if self.job.feedback is None:
+            raise BenchError("cesrec: nobody speaks here; run it on the bench")
+        return self.job.feedback(self.options.feedback, self.options.feedback_facts)
+
+    def semantic_vectors(self) -> np.ndarray:
+        """E_llm, float32 [n_items + 1, d_l]."""
+        from recllm_bench.models.cesrec.item_vectors import item_vectors
+
+        options, job = self.options, self.job
+        return item_vectors(
+            language_model(job, options), job.dataset.catalogue, job.store, pool=options.text_pool,
+            text=options.item_text, key=self.llm_key,
+        )  # fmt: skip
+
+    def hybrid_vectors(self, folders: Mapping[str, Path]) -> torch.Tensor:
+        """E_hyb [n_items + 1, d_r] on the job's device."""
+        from recllm_bench.models.cesrec.adapter import load_hybrid
+
+        return torch.from_numpy(load_hybrid(folders[ADAPTER])).to(self.job.device)
+
+    def masker(self, folders: Mapping[str, Path]) -> Callable[[torch.Tensor, torch.Tensor], Masked] | None:
+        """Masks histories (3) to (5), or None without masking."""
+        return self._masker(self.hybrid_vectors(folders), self.options.k) if self.masks else None
+
+    def constructor(self, folders: Mapping[str, Path]) -> Callable[..., Any] | None:
+        """``construct(items, masked, feedback, targets) -> Written`` (7), or None without a constructor."""
+        options, job = self.options, self.job
+        if not options.use_constructor:
+            return None
+        popularity = training_counts(job.split).numpy()
+        if not self.tunes:
+            from recllm_bench.models.cesrec.free_constructor import FreeConstructor
+
+            written = FreeConstructor(options, job.dataset.catalogue, job.store, popularity).construct
+        else:
+            from recllm_bench.models.cesrec.constructor import Constructor
+
+            model = tuned_model(job, options, folders[CONSTRUCTOR] / TUNED)
+            written = Constructor(
+                model,
+                self._prompts(model),
+                popularity=popularity,
+                most_edits=options.most_edits or None,
+                speculate=options.speculate,
+                batch_size=options.construct_batch,
+            ).construct
+
+        def construct(items: Any, masked: Any, feedback: Any, targets: Any) -> Any:
+            # The constructor never learns what is wanted; a strict run only keeps it from writing that title.
+            return written(items, masked, feedback, [[target] for target in targets] if options.forbid_target else None)
+
+        return construct
+
+    # parts
+
+    def _masker(self, vectors: torch.Tensor, k: int) -> Callable[[torch.Tensor, torch.Tensor], Masked]:
+        options = self.options
+        how = {"min_keep": options.min_keep, "similarity": options.similarity, "mode": options.mask_mode}
+        return lambda items, lengths: mask_outliers(vectors, items, lengths, k=k, **how)
+
+    def _prompts(self, model: Any) -> Any:
+        from recllm_bench.language.titles.lists import ListLayout
+        from recllm_bench.models.cesrec.prompts import PromptWriter
+
+        options, titles = self.options, self.job.dataset.catalogue.titles
+        lines = options.prompt_items
+        return PromptWriter(
+            ListLayout.of(titles, model.tokenizer, most_tokens=options.title_tokens, most_lines=lines),
+            model.tokenizer,
+            output=options.output,
+            limit=min(model.context, options.tune_tokens),
+            items=lines,
+            wording=options.wording,
+            small=not self._named,
+            edits=max(1, options.most_edits),
+        )
+
+    @cached_property
+    def _named(self) -> bool:
+        """Whether the language model is a named one, not a miniature made here."""
+        return "backbone" in self.llm_key
+
+    def _trained_items(self) -> np.ndarray:
+        """Items that training interactions hold: what the recommender knows something of."""
+        return np.flatnonzero(training_counts(self.job.split).numpy() > 0)
+
+    def _alignment(self) -> Any:
+        from recllm_bench.models.cesrec.adapter import AdapterOptions
+
+        options = self.options
+        return AdapterOptions(
+            hidden=options.adapter_hidden,
+            standardise=options.standardise,
+            learning_rate=options.adapter_learning_rate,
+            batch_size=options.adapter_batch,
+            epochs=options.adapter_epochs,
+            patience=options.adapter_patience,
+        )
+
+    def _tuning(self) -> Any:
+        from recllm_bench.language.tuning import TuningOptions
+
+        options = self.options
+        return TuningOptions(
+            rank=options.lora_rank,
+            alpha=options.lora_alpha,
+            dropout=options.lora_dropout,
+            target_modules=options.lora_modules,
+            learning_rate=options.tune_learning_rate,
+            epochs=options.tune_epochs,
+            batch_size=options.tune_batch,
+            most_tokens=options.tune_tokens,
+        )
+
+    def _key(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: getattr(self.options, name) for name in names}

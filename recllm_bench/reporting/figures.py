@@ -1,0 +1,176 @@
+"""Line plots of run records: a metric by round, by length of history, or by the option that a sweep changes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from recllm_bench.reporting.records import RunRecord
+
+_ROUND = re.compile(r"(?P<metric>[^,]+), round (?P<round>\d+)")
+_LENGTH = re.compile(r"(?P<metric>[^,]+), (?P<bucket>histories (?:of \d+ to \d+|above \d+)), round (?P<round>\d+)")
+_LEFT, _WIDTH, _HEIGHT, _LEGEND = 56, 480, 200, 260
+
+
+@dataclass
+class Figure:
+    """A plot to be drawn.
+
+    Attributes
+    ----------
+    caption : str
+        What it shows.
+    axis : str
+        What the places on the horizontal axis are.
+    ticks : list of str
+        Their labels, in order.
+    lines : dict of str to {int: (low, mean, high)}
+        For each line its values by place; low and high are equal where there is no interval.
+    """
+
+    caption: str
+    axis: str
+    ticks: list[str]
+    lines: dict[str, dict[int, tuple[float, float, float]]] = field(default_factory=dict)
+
+
+def figures_of(records: Sequence[RunRecord], metric: str = "") -> list[Figure]:
+    """Every figure that some records have the values for.
+
+    Parameters
+    ----------
+    records : sequence of RunRecord
+        Under one protocol on one dataset.
+    metric : str
+        Of the sweep's figure; by default the first that all records have.
+    """
+    return [*_by_round(records), *_by_length(records), *_by_option(records, metric)]
+
+
+def drawn(figure: Figure) -> str:
+    """A figure as HTML with one SVG inside."""
+    values = [value for line in figure.lines.values() for value in line.values()]
+    low, high = min(value[0] for value in values), max(value[2] for value in values)
+    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    low, high = low - room, high + room
+    last = max(1, len(figure.ticks) - 1)
+
+    def x(place: int) -> float:
+        return _LEFT + 12 + (_WIDTH - 24) * place / last
+
+    def y(value: float) -> float:
+        return 10 + (_HEIGHT - 10) * (high - value) / (high - low)
+
+    parts = [
+        f'<figure><svg viewBox="0 0 {_LEFT + _WIDTH + _LEGEND} {_HEIGHT + 46}" role="img" font-size="12" '
+        'fill="currentColor">',
+        f'<path d="M{_LEFT} 10V{_HEIGHT}H{_LEFT + _WIDTH}" fill="none" stroke="currentColor"/>',
+        f'<text x="{_LEFT - 4}" y="18" text-anchor="end">{high:.3f}</text>',
+        f'<text x="{_LEFT - 4}" y="{_HEIGHT}" text-anchor="end">{low:.3f}</text>',
+    ]
+    for place, tick in enumerate(figure.ticks):
+        parts.append(f'<text x="{x(place):.1f}" y="{_HEIGHT + 16}" text-anchor="middle">{escape(tick)}</text>')
+    parts.append(f'<text x="{_LEFT + _WIDTH}" y="{_HEIGHT + 34}" text-anchor="end">{escape(figure.axis)}</text>')
+    for number, (name, line) in enumerate(figure.lines.items()):
+        colour = f"hsl({number * 360 // len(figure.lines)} 60% 45%)"
+        points = sorted(line.items())
+        path = " ".join(f"{x(place):.1f},{y(value[1]):.1f}" for place, value in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        for place, (below, mean, above) in points:
+            shown = f"{name}, {figure.axis} {figure.ticks[place]}: {mean:.4f}"
+            parts.append(
+                f'<circle cx="{x(place):.1f}" cy="{y(mean):.1f}" r="3" fill="{colour}"><title>{escape(shown)}</title>'
+                "</circle>"
+            )
+            if above > below:
+                bar = f"M{x(place):.1f} {y(below):.1f}V{y(above):.1f}"
+                parts.append(f'<path d="{bar}" stroke="{colour}" stroke-opacity="0.5"/>')
+        parts.append(
+            f'<text x="{_LEFT + _WIDTH + 12}" y="{20 + 16 * number}" fill="{colour}">{escape(name[:38])}</text>'
+        )
+    return "".join(parts) + f"</svg><figcaption>{escape(figure.caption)}</figcaption></figure>"
+
+
+def _by_round(records: Sequence[RunRecord]) -> list[Figure]:
+    """The longest runs of rounds of each metric; shorter runs with the same name are parts of them."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for record in records:
+        for name, value in record.measures.items():
+            if match := _ROUND.fullmatch(name):
+                line = found.setdefault(match["metric"], {}).setdefault(record.name, {})
+                line[int(match["round"])] = value
+    figures = []
+    for metric, lines in found.items():
+        lines = {name: line for name, line in lines.items() if len(line) > 2 and not _is_part(line, lines.values())}
+        if lines:
+            ticks = [str(number) for number in range(max(max(line) for line in lines.values()) + 1)]
+            figure = Figure(f"{metric} after each round of feedback.", "round", ticks)
+            figure.lines = {name: {at: (value,) * 3 for at, value in line.items()} for name, line in lines.items()}
+            figures.append(figure)
+    return figures
+
+
+def _by_length(records: Sequence[RunRecord]) -> list[Figure]:
+    """A metric by length of history: the first record's round 0, and every record's last round."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for record in records:
+        matches = [(_LENGTH.fullmatch(name), value) for name, value in record.measures.items()]
+        matches = [(match, value) for match, value in matches if match]
+        last = max((int(match["round"]) for match, _ in matches), default=0)
+        for match, value in matches:
+            number = int(match["round"])
+            if number in (0, last):
+                name = record.name if number else "before any feedback"
+                found.setdefault(match["metric"], {}).setdefault(name, {})[match["bucket"]] = value
+    figures = []
+    for metric, lines in found.items():
+        buckets = sorted({bucket for line in lines.values() for bucket in line}, key=_first_number)
+        if len(buckets) > 1:
+            ticks = [bucket.removeprefix("histories ").removeprefix("of ") for bucket in buckets]
+            figure = Figure(f"{metric} by length of history.", "interactions", ticks)
+            for name, line in lines.items():
+                figure.lines[name] = {buckets.index(bucket): (value,) * 3 for bucket, value in line.items()}
+            figures.append(figure)
+    return figures
+
+
+def _by_option(records: Sequence[RunRecord], metric: str) -> list[Figure]:
+    """A metric by the one number in which the recipes of a model differ."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(str(record.recipe.get("model")), []).append(record)
+    figures = []
+    for model, rows in groups.items():
+        options = [dict(row.recipe.get("options") or {}) for row in rows]
+        names = {name for values in options for name in values}
+        changed = [name for name in sorted(names) if len({repr(values.get(name)) for values in options}) > 1]
+        shared = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+        if len(changed) != 1 or len(rows) < 3 or not shared:
+            continue
+        places = [values.get(changed[0]) for values in options]
+        if not all(isinstance(place, (int, float)) and not isinstance(place, bool) for place in places):
+            continue
+        if len(set(places)) < len(places) or not all(math.isfinite(place) for place in places):
+            continue
+        chosen = metric if metric in shared else shared[-1]
+        order = sorted(range(len(rows)), key=lambda row: places[row])
+        figure = Figure(f"{chosen} by {changed[0]}.", changed[0], [f"{places[row]:g}" for row in order])
+        for at, row in enumerate(order):
+            facts = rows[row].metrics[chosen]
+            line = figure.lines.setdefault(model, {})
+            line[at] = (facts["low"], facts["mean"], facts["high"])
+        figures.append(figure)
+    return figures
+
+
+def _is_part(line: dict[int, float], others: Iterable[dict[int, float]]) -> bool:
+    """Whether a longer line goes through the very same values."""
+    return any(len(line) < len(other) and line.items() <= other.items() for other in others)
+
+
+def _first_number(text: str) -> tuple[int, int]:
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    return numbers[0] + text.startswith("histories above"), len(numbers)
