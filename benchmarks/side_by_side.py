@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -378,6 +379,8 @@ def main(
     int
         0; 1 when ``--assert`` is given and a target was missed; 2 after a mistake.
     """
+    # As after Ctrl-C: the child is ended and temporary folders are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     try:
         if given.action:
             name, arguments = json.loads(given.action)

@@ -149,7 +149,8 @@ class _Cell:
             notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
             curves=_curves(folders),
             candidates=candidates,
-            substitutes={**self._substitutes(), **report["substitutes"]},
+            # What a method reports as empty had no part in it.
+            substitutes={what: who for what, who in {**self._substitutes(), **report["substitutes"]}.items() if who},
             device=str(self.device),
         )
         log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")

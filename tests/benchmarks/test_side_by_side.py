@@ -122,7 +122,7 @@ TINY = {
 }
 
 
-TINY["training to quality"] = ["--datasets", "ml-100k", "--users", "30", "--to-quality", "--epochs", "2"]
+TINY["training to quality"] = ["--datasets", "ml-100k", "--users", "10", "--to-quality", "--epochs", "2"]
 _OTHERS = sorted(set(TINY) - {"evaluation"})
 
 

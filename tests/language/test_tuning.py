@@ -86,7 +86,7 @@ def test_packed_loss_and_gradient_are_those_of_separate_rows(exact, width, share
         theirs.backward()
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-6, atol=1e-6)  # ours scores words in float32
         for ours, theirs in zip(packed_gradients, gradients(model), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     whole = sum(len(prompt) + len(answer) - 1 for prompt, answer in examples)
     assert packed.n_tokens < 0.6 * whole if share else packed.n_tokens == whole
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
-from conftest import planted_catalogue, planted_histories
+from conftest import planted_catalogue
 from transformers import AutoTokenizer
 
+from recllm_bench.data.histories import Histories
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import load_backbone
@@ -146,7 +145,7 @@ def test_an_untuned_constructor_writes_titles_of_the_catalogue(stories, layout, 
     for before, after in zip(histories, written.lists, strict=True):
         assert len(after) == len(before) and len({TITLES[item] for item in after}) == len(after)
         assert set(after) <= {*range(1, len(TITLES))} - {7}
-    assert written.fallback_rate == 0 and written.counters["n_lines"] == sum(map(len, histories))
+    assert written.fallback_rate == 0 and written.counters["n_changed_positions"] > 0
 
 
 def test_refuses_columns_that_do_not_match(stories, layout):
@@ -157,28 +156,26 @@ def test_refuses_columns_that_do_not_match(stories, layout):
 
 @pytest.mark.parametrize("output", ["edits", "sequence"])
 def test_learns_to_do_what_it_is_told(stories, tmp_path, output):
-    """Remarks name the place and the wanted title: after tuning, new users get what they ask for."""
+    """Remarks name the wanted title: after tuning, new users get what they ask for, and no one did before."""
     catalogue = planted_catalogue(12)
     catalogue.titles[1:] = ["Cat", "Dog", "Sun", "Tree", "Lily", "Tom", "Ball", "Bird", "Car", "Mom", "Park", "Fish"]
-    histories = planted_histories(400, 12, 8, seed=3)
-    split = leave_one_out(dataclasses.replace(histories, items=unrepeated(400, 12, 8)))
-    told = lambda shown, targets, users: [  # noqa: E731
-        f"{catalogue.titles[old]} {catalogue.titles[new]}" for old, new in zip(shown, targets, strict=True)
-    ]
-    pairs = make_pairs(split, catalogue, told, n=1200, items=5)
+    split = leave_one_out(Histories(unrepeated(500, 12, 6), np.arange(501) * 6, 12))
+    pairs = make_pairs(split, catalogue, lambda _, wanted, users: [catalogue.titles[i] for i in wanted], items=1)
     layout = ListLayout.of(catalogue.titles, stories.tokenizer)
-    prompts = writer(layout, stories.tokenizer, output=output, items=5)
+    prompts = writer(layout, stories.tokenizer, output=output, items=1)
     learnt, aside = pairs.examples(prompts)
     options = TuningOptions(
-        rank=16, target_modules=("all-linear",), learning_rate=1e-2, epochs=3, batch_size=32, dropout=0.0
+        rank=16, target_modules=("all-linear",), learning_rate=1e-2, epochs=4, batch_size=16, dropout=0.0, parts=2
     )
     facts = tune(stories, learnt, aside, options, tmp_path, seed=0)
-    assert facts["held_out_loss"] < 0.3 * facts["held_out_loss_before"]
+    assert facts["held_out_loss"] < 0.2 * facts["held_out_loss_before"]
     rows = [row for row in range(len(pairs)) if pairs.held_out[row]]
-    made = Constructor(with_adapter(stories, tmp_path / "adapter"), prompts)
-    written = made.construct([pairs.before[row] for row in rows], None, [pairs.remarks[row] for row in rows])
-    right = np.mean([after == pairs.after[row] for row, after in zip(rows, written.lists, strict=True)])
-    assert right > 0.8
+    right = {}
+    for name, backbone in (("before", stories), ("after", with_adapter(stories, tmp_path / "adapter"))):
+        lists, remarks = ([part[row] for row in rows] for part in (pairs.before, pairs.remarks))
+        written = Constructor(backbone, prompts, most_edits=1).construct(lists, None, remarks)
+        right[name] = np.mean([after == pairs.after[row] for row, after in zip(rows, written.lists, strict=True)])
+    assert right["before"] < 0.5 < 0.8 < right["after"], right
 
 
 def unrepeated(users: int, items: int, length: int) -> np.ndarray:

@@ -155,7 +155,7 @@ class RoundStore:
         found = {}
         for number in sorted({0, len(played.rounds) - 1}):
             ranks = self._rank(played.rounds[number].pseudo, rules)
-            values = per_user(ranks, rules.metrics, rules.cutoffs, rules.ties, warn=False)
+            values = per_user(ranks, rules.metrics, (max(rules.cutoffs),), rules.ties, warn=False)
             found |= {
                 f"{name} in full ranking, round {number}": float(column.mean()) for name, column in values.items()
             }
@@ -238,14 +238,16 @@ def report(job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     asked = sum(played_round.counters.get("asked", 0) for played_round in played.rounds)
     if latency and asked:
         seconds = sums(played.rounds, "seconds")
-        for name, what in (("mask", "masking"), ("construct", "construction")):
-            if seconds.get(name):
+        parts = (("mask", "masking", store.pipeline.masks), ("construct", "construction", options.use_constructor))
+        for name, what, is_on in parts:
+            if is_on:
                 measures[f"{what}, seconds a user in batches"] = seconds[name] / asked
     for what in ("masking", "construction"):
         if f"{what}, seconds a user" in latency:
             name = "masking and construction, seconds a user"
             measures[name] = measures.get(name, 0.0) + latency[f"{what}, seconds a user"]
-    substitutes, notes = {}, {}
+    # Empty: no text encoder has a part, and no simulator where nothing is rewritten by words.
+    substitutes, notes = {"text encoder": "", "simulator": ""}, {}
     tokens = sums(played.rounds, "tokens")
     if options.use_constructor:
         speaker = store.pipeline.speaker.name
@@ -262,7 +264,7 @@ def report(job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         for name in ("held_out_loss_before", "held_out_loss"):
             if facts.get(name) is not None:
                 measures[f"constructor: {name.replace('_', ' ')}"] = facts[name]
-        measures |= {f"titles: {name}": float(value) for name, value in facts["titles"].items()}
+        measures |= {f"titles: {name}": float(value) for name, value in facts["titles"].items() if value}
         pairs = json.loads((folders[PAIRS] / FACTS).read_text())
         measures["training pairs"] = float(pairs["pairs"])
     for name in (ADAPTER, CONSTRUCTOR):
@@ -296,7 +298,7 @@ def monitored(played: Played, protocol: Any) -> dict[str, float]:
     found["target in pseudo-history (share of users)"] = float(inserted.mean())
     if inserted.any() and not inserted.all():
         kept = _taken(played.ranks[-1], ~inserted)
-        values = per_user(kept, protocol.metrics, protocol.cutoffs, protocol.ties, warn=False)
+        values = per_user(kept, protocol.metrics, (max(protocol.cutoffs),), protocol.ties, warn=False)
         found |= {f"{name}, target not in pseudo-history": float(column.mean()) for name, column in values.items()}
     return found
 

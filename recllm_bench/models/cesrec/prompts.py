@@ -10,6 +10,7 @@ import numpy as np
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.titles.lists import MODES
+from recllm_bench.language.titles.trie import tokens_after
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,11 +95,15 @@ class PromptWriter:
 
     def remarks(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of remarks; control tokens in them are spelt as text, and long ones lose their end."""
-        spoken = [" " + " ".join(text.split()) for text in texts]
-        if not spoken:
+        if not texts:
             return []
-        rows = self.tokenizer(spoken, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-        return [row[:_REMARK_TOKENS] for row in rows]
+        # Behind a colon, since some tokenizers lose the space with which a text begins.
+        spoken = [":", *(": " + " ".join(text.split()) for text in texts)]
+        colon, *rows = self.tokenizer(spoken, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
+        skipped = [len(colon) if row[: len(colon)] == colon else 0 for row in rows]
+        return [row[start : start + _REMARK_TOKENS] for row, start in zip(rows, skipped, strict=True)]
 
     def write(self, histories: Sequence[Sequence[int]], remarks: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """Prompts up to where the answer begins.
@@ -182,9 +187,10 @@ class PromptWriter:
                 f"\n\n### Response:\n"
             )
         before, rest = text.split(_LIST_HERE)
-        pieces = [before, *rest.split(_REMARK_HERE)]
-        ids = [self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else [] for piece in pieces]
-        return [*bos, *ids[0]], ids[1], ids[2]
+        between, after = rest.split(_REMARK_HERE)
+        opening = self.tokenizer(before, add_special_tokens=False)["input_ids"] if before else []
+        middle, closing = (tokens_after(self.tokenizer, "\n", [piece])[0] for piece in (between, after))
+        return [*bos, *opening], middle, closing
 
 
 def prompt_tokens(
