@@ -55,6 +55,7 @@ class MiniatureOptions:
     epochs: float = option(15.0, "most passes over the text", low=0.01)
     learning_rate: float = option(3e-3, "highest learning rate of AdamW", low=0.0)
     seconds: float = option(150.0, "time budget of the training, over all attempts; it ends earlier then", low=0.0)
+    lines: bool = option(False, "keep the line breaks of texts")
     characters: int = option(8_000_000, "most characters of text that are read, drawn at random", low=100)
     held_out: float = option(0.05, "share of the texts kept aside to measure perplexity", low=0.001, high=0.5)
 
@@ -120,7 +121,9 @@ class _Pretraining:
 
     def run(self, texts: Iterable[str]) -> None:
         started = time.perf_counter()
-        train, held_out = choose_texts(texts, self.options.characters, self.options.held_out, self.seed)
+        train, held_out = choose_texts(
+            texts, self.options.characters, self.options.held_out, self.seed, lines=self.options.lines
+        )
         tokenizer = train_tokenizer(train, self.work / "bpe.json", self.options.vocabulary)
         stream, aside = token_stream(tokenizer, train), token_stream(tokenizer, held_out)[: self.options.context * 32]
         vocabulary = tokenizer.get_vocab_size()

@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 UNKNOWN, BEGIN, END, PADDING = "<unk>", "<s>", "</s>", "<pad>"
 
 
-def choose_texts(texts: Iterable[str], most: int, held_out: float, seed: int) -> tuple[list[str], list[str]]:
-    """Distinct texts in a random order that depends on them alone, at most so many characters; the last held out."""
+def choose_texts(
+    texts: Iterable[str], most: int, held_out: float, seed: int, *, lines: bool = False
+) -> tuple[list[str], list[str]]:
+    """Distinct texts in a random order that depends on them alone, at most so many characters; the last held out.
+
+    White space is one space; with ``lines``, line breaks stay.
+    """
     heap: list[tuple[int, str]] = []  # the texts with the smallest hashes so far, largest on top
     seen: set[int] = set()
     characters, limit = 0, None
     for text in texts:
-        text = " ".join(text.split())
-        if not text:
+        text = "\n".join(" ".join(line.split()) for line in text.split("\n")) if lines else " ".join(text.split())
+        if not text.strip():
             continue
         rank = int.from_bytes(hashlib.blake2b(f"{seed} {text}".encode(), digest_size=8).digest(), "big")
         if rank in seen or (limit is not None and rank > limit):

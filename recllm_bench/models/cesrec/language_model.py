@@ -10,14 +10,17 @@ import numpy as np
 
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
+from recllm_bench.models.cesrec.prompts import ANSWER, REMARK
 
 if TYPE_CHECKING:
     from recllm_bench.language.backbone import Backbone
     from recllm_bench.models.cesrec.options import CESRecOptions
     from recllm_bench.training.stages import Job
 
-_SAID_OF_EACH = 6  # sentences about an item in a miniature's text
+_SAID_OF_EACH = 2  # remarks that wish for an item, in a miniature's text
+_NAMED_OF_EACH = 10  # wishes for it without a remark around them
 _LISTED = 12  # titles of a list
+_LISTS = 1000  # lists, drawn at random
 _FACTS = 2
 _loaded: dict[tuple, Any] = {}
 
@@ -28,7 +31,7 @@ def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
     from recllm_bench.language.miniature import miniature_key
 
     name = _name(job, options)
-    own = backbone_key(name, job.store) if name else miniature_key(_text_key(job), job.recipe.seed)
+    own = backbone_key(name, job.store) if name else miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
     return {**own, "precision": options.llm_precision}
 
 
@@ -74,32 +77,59 @@ def forget() -> None:
 def _miniature(job: Job) -> Path:
     from recllm_bench.language.miniature import miniature_llm
 
-    return miniature_llm(lambda: _texts(job), job.store, _text_key(job), seed=job.recipe.seed)
+    return miniature_llm(
+        lambda: _texts(job), job.store, _text_key(job), seed=job.recipe.seed, options=_miniature_options()
+    )
+
+
+def _miniature_options() -> Any:
+    """Shape and training: narrow and long-trained, with most words of titles as one token.
+
+    On two cores a wider model sees too little text to connect what is wished for with a title: it then writes one
+    and the same title for everybody.
+    """
+    from recllm_bench.language.miniature import MiniatureOptions
+
+    return MiniatureOptions(vocabulary=4096, width=96, inner=256, layers=2, heads=3, steps=3200, lines=True)
 
 
 def _texts(job: Job) -> Iterator[str]:
-    """What a miniature learns from: item texts, lists of titles in training order, and sentences about an item followed
-    by its title. No validation or test interaction is read.
+    """What a miniature learns from: item texts, lists of titles in training order, and wishes and remarks followed by
+    the title of an item that has what is wished for, all in the layout of short prompts. No validation or test
+    interaction is read.
     """
     if job.feedback is None:
         raise BenchError("cesrec: nobody speaks here; run it on the bench")
-    catalogue, histories = job.dataset.catalogue, job.split.histories
-    titles = catalogue.titles
-    yield from (text for text in catalogue.texts() if text)
-    ends = np.asarray(job.split.train_ends)
-    for start, end in zip(histories.offsets[:-1].tolist(), ends.tolist(), strict=True):
-        for first in range(start, end, _LISTED):
-            listed = [titles[item] for item in histories.items[first : min(first + _LISTED, end)].tolist()]
-            yield " ".join(f"{number}. {title}" for number, title in enumerate(listed, 1) if title)
+    catalogue, titles = job.dataset.catalogue, job.dataset.catalogue.titles
     rng = np.random.default_rng([job.recipe.seed, 0x7E])
-    wanted = np.repeat(np.flatnonzero([bool(title) for title in titles]), _SAID_OF_EACH)
-    shown = rng.integers(1, histories.n_items + 1, len(wanted))
-    turns = np.tile(np.arange(_SAID_OF_EACH), len(wanted) // _SAID_OF_EACH)
-    said = job.feedback("rules", _FACTS).say(np.arange(len(wanted)), shown, wanted, turns)
-    for text, item in zip(said, wanted.tolist(), strict=True):
-        yield f"{text} {titles[item]}"
+    yield from (text for text in catalogue.texts() if text)
+    yield from _lists(job, rng)
+    speaker = job.feedback("rules", _FACTS)
+    titled = np.flatnonzero([bool(title) for title in titles])
+    for item in titled.tolist():
+        yield from (f"{wish}: {titles[item]}" for wish in speaker.wishes(item, _NAMED_OF_EACH, rng))
+    wanted = np.repeat(titled, _SAID_OF_EACH)
+    shown = rng.integers(1, len(titles), len(wanted))
+    turns = np.tile(np.arange(_SAID_OF_EACH), len(titled))
+    said = speaker.say(np.arange(len(wanted)), shown, wanted, turns)
+    places = rng.integers(1, _LISTED + 1, len(wanted))
+    for text, item, place in zip(said, wanted.tolist(), places.tolist(), strict=True):
+        yield f"{REMARK['short']} {text}{ANSWER['edits']}{place} -> {titles[item]}\n"
+
+
+def _lists(job: Job, rng: np.random.Generator) -> Iterator[str]:
+    """Numbered titles of consecutive training items."""
+    titles, histories = job.dataset.catalogue.titles, job.split.histories
+    starts, ends = histories.offsets[:-1], np.asarray(job.split.train_ends)
+    counts = -(-(ends - starts) // _LISTED)
+    chosen = np.sort(rng.permutation(int(counts.sum()))[:_LISTS])
+    users = np.searchsorted(counts.cumsum(), chosen, side="right")
+    first = starts[users] + (chosen - (counts.cumsum() - counts)[users]) * _LISTED
+    for start, end in zip(first.tolist(), ends[users].tolist(), strict=True):
+        listed = [titles[item] for item in histories.items[start : min(start + _LISTED, end)].tolist()]
+        yield "\n".join(f"{number}. {title}" for number, title in enumerate(listed, 1) if title)
 
 
 def _text_key(job: Job) -> dict[str, Any]:
-    shape = {"said": _SAID_OF_EACH, "listed": _LISTED, "facts": _FACTS, "version": 1}
-    return {"data": job.dataset.checksum, "split": job.split.checksum, "texts": "cesrec", **shape}
+    shape = {"said": _SAID_OF_EACH, "named": _NAMED_OF_EACH, "listed": _LISTED, "lists": _LISTS, "facts": _FACTS}
+    return {"data": job.dataset.checksum, "split": job.split.checksum, "texts": "cesrec", **shape, "version": 4}

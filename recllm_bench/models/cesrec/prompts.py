@@ -30,8 +30,8 @@ INSTRUCTIONS = {
         "its number, an arrow, and a title that the user would now like, as in '3 -> Title'. Leave all others out."
     ),
 }
-_REMARK = {"full": "\nThe user's remark:", "short": "User:"}
-_ANSWER = {"sequence": "\nNew list:\n", "edits": "\nChanges:\n"}
+REMARK = {"full": "\nThe user's remark:", "short": "User:"}
+ANSWER = {"sequence": "\nNew list:\n", "edits": "\nChanges:\n"}
 _LIST_HERE, _REMARK_HERE = "\ue000", "\ue001"  # private characters mark where the pieces go in a chat template
 _REMARK_TOKENS = 128
 
@@ -165,7 +165,7 @@ class PromptWriter:
         """Tokens before the list, between list and remark, and after the remark."""
         begin = self.tokenizer("a", add_special_tokens=True)["input_ids"]
         bos = [begin[0]] if begin and begin[0] == self.tokenizer.bos_token_id else []
-        remark, answer = _REMARK[self.wording], _ANSWER[self.output]
+        remark, answer = REMARK[self.wording], ANSWER[self.output]
         if self.wording == "short":
             text = f"{_LIST_HERE}{remark}{_REMARK_HERE}{answer}"
         elif self.tokenizer.chat_template:
