@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 32
-"""oneDNN compiles code for every shape, which takes milliseconds: only multiples of this number of rows go to it."""
+"""oneDNN compiles code for every shape, which takes milliseconds: numbers of rows are rounded up to multiples of it."""
 _SMALLEST = 1 << 22  # multiplications; below, what a call costs outweighs what it saves
 
 
@@ -24,26 +24,29 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor [n, k] or [..., k]
-        Only a matrix on the CPU, in float32, with a multiple of :data:`ROWS` rows takes the fast way.
+    x : Tensor [..., k]
+        Large products on the CPU in float32, outside autocast, take the fast way; all others PyTorch's own.
     weight : Tensor [m, k]
         May be a transposed view.
     bias : Tensor [m], optional
 
     Returns
     -------
-    Tensor [n, m] or [..., m]
+    Tensor [..., m]
     """
     if (
-        x.dim() != 2
-        or len(x) % ROWS
-        or x.numel() * len(weight) < _SMALLEST
-        or not (x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32)
+        x.numel() * len(weight) < max(_SMALLEST, 1)
+        or not (x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == torch.float32)
         or torch.is_autocast_enabled("cpu")
         or _operator() is None
     ):
         return nn.functional.linear(x, weight, bias)
-    return _Linear.apply(x, weight, bias)
+    rows = x.reshape(-1, x.shape[-1])
+    missing = -len(rows) % ROWS
+    if not missing:
+        return _Linear.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))
+    found = _Linear.apply(nn.functional.pad(rows, (0, 0, 0, missing)), weight, bias)
+    return found[: len(rows)].view(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):
@@ -52,6 +55,14 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
         return linear(x, self.weight, self.bias)
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Let every ``nn.Linear`` of a model multiply by :func:`linear`; returns the model, with the same parameters."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear  # adds no state, so that parameters, hooks and names stay as they are
+    return model
 
 
 @functools.cache
