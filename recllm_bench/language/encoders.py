@@ -14,13 +14,14 @@ import torch
 from recllm_bench.errors import BenchError
 from recllm_bench.language.encoder_files import EncoderFiles, find_encoder, revision
 from recllm_bench.language.quantisation import dtype_option
+from recllm_bench.products import accelerate
 from recllm_bench.progress import log, track
 
 ONE_WORD = 'This sentence : "{text}" means in one word:"'
 """PromptEOL's prompt (Jiang et al., 2023, "Scaling Sentence Embeddings with Large Language Models")."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536}
+_TOKENS_AT_ONCE = {"cpu": 512, "cuda": 65536}  # on a CPU, what a layer makes of more does not stay in its caches
 
 
 class TextEncoder(ABC):
@@ -239,7 +240,7 @@ class _Transformer(TextEncoder):
             model = AutoModel.from_pretrained(
                 self.files.folder, local_files_only=True, use_safetensors=True, **dtype_option(_DTYPES[self.dtype])
             )
-        return model.eval().requires_grad_(False).to(self.device)
+        return accelerate(model.eval().requires_grad_(False).to(self.device))
 
 
 def _batches(order: np.ndarray, lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
 
 _ENTRIES_KEPT = 1 << 28  # one GiB of float32; a larger table of frozen distributions is computed batch by batch
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass
@@ -104,7 +104,8 @@ class ExpectationMaximisation:
         self.batch_size, self.seed = batch_size, seed
         self.w_rec = options.w_rec if w_rec is None else w_rec
         self.w_e_rec = options.w_e_rec if w_e_rec is None else w_e_rec
-        self.frozen: Callable[[Tensor], Tensor] | None = None
+        self.frozen: Callable[[Tensor], Tensor] | None = None  # logarithms, as the fixed side stands
+        self._fixed: Callable[[Tensor], tuple[Tensor, ...]] | None = None  # what the loss of the pass takes of them
         self.curves: dict[str, Tensor] = {}
         self.steps: dict[str, int] = {}
 
@@ -129,13 +130,18 @@ class ExpectationMaximisation:
     def e_pass(self, epoch: int) -> Iterator[Batch]:
         """Train q towards the posterior, the generative net frozen."""
         self._freeze(self.generative, self.inference)
-        self.frozen = self._table(self.log_posteriors)
+        self.frozen = torch.no_grad()(self.log_posteriors)
+        projected = self._projected()
+        self._fixed = self._table(
+            lambda rows: (self._smoothed(self._posteriors(rows, projected.index_select(0, rows))),)
+        )
         yield from self._shuffled("e", epoch)
 
     def m_pass(self, epoch: int) -> Iterator[Batch]:
         """Train f and g, the inference net frozen."""
         self._freeze(self.inference, self.generative)
-        self.frozen = self._table(self.log_q)
+        self.frozen = torch.no_grad()(self.log_q)
+        self._fixed = self._table(lambda rows: self._with_entropy(self.log_q(rows)))
         yield from self._shuffled("m", epoch)
 
     def direct(self, epoch: int) -> Iterator[Batch]:
@@ -151,84 +157,111 @@ class ExpectationMaximisation:
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The loss of a step; which one is decided by the batch's pass."""
-        rows = batch.rows
+        rows, epsilon = batch.rows, self.options.kl_epsilon
         if batch.phase == "inference":
-            return self._recorded("e_rec", self.e_ranking_loss(self._log_q(batch), batch))
+            return self._recorded("e_rec", self.e_ranking_loss(self._logits(batch).softmax(-1), batch))
         if batch.phase == "e":
-            log_q = self._log_q(batch)
-            return self._e_loss(log_q, self.frozen(rows), batch)
+            return self._e_loss(*losses.distribution(self._logits(batch), epsilon), *self._fixed(rows), batch)
+        affinity = self._affinity(batch)
         if batch.phase == "m":
-            affinity, log_f = self._prior(batch)
-            return self._m_loss(self.frozen(rows), affinity, log_f, batch)
+            return self._m_loss(*self._fixed(rows), affinity, batch)
+        log_f = torch.log_softmax(affinity, -1)
         if batch.phase == "ranking":  # ablation no_inference
-            affinity, log_f = self._prior(batch)
-            return self._recorded("m_rec", self.m_ranking_loss(affinity, log_f, self._candidates(batch), None))
-        log_q = self._log_q(batch)
-        affinity, log_f = self._prior(batch)
+            loss = self.m_ranking_loss(affinity, log_f.exp(), self._candidates(batch), None)
+            return self._recorded("m_rec", loss)
+        logits = self._logits(batch)
         g = self.generative.target_scores(affinity, self._targets(rows))
-        wanted = losses.log_posterior(log_f, g, self.options.posterior_form)
-        return self._e_loss(log_q, wanted, batch) + self._m_loss(log_q, affinity, log_f, batch)
+        wanted = self._smoothed(losses.log_posterior(log_f, g, self.options.posterior_form))
+        e_loss = self._e_loss(*losses.distribution(logits, epsilon), wanted, batch)
+        return e_loss + self._m_loss(*self._with_entropy(logits), affinity, batch)
 
     def ranking_only(self, epoch: int) -> Iterator[Batch]:
         """Ablation ``no_inference``: the ranking loss of the generative net, nothing else."""
         self._redraw(epoch)
         yield from self._shuffled("ranking", epoch)
 
-    def _e_loss(self, log_q: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
-        loss = self._recorded("e_kl", losses.kl_divergence(log_q, wanted, self.options.kl_epsilon))
+    def _e_loss(self, q: Tensor, log_q: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
+        """KL(q || posterior) and L_rec^E; ``wanted [B, K]`` is the logarithm of the posterior."""
+        loss = self._recorded("e_kl", losses.expected(q, log_q - wanted))
         if self.w_e_rec:
-            loss = loss + self.w_e_rec * self._recorded("e_rec", self.e_ranking_loss(log_q, batch))
+            loss = loss + self.w_e_rec * self._recorded("e_rec", self.e_ranking_loss(q, batch))
         return loss
 
-    def _m_loss(self, log_q: Tensor, affinity: Tensor, log_f: Tensor, batch: Batch) -> Tensor:
+    def _m_loss(self, q: Tensor, negentropy: Tensor, affinity: Tensor, batch: Batch) -> Tensor:
+        """KL(q || f), the contrastive term and L_rec; ``negentropy [B]`` is the part of KL that has no f."""
         options = self.options
-        loss = options.lambda_kl * self._recorded("m_kl", losses.kl_divergence(log_q, log_f, options.kl_epsilon))
+        f, log_f = losses.distribution(affinity, options.kl_epsilon)
+        loss = options.lambda_kl * self._recorded("m_kl", negentropy.mean() - losses.expected(q, log_f))
         vectors = self._candidates(batch) if options.w_nce or self.w_rec else None
         g = self.generative.intent_scores(affinity, vectors) if options.w_nce else None
         if options.w_nce:
-            nce = losses.contrastive_loss(log_q.exp(), log_f, g, options.nce_logits, options.nce_intent_reduce)
+            log_f = torch.log_softmax(affinity, -1)
+            nce = losses.contrastive_loss(q, log_f, g, options.nce_logits, options.nce_intent_reduce)
             loss = loss + options.w_nce * self._recorded("m_nce", nce)
         if self.w_rec:
-            loss = loss + self.w_rec * self._recorded("m_rec", self.m_ranking_loss(affinity, log_f, vectors, g))
+            loss = loss + self.w_rec * self._recorded("m_rec", self.m_ranking_loss(affinity, f, vectors, g))
         return loss
 
-    def e_ranking_loss(self, log_q: Tensor, batch: Batch) -> Tensor:
+    def e_ranking_loss(self, q: Tensor, batch: Batch) -> Tensor:
         """L_rec^E (15)(16)."""
-        vectors = self.inference.item_vectors(self._item_table(self.inference)[self._candidate_ids(batch)])
-        scores = (vectors @ self.inference.item_query(log_q).unsqueeze(-1)).squeeze(-1)
+        items = self._items(self.inference, self._candidate_ids(batch))
+        scores = (items * self.inference.plain_query(q).unsqueeze(1)).sum(-1)
         return losses.ranking_loss(scores, self.options.temperature)
 
-    def m_ranking_loss(self, affinity: Tensor, log_f: Tensor, vectors: Tensor, g: Tensor | None) -> Tensor:
+    def m_ranking_loss(self, affinity: Tensor, f: Tensor, vectors: Tensor, g: Tensor | None) -> Tensor:
         """L_rec (10); ``vectors [B, c, d]`` are mapped candidates, ``g [B, K, c]`` their scores when known."""
         if self.options.rec_form == "mixture":
+            log_f = torch.log_softmax(affinity, -1)
             return losses.mixture_loss(log_f, self.generative.intent_scores(affinity, vectors) if g is None else g)
-        query = self.generative.item_query(affinity, log_f)
-        return losses.ranking_loss((vectors @ query.unsqueeze(-1)).squeeze(-1))
+        query = self.generative.mixture_query(affinity, f)
+        return losses.ranking_loss((vectors * query.unsqueeze(1)).sum(-1))
 
     # what the frozen side says of records
 
     def log_posteriors(self, rows: Tensor) -> Tensor:
         """Log posterior ``[B, K]`` of records, generative net as it stands."""
-        affinity, log_f = self._prior_of(self._states(self.generative, rows, None), rows)
-        g = self.generative.target_scores(affinity, self._targets(rows))
-        return losses.log_posterior(log_f, g, self.options.posterior_form)
+        return self._posteriors(rows, self.generative.projector(self._texts(rows)))
 
     def log_q(self, rows: Tensor) -> Tensor:
         """log q ``[B, K]`` of records, inference net as it stands."""
         return self.inference(self._states(self.inference, rows, None))
 
+    def _posteriors(self, rows: Tensor, projected: Tensor) -> Tensor:
+        affinity = self.generative.affinity(self._states(self.generative, rows, None), projected)
+        g = self.generative.target_scores(affinity, self._targets(rows))
+        return losses.log_posterior(torch.log_softmax(affinity, -1), g, self.options.posterior_form)
+
+    @torch.no_grad()
+    def _projected(self) -> Tensor:
+        """Texts of all records, projected by the generative net as it stands, ``[R, d]``: each text once."""
+        parts = [self.generative.projector(part) for part in self.examples.text_vectors.split(_ROWS_AT_ONCE)]
+        return torch.cat(parts).index_select(0, self.examples.text_rows)
+
+    def _smoothed(self, log_p: Tensor) -> Tensor:
+        """Logarithms as KL terms take them."""
+        return torch.log(log_p.exp() + self.options.kl_epsilon) if self.options.kl_epsilon else log_p
+
+    def _with_entropy(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities ``[B, K]``, and their part ``[B]`` of the divergence from them."""
+        p, log_p = losses.distribution(logits, self.options.kl_epsilon)
+        return p, (p * log_p).sum(-1)
+
     # parts
 
+    def _logits(self, batch: Batch) -> Tensor:
+        return self.inference.logits(self._states(self.inference, batch.rows, batch.repeats))
+
     def _log_q(self, batch: Batch) -> Tensor:
-        return self.inference(self._states(self.inference, batch.rows, batch.repeats))
+        return torch.log_softmax(self._logits(batch), -1)
 
-    def _prior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _affinity(self, batch: Batch) -> Tensor:
         repeats = batch.repeats if self.generative.training else None
-        return self._prior_of(self._states(self.generative, batch.rows, repeats), batch.rows)
+        states = self._states(self.generative, batch.rows, repeats)
+        return self.generative.affinity(states, self.generative.projector(self._texts(batch.rows)))
 
-    def _prior_of(self, states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        texts, places = torch.unique(self.examples.text_rows[rows], return_inverse=True)
-        return self.generative(states, self.examples.text_vectors[texts], places)
+    def _texts(self, rows: Tensor) -> Tensor:
+        # Projecting each text of a batch once would save little: most records of a batch have texts of their own.
+        return self.examples.text_vectors.index_select(0, self.examples.text_rows.index_select(0, rows))
 
     def _states(self, network: InferenceNet | GenerativeNet, rows: Tensor, repeats: Tensor | None) -> Tensor:
         """User states: without dropout when ``repeats`` is None, else as training sees them."""
@@ -237,24 +270,26 @@ class ExpectationMaximisation:
             network.encoder.train(repeats is not None and options.encoder_dropout_in_train)
             return examples.encode(network.encoder, rows)
         if repeats is None or not options.encoder_dropout_in_train:
-            return examples.clean[rows]
+            return examples.clean.index_select(0, rows)
         if examples.noisy is not None:
-            return examples.noisy[repeats, rows]
+            return examples.noisy.flatten(0, 1).index_select(0, repeats * len(examples) + rows)
         with torch.no_grad():
             return examples.encode(None, rows)
 
-    def _item_table(self, network: InferenceNet | GenerativeNet) -> Tensor:
-        return self.examples.items if network.encoder is None else network.encoder.item_vectors()
+    def _items(self, network: InferenceNet | GenerativeNet, ids: Tensor) -> Tensor:
+        """Vectors ``[..., d]`` of items, not mapped."""
+        table = self.examples.items if network.encoder is None else network.encoder.item_vectors()
+        return nn.functional.embedding(ids, table)
 
     def _candidate_ids(self, batch: Batch) -> Tensor:
         negatives = self.examples.negatives[batch.repeats, batch.rows].long()
         return torch.cat([self.examples.targets[batch.rows].unsqueeze(1), negatives], 1)
 
     def _candidates(self, batch: Batch) -> Tensor:
-        return self.generative.item_vectors(self._item_table(self.generative)[self._candidate_ids(batch)])
+        return self.generative.item_vectors(self._items(self.generative, self._candidate_ids(batch)))
 
     def _targets(self, rows: Tensor) -> Tensor:
-        return self.generative.item_vectors(self._item_table(self.generative)[self.examples.targets[rows]])
+        return self.generative.item_vectors(self._items(self.generative, self.examples.targets[rows]))
 
     def _freeze(self, fixed: nn.Module, trained: nn.Module) -> None:
         trained.requires_grad_(True).train()
@@ -269,17 +304,18 @@ class ExpectationMaximisation:
             self.examples.negatives = self.examples.redraw(epoch)
 
     @torch.no_grad()
-    def _table(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def _table(self, function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
         """``function`` of all records, evaluated once; of a batch when the whole would be too large."""
         count = len(self.examples)
         if count * self.options.intents > _ENTRIES_KEPT:
             return torch.no_grad()(function)
-        device = self.examples.targets.device
-        table = torch.empty(count, self.options.intents, device=device, dtype=self.examples.clean.dtype)
-        for start in range(0, count, _ROWS_AT_ONCE):
-            rows = torch.arange(start, min(start + _ROWS_AT_ONCE, count), device=device)
-            table[rows] = function(rows).to(table.dtype)
-        return table.__getitem__
+        tables: list[Tensor] = []
+        for rows in torch.arange(count, device=self.examples.targets.device).split(_ROWS_AT_ONCE):
+            found = function(rows)
+            tables = tables or [value.new_empty(count, *value.shape[1:]) for value in found]
+            for table, value in zip(tables, found, strict=True):
+                table.index_copy_(0, rows, value)
+        return lambda rows: tuple(table.index_select(0, rows) for table in tables)
 
     def _shuffled(self, phase: str, epoch: int) -> Iterator[Batch]:
         number = ("inference", "e", "m", "direct", "ranking").index(phase)

@@ -11,6 +11,36 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def distribution(logits: Tensor, epsilon: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Probabilities, and their logarithms as the KL terms take them.
+
+    Parameters
+    ----------
+    logits : Tensor [B, K]
+        Logits, or logarithms of a distribution.
+    epsilon : float
+        Added to the probabilities inside the logarithm.
+
+    Returns
+    -------
+    p, log_p : Tensor [B, K]
+        The second is ``log(p + epsilon)``.
+    """
+    if epsilon:
+        p = torch.softmax(logits, -1)
+        return p, torch.log(p + epsilon)
+    log_p = torch.log_softmax(logits, -1)
+    return log_p.exp(), log_p
+
+
+def expected(p: Tensor, values: Tensor) -> Tensor:
+    """Mean over cases of the expectation of ``values`` under ``p``, both [B, K].
+
+    One dot product of everything: half the passes over memory, there and back, of a product and its sums.
+    """
+    return torch.dot(p.flatten(), values.flatten()) / len(p)
+
+
 def kl_divergence(log_p: Tensor, log_q: Tensor, epsilon: float = 0.0) -> Tensor:
     """KL(p || q), summed over intents and averaged over cases.
 

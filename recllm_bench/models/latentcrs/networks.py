@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
+from recllm_bench.products import Linear, linear
 
 
 class ByteDropout(nn.Module):
@@ -29,8 +30,9 @@ class ByteDropout(nn.Module):
         if not self.training or not self.threshold:
             return values
         words = torch.empty((values.numel() + 7) // 8, dtype=torch.int64, device=values.device)
-        kept = words.random_(-(2**63), None).view(torch.uint8)[: values.numel()] >= self.threshold
-        return values * kept.view(values.shape).to(values.dtype).mul_(256 / (256 - self.threshold))
+        drawn = words.random_(-(2**63), None).view(torch.uint8)[: values.numel()].view(values.shape)
+        # compared as numbers of the values' type, which has vector instructions on a CPU; bytes have none
+        return values * drawn.to(values.dtype).ge_(self.threshold).mul_(256 / (256 - self.threshold))
 
 
 class TextProjector(nn.Module):
@@ -46,10 +48,10 @@ class TextProjector(nn.Module):
 
     def __init__(self, text_width: int, hidden: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.enter = nn.Linear(text_width, hidden, bias=False)
+        self.enter = Linear(text_width, hidden, bias=False)
         self.dropout = ByteDropout(dropout)
         self.norm = nn.LayerNorm(hidden)
-        self.leave = nn.Linear(hidden, width)
+        self.leave = Linear(hidden, width)
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Project texts.
@@ -59,12 +61,13 @@ class TextProjector(nn.Module):
         x : Tensor [m, text_width]
             Utterance vectors.
         rows : Tensor [B], optional
-            Which text each case has: the first layer then runs once for each text, not for each case.
+            Which text each case has: everything before the dropout then runs once for each text, not for each case.
         """
         hidden = self.enter(x)
-        if rows is not None:
-            hidden = hidden[rows]
-        return self.leave(torch.relu(self.norm(self.dropout(hidden))))
+        if rows is not None and self.training:
+            hidden = hidden.index_select(0, rows)
+        projected = self.leave(torch.relu(self.norm(self.dropout(hidden))))
+        return projected if rows is None or self.training else projected.index_select(0, rows)
 
 
 class FeedForward(nn.Module):
@@ -75,7 +78,7 @@ class FeedForward(nn.Module):
         sizes = (2 * width, 2 * width, width, width)
         layers: list[nn.Module] = []
         for number in range(3):
-            layers.append(nn.Linear(sizes[number], sizes[number + 1]))
+            layers.append(Linear(sizes[number], sizes[number + 1]))
             if layernorm:
                 layers.append(nn.LayerNorm(sizes[number + 1]))
             if number < 2 or final_relu:
@@ -110,13 +113,24 @@ class InferenceNet(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """log q, ``[B, K]``, of user states ``[B, d]``."""
-        logits = self.query(states) @ self.key(self.intents).T / math.sqrt(self.intents.shape[1])
-        return torch.log_softmax(logits, -1)
+        return torch.log_softmax(self.logits(states), -1)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits of q, ``[B, K]``, of user states ``[B, d]``."""
+        return linear(self.query(states) / math.sqrt(self.intents.shape[1]), self.key(self.intents))
 
     def item_query(self, log_q: Tensor) -> Tensor:
         """r, ``[B, d]``: its dot product with :meth:`item_vectors` is the score of an item."""
         mixed = log_q.exp() @ self.intents  # the map is affine and q sums to 1: mapping the mixture is mixing the maps
         return mixed if self.on_items else self.value_map(mixed)
+
+    def plain_query(self, q: Tensor) -> Tensor:
+        """Query ``[B, d]`` of distributions ``[B, K]``, to be multiplied with items that were *not* mapped.
+
+        ``(W v) . r`` is ``v . (W' r)``: one map for a case instead of one for each of its candidates.
+        """
+        mixed = linear(q, self.intents.T)
+        return linear(mixed, self.value_map.weight.T) if self.on_items else self.value_map(mixed)
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """Item side of the score: ``[..., d]`` to ``[..., d]``."""
@@ -169,15 +183,21 @@ class GenerativeNet(nn.Module):
         log_f : Tensor [B, K]
             Log prior.
         """
-        user = self.feed_forward(torch.cat([states, self.projector(x, rows)], -1))
-        intents = self.intents if self.prior_map is None else self.prior_map(self.intents)
-        affinity = user @ intents.T
+        affinity = self.affinity(states, self.projector(x, rows))
         return affinity, torch.log_softmax(affinity, -1)
+
+    def affinity(self, states: Tensor, projected: Tensor) -> Tensor:
+        """Affinity ``[B, K]`` of user states and projected texts, both ``[B, d]``."""
+        user = self.feed_forward(torch.cat([states, projected], -1))
+        return linear(user, self.intents if self.prior_map is None else self.prior_map(self.intents))
 
     def item_query(self, affinity: Tensor, log_f: Tensor) -> Tensor:
         """Query ``[B, d]`` whose dot product with :meth:`item_vectors` is h."""
-        weights = log_f.exp()
-        return (weights * affinity if self.with_user else weights) @ self.intent_map(self.intents)
+        return self.mixture_query(affinity, log_f.exp())
+
+    def mixture_query(self, affinity: Tensor, f: Tensor) -> Tensor:
+        """:meth:`item_query` of a prior ``[B, K]`` that is no logarithm."""
+        return linear(f * affinity if self.with_user else f, self.intent_map(self.intents).T)
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """Item side of g: ``[..., d]`` to ``[..., d]``."""
@@ -202,7 +222,7 @@ class GenerativeNet(nn.Module):
 
     def target_scores(self, affinity: Tensor, mapped_items: Tensor) -> Tensor:
         """g of one item for each case: ``[B, d]`` to ``[B, K]``."""
-        g = mapped_items @ self.intent_map(self.intents).T
+        g = linear(mapped_items, self.intent_map(self.intents))
         return affinity * g if self.with_user else g
 
 
