@@ -351,9 +351,7 @@ def _list(options: argparse.Namespace) -> None:
     if options.what in (None, "models"):
         print("models of this bench and of plug-ins\n  " + "  ".join(plugins.names("models")))
     if options.what in (None, "zoo"):
-        from recllm_bench.recbole_bridge import zoo_names
-
-        print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(zoo_names()))
+        print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(plugins.zoo_names()))
     if options.what in (None, "datasets"):
         from recllm_bench.data.listing import dataset_table, listed_datasets
 

@@ -322,6 +322,20 @@ def test_all_positions_give_the_gradient_of_all_prefixes(name: str, histories, t
         torch.testing.assert_close(part.grad, expected[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
+def test_activation_in_one_step_is_recboles(histories, train_ends) -> None:
+    model, _, _ = build_model("SASRec", histories, train_ends, {}, seed=7, max_length=8)
+    parts = [layer.feed_forward for layer in model.trm_encoder.layer]
+    assert parts and all(part.intermediate_act_fn is torch.nn.functional.gelu for part in parts)
+    x = torch.cat((torch.randn(1000) * 3, torch.tensor([0.0, -0.0, 40.0, -40.0, 1e-30]))).requires_grad_()
+    for part in parts:
+        ours, theirs = part.intermediate_act_fn(x), part.gelu(x)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        slopes = [torch.autograd.grad(value.sum(), x)[0] for value in (ours, theirs)]
+        torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-6)
+    other = build_model("SASRec", histories, train_ends, {"hidden_act": "relu"}, seed=7, max_length=8)[0]
+    assert other.trm_encoder.layer[0].feed_forward.intermediate_act_fn is torch.nn.functional.relu
+
+
 @pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
 def test_every_position_equals_its_prefix(name: str, histories, train_ends) -> None:
     model, _, _ = build_model(name, histories, train_ends, {}, seed=7, max_length=8)

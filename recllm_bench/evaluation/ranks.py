@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.candidates import Candidates, sample_candidates
+from recllm_bench.evaluation.counting import Counter
 from recllm_bench.evaluation.places import UNRANKED, Ranks
 
 __all__ = ["UNRANKED", "Ranks", "rank_cases"]
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from recllm_bench.data.splits import Cases, Split
     from recllm_bench.evaluation.protocols import Protocol
 
-_SCORES_AT_ONCE = 1 << 21  # floats of one block of scores: 8 MiB stay in or near a processor's cache
-_ITEMS_AT_ONCE = 1 << 20
+_SCORES_AT_ONCE = 1 << 20  # floats of one block of scores: 4 MiB stay in or near a processor's cache
+_ITEMS_AT_ONCE = 1 << 10  # a product is fastest where its block is near a square
+_DUPLICATES_AMONG = 1 << 20  # above so many items, duplicates are not looked for: their blocks would be too narrow
 
 
 def rank_cases(
@@ -79,24 +82,29 @@ def rank_cases(
     max_length = max_length or int(getattr(model, "max_seq_length", 0) or 50)
     lengths = cases.ends - histories.offsets[cases.users - 1]
     order = np.argsort(-np.minimum(lengths, max_length), kind="stable")  # the largest batch comes first
-    ordered = cases.take(order)
     columns = {name: np.asarray(column)[order] for name, column in (columns or {}).items()}
-    ids = None if candidates is None else candidates.items[order]
-    excluded = _Excluded(histories, ordered, protocol, device) if ids is None else None
-    counter = _Counter(ordered, protocol, histories.n_items, device, top, ids, excluded)
+    batches = _batches(histories, cases.take(order), columns, max_length, device, batch_size)
+
+    def counter_of(order: np.ndarray) -> Counter:
+        ids = None if candidates is None else candidates.items[order]
+        return Counter(histories, cases.take(order), protocol, device, top, ids)
 
     was_training = getattr(model, "training", False)
     if hasattr(model, "eval"):
         model.eval()
     try:
         with torch.inference_mode():
-            batches = _batches(histories, ordered, columns, max_length, device, batch_size)
             query = _query_function(model)
             if query is None:
+                counter = counter_of(order)
                 _rank_by_prediction(model, batches, counter)
             else:
-                items = _item_table(model, counter.n_columns)
-                queries = torch.cat([query(batch).float() for _, batch in batches])
+                items = _item_table(model, histories.n_items + 1)
+                # By target, so that the targets of a block lie in few blocks of items.
+                by_target = np.argsort(cases.targets[order], kind="stable")
+                queries = _queries(query, batches, by_target, device)
+                order = order[by_target]
+                counter = counter_of(order)
                 _rank_by_product(queries, items, counter)
     finally:
         if was_training:
@@ -175,9 +183,24 @@ def _item_table(model: Any, n_columns: int) -> torch.Tensor:
     return items[:n_columns].contiguous()  # later rows are special tokens, such as a mask
 
 
-def _rank_by_prediction(
-    model: Any, batches: Iterator[tuple[slice, dict[str, torch.Tensor]]], counter: _Counter
-) -> None:
+def _queries(
+    query: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    batches: Iterator[tuple[slice, dict[str, torch.Tensor]]],
+    order: np.ndarray,
+    device: torch.device,
+) -> torch.Tensor:
+    """The vectors of all cases; row ``i`` is the one of case ``order[i]`` of the batches."""
+    places = torch.as_tensor(np.argsort(order), device=device)
+    found = torch.empty(0)
+    for rows, batch in batches:
+        vectors = query(batch).float()
+        if rows.start == 0:
+            found = torch.empty((len(order), vectors.shape[1]), device=device)
+        found[places[rows]] = vectors
+    return found
+
+
+def _rank_by_prediction(model: Any, batches: Iterator[tuple[slice, dict[str, torch.Tensor]]], counter: Counter) -> None:
     from recllm_bench.recbole_bridge import interaction
 
     for rows, batch in batches:
@@ -193,10 +216,10 @@ def _rank_by_prediction(
         for start in range(0, size, step):
             stop = min(start + step, size)
             block = slice(rows.start + start, rows.start + stop)
-            counter.count(block, scores[start:stop].clone())
+            counter.count(block, counter.block(stop - start, counter.n_columns).copy_(scores[start:stop]))
 
 
-def _rank_by_product(queries: torch.Tensor, items: torch.Tensor, counter: _Counter) -> None:
+def _rank_by_product(queries: torch.Tensor, items: torch.Tensor, counter: Counter) -> None:
     if counter.ids is not None:
         step = max(1, _SCORES_AT_ONCE // (counter.ids.shape[1] * items.shape[1]))
         for start in range(0, len(queries), step):
@@ -205,22 +228,26 @@ def _rank_by_product(queries: torch.Tensor, items: torch.Tensor, counter: _Count
             scores = (queries[rows, None, :] * items[counter.ids[rows]]).sum(-1)
             counter.count_listed(rows, scores)
         return
-    same_as = _duplicates(items)
-    width = min(len(items), _ITEMS_AT_ONCE)
-    step = max(16, _SCORES_AT_ONCE // width)
+    scale = 4 if items.device.type == "cuda" else 1  # work that outweighs a launch
+    copies = _duplicates(items) if len(items) <= _DUPLICATES_AMONG else None
+    chunks = 1 if copies is not None else math.ceil(len(items) / (scale * _ITEMS_AT_ONCE))
+    width = math.ceil(len(items) / chunks)
+    step = max(16, scale * scale * _SCORES_AT_ONCE // width)
     for start in range(0, len(queries), step):
         rows = slice(start, min(start + step, len(queries)))
-        if width == len(items):
-            scores = queries[rows] @ items.T
-            if same_as is not None:
-                scores = scores[:, same_as]
-            counter.count(rows, scores)
-        else:
-            counter.count_in_chunks(rows, lambda first, last, rows=rows: queries[rows] @ items[first:last].T, width)
+
+        def product(first: int, last: int, rows: slice = rows) -> torch.Tensor:
+            block = counter.block(rows.stop - rows.start, last - first)
+            torch.mm(queries[rows], items[first:last].T, out=block)
+            if copies is not None:
+                block[:, copies[0]] = block[:, copies[1]]
+            return block
+
+        counter.count_in_chunks(rows, product, width)
 
 
-def _duplicates(vectors: torch.Tensor) -> torch.Tensor | None:
-    """For each row the first row with the same bits, or None when all differ.
+def _duplicates(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The rows that repeat an earlier row bit by bit, and the first of each; None when all differ.
 
     A matrix product may round a column differently at the edge of a tile, so equal items could differ in the
     last bit and a tie would be missed; scores of duplicates are therefore copied from the first of them.
@@ -235,153 +262,8 @@ def _duplicates(vectors: torch.Tensor) -> torch.Tensor | None:
     places = torch.arange(len(keys), device=keys.device)
     first = torch.full_like(counts, len(keys)).scatter_reduce(0, inverse, places, "amin")
     same_as = first[inverse]
-    return torch.where((vectors[same_as] == vectors).all(1), same_as, places)
-
-
-class _Excluded:
-    """The history items of a block of cases, as index pairs."""
-
-    def __init__(self, histories: Histories, cases: Cases, protocol: Protocol, device: torch.device) -> None:
-        self.active = protocol.exclude_history
-        self.value = 0.0 if protocol.seen_score == "zero" else float("-inf")
-        self.items = torch.as_tensor(histories.items, device=device)
-        self.starts = torch.as_tensor(histories.offsets[cases.users - 1], dtype=torch.long, device=device)
-        self.lengths = torch.as_tensor(cases.ends, dtype=torch.long, device=device) - self.starts
-
-    def pairs(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        lengths, starts = self.lengths[rows], self.starts[rows]
-        owners = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        first = torch.cumsum(lengths, 0) - lengths
-        places = torch.arange(len(owners), device=lengths.device) - first[owners] + starts[owners]
-        return owners, self.items[places].long()
-
-
-class _Counter:
-    """Counts, block by block, how many candidates beat or equal the target."""
-
-    def __init__(
-        self,
-        cases: Cases,
-        protocol: Protocol,
-        n_items: int,
-        device: torch.device,
-        top: int,
-        ids: np.ndarray | None,
-        excluded: _Excluded | None,
-    ) -> None:
-        self.n_columns = n_items + 1
-        self.protocol = protocol
-        self.excluded = excluded
-        self.ids = None if ids is None else torch.as_tensor(ids, dtype=torch.long, device=device)
-        self.users = cases.users
-        self.targets = torch.as_tensor(cases.targets, dtype=torch.long, device=device)
-        n = len(cases)
-        self.higher = torch.zeros(n, dtype=torch.long, device=device)
-        self.tied = torch.zeros(n, dtype=torch.long, device=device)
-        self.candidates = torch.zeros(n, dtype=torch.long, device=device)
-        self.top = torch.zeros((n, top), dtype=torch.int32, device=device) if top else None
-
-    def count(self, rows: slice, scores: torch.Tensor) -> None:
-        """Count in a block that holds every item; ``scores`` [B, n_items + 1] is overwritten."""
-        if self.ids is not None:
-            self.count_listed(rows, scores.gather(1, self.ids[rows]))
-            return
-        self._check_numbers(scores, rows)
-        targets = self.targets[rows, None]
-        wanted = scores.gather(1, targets)
-        self._mask(rows, scores, 0)
-        scores.scatter_(1, targets, wanted)
-        self._add(rows, scores, wanted)
-        if self.top is not None:
-            self._keep_top(rows, *scores.topk(min(self.top.shape[1], scores.shape[1]), dim=1))
-        self._close(rows, wanted)
-
-    def count_listed(self, rows: slice, scores: torch.Tensor) -> None:
-        """Count among listed candidates, ``scores`` [B, C] with the target in column 0."""
-        self._check_numbers(scores, rows)
-        wanted = scores[:, :1]
-        self._add(rows, scores, wanted)
-        if self.top is not None:
-            values, places = scores.topk(min(self.top.shape[1], scores.shape[1]), dim=1)
-            self._keep_top(rows, values, self.ids[rows].gather(1, places))
-        self._close(rows, wanted)
-
-    def count_in_chunks(self, rows: slice, product: Callable[[int, int], torch.Tensor], width: int) -> None:
-        """Count over chunks of items: one pass finds the targets' scores, a second with equal products counts."""
-        targets = self.targets[rows]
-        chunks = [(first, min(first + width, self.n_columns)) for first in range(0, self.n_columns, width)]
-        wanted = torch.empty((len(targets), 1), device=targets.device)
-        for first, last in chunks:
-            inside = (targets >= first) & (targets < last)
-            if inside.any():
-                scores = product(first, last)
-                wanted[inside, 0] = scores[inside, targets[inside] - first]
-        best: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for first, last in chunks:
-            scores = product(first, last)
-            self._check_numbers(scores, rows)
-            self._mask(rows, scores, first)
-            inside = (targets >= first) & (targets < last)
-            scores[inside, targets[inside] - first] = wanted[inside, 0]
-            self._add(rows, scores, wanted)
-            if self.top is not None:
-                values, places = scores.topk(min(self.top.shape[1], scores.shape[1]), dim=1)
-                best.append((values, places + first))
-        if self.top is not None:
-            values, items = (torch.cat(parts, 1) for parts in zip(*best, strict=True))
-            values, places = values.topk(min(self.top.shape[1], values.shape[1]), dim=1)
-            self._keep_top(rows, values, items.gather(1, places))
-        self._close(rows, wanted)
-
-    def ranks(self, order: np.ndarray, cases: Cases, lengths: np.ndarray, repeats: int) -> Ranks:
-        """Everything counted, back in the order of the cases."""
-
-        def restored(values: torch.Tensor) -> np.ndarray:
-            result = np.empty(tuple(values.shape), dtype=values.cpu().numpy().dtype)
-            result[order] = values.cpu().numpy()
-            return result
-
-        top = None if self.top is None else restored(self.top)
-        counts = (restored(values) for values in (self.higher, self.tied, self.candidates))
-        return Ranks(np.asarray(cases.users), np.asarray(cases.targets), *counts, top, lengths, repeats)
-
-    def _mask(self, rows: slice, scores: torch.Tensor, first: int) -> None:
-        """Take padding and history out of a block whose columns are the items from ``first`` on."""
-        if self.protocol.exclude_pad and first == 0:
-            scores[:, 0] = float("-inf")
-        if self.excluded is not None and self.excluded.active:
-            owners, items = self.excluded.pairs(rows)
-            items = items - first
-            if first or scores.shape[1] < self.n_columns:
-                inside = (items >= 0) & (items < scores.shape[1])
-                owners, items = owners[inside], items[inside]
-            scores[owners, items] = self.excluded.value
-
-    def _add(self, rows: slice, scores: torch.Tensor, wanted: torch.Tensor) -> None:
-        self.higher[rows] += torch.count_nonzero(scores > wanted, dim=1)
-        self.tied[rows] += torch.count_nonzero(scores == wanted, dim=1)
-        self.candidates[rows] += torch.count_nonzero(scores > float("-inf"), dim=1)
-
-    def _close(self, rows: slice, wanted: torch.Tensor) -> None:
-        without = wanted[:, 0] == float("-inf")
-        if without.any():
-            self.higher[rows][without] = UNRANKED
-            self.tied[rows][without] = 1
-
-    def _keep_top(self, rows: slice, values: torch.Tensor, items: torch.Tensor) -> None:
-        items = torch.where(values > float("-inf"), items, torch.zeros_like(items))
-        self.top[rows, : items.shape[1]] = items.to(torch.int32)
-
-    def _check_numbers(self, scores: torch.Tensor, rows: slice) -> None:
-        # One sum finds nearly always that all is well; infinities of both signs need the exact look.
-        if not torch.isnan(scores.sum()):
-            return
-        bad = torch.isnan(scores).any(1)
-        if bad.any():
-            user = int(self.users[rows][int(bad.nonzero()[0])])
-            raise BenchError(
-                f"the model's scores for user {user} are not numbers (NaN); lower the learning rate or clip gradients"
-            )
+    repeated = torch.nonzero((same_as != places) & (vectors[same_as] == vectors).all(1)).squeeze(1)
+    return repeated, same_as[repeated]
 
 
 def _count_repeats(histories: Histories, cases: Cases) -> int:

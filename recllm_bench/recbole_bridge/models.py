@@ -137,11 +137,17 @@ def give_causal_capabilities(model: Any) -> Any:
     """Attach ``sequence_states`` and ``item_vectors`` to an instance of RecBole's own SASRec or GRU4Rec.
 
     Both compute the state of every position and then keep the last one (``gather_indexes``); here all are kept.
-    Class, parameters and results stay the same. Any other model is returned as it is.
+    Class, parameters and, up to rounding, results stay the same. Any other model is returned as it is.
     """
     if is_zoo(type(model)) and type(model).__name__ in ("SASRec", "GRU4Rec"):
+        from torch.nn.functional import gelu
+
         model.sequence_states = types.MethodType(_all_states, model)
         model.item_vectors = types.MethodType(_item_table, model)
+        for part in model.modules():
+            # model/layers.py FeedForward.gelu: the exact function, in steps that each keep a copy for the gradient.
+            if type(part).__name__ == "FeedForward" and part.intermediate_act_fn == part.gelu:
+                part.intermediate_act_fn = gelu
     return model
 
 

@@ -146,6 +146,51 @@ def test_product_path_against_brute_force(protocol: Protocol, chunk: int, monkey
         assert sorted(values[got.top[row]]) == sorted(np.sort(values)[-5:])
 
 
+@pytest.mark.parametrize("protocol", POLICIES, ids=["full", "with_history", "with_pad", "seen_zero"])
+@pytest.mark.parametrize("chunk", [1, 7, 243])
+@pytest.mark.parametrize("top", [0, 3])
+def test_blocks_of_items_against_brute_force(protocol, chunk: int, top: int, monkeypatch: pytest.MonkeyPatch):
+    """No two items are equal, so that the table is cut, and different items tie all the same."""
+    monkeypatch.setattr(ranks_module, "_ITEMS_AT_ONCE", chunk)
+    monkeypatch.setattr(ranks_module, "_SCORES_AT_ONCE", 20 * chunk)
+    histories = random_histories(n_users=90, n_items=242)
+    split = last_item_split(histories)
+    model = WithUser(242, width=5)
+    with torch.no_grad():  # all rows of -1, 0, 1: exact products, many ties
+        model.items.weight.copy_(torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 5))
+    vectors = torch.randint(-2, 3, (90, 5), generator=torch.Generator().manual_seed(0)).float()
+    scores = (vectors @ model.items.weight.T).detach().numpy()
+    got = rank_cases(model, split, split.test, protocol, columns={"vector": vectors.numpy()}, batch_size=16, top=top)
+    higher, tied = brute_force(scores, split, split.test, protocol)
+    np.testing.assert_array_equal(got.higher, higher)
+    np.testing.assert_array_equal(got.tied, tied)
+    for row, (user, target) in enumerate(zip(split.test.users, split.test.targets, strict=True)):
+        left = np.ones(243, dtype=bool)
+        left[0] = not protocol.exclude_pad
+        values = scores[row].copy()
+        if protocol.exclude_history:
+            seen = histories.of(user)[:-1]
+            values[seen] = 0
+            left[seen] = protocol.seen_score == "zero"
+        values[target], left[target] = scores[row][target], True
+        assert got.candidates[row] == left.sum()
+        if top:
+            np.testing.assert_array_equal(values[got.top[row]], np.sort(values[left])[::-1][:top])
+            assert left[got.top[row]].all()
+
+
+def test_infinite_scores_are_compared_like_others():
+    pytest.importorskip("recbole")
+    histories = random_histories()
+    split = last_item_split(histories)
+    scores = torch.randint(-2, 3, (histories.n_users + 1, histories.n_items + 1)).float()
+    scores[scores == 2], scores[scores == -2] = float("inf"), float("-inf")
+    got = rank_cases(Table(scores), split, split.test, FULL)
+    higher, tied = brute_force(scores[1:].numpy(), split, split.test, FULL)
+    np.testing.assert_array_equal(got.higher, higher)
+    np.testing.assert_array_equal(got.tied, tied)
+
+
 def test_both_paths_agree():
     pytest.importorskip("recbole")
     histories = random_histories(seed=3)
