@@ -125,7 +125,7 @@ class RuleFeedback:
         return self.redactor.redact(said, targets.tolist()).texts
 
     def wishes(self, item: int, count: int, rng: np.random.Generator) -> list[str]:
-        """Different noun phrases that name up to ``facts`` attributes of an item, at most ``count``, drawn at random."""
+        """At most ``count`` different noun phrases, each of up to ``facts`` attributes of an item, drawn at random."""
         known = [fact for fact in self.attributes.facts(item) if not self.redactor.names(fact.value, item)]
         drawn = (rng.permutation(len(known))[: self.facts] for _ in range(count if known else 0))
         phrases = [phrase([known[place] for place in sorted(places)], self.domain) for places in drawn]

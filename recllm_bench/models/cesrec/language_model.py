@@ -31,7 +31,9 @@ def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
     from recllm_bench.language.miniature import miniature_key
 
     name = _name(job, options)
-    own = backbone_key(name, job.store) if name else miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
+    own = (
+        backbone_key(name, job.store) if name else miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
+    )
     return {**own, "precision": options.llm_precision}
 
 
