@@ -100,6 +100,17 @@ def test_no_utterance_names_its_target():
     assert speaker.redactor.n_leaks == 0, "the rules say nothing that had to be taken out"
 
 
+def test_wishes_for_an_item_are_different_and_never_name_it():
+    speaker = RuleFeedback(films(titles=["", "Comedy", "Comedy", "Zephyr", "", ""]), seed=1)
+    wishes = speaker.wishes(1, 20, np.random.default_rng(0))
+    assert 2 <= len(wishes) == len(set(wishes)) <= 20
+    assert all("Comedy" not in wish for wish in wishes), "an attribute that is the title is no attribute to name"
+    assert any("Drama" in wish for wish in wishes) and any("1995" in wish for wish in wishes)
+    assert speaker.wishes(1, 20, np.random.default_rng(0)) == wishes
+    assert speaker.wishes(5, 20, np.random.default_rng(0)) == [], "nothing is known of it"
+    assert len(speaker.wishes(1, 1, np.random.default_rng(0))) == 1
+
+
 def test_prompts_of_a_chat_model_never_name_the_target():
     """Oracle 9.9 for chat models: the description names the target, an equal title is shown, a rare word is in ours."""
     catalogue = films()
