@@ -17,7 +17,7 @@ from recllm_bench.reporting.table import (
     MARKS,
     describe,
     duration,
-    measure_text,
+    measures_grid,
     protocol_warnings,
     row_notes,
     verdicts,
@@ -136,12 +136,13 @@ def _published_row(record: RunRecord, metrics: list[str]) -> str:
 
 def _measures(records: Sequence[RunRecord]) -> str:
     """What methods measured beside the ranking."""
-    lines = [
-        f"<tr><td>{escape(record.name)}</td><td>{escape(name)}</td><td>{measure_text(value)}</td></tr>"
-        for record in records
-        for name, value in record.measures.items()
-    ]
-    return f"<h3>Beside the ranking</h3><table><tbody>{''.join(lines)}</tbody></table>" if lines else ""
+    measured = [record for record in records if record.measures]
+    if not measured:
+        return ""
+    head, *rows = measures_grid(measured)
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    lines = ["<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows]
+    return f"<h3>Beside the ranking</h3><table><thead><tr>{names}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def _differences(comparison: Comparison) -> str:

@@ -9,6 +9,7 @@ from recllm_bench.reporting.page import Cell, Page
 from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
 from recllm_bench.reporting.records import RunRecord
 
+_SIDE_BY_SIDE = 6  # records in one grid of measures
 MARKS = {"better": "▲", "worse": "▼", "equal": "≈"}
 
 
@@ -118,6 +119,16 @@ def measure_text(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
+def measures_grid(records: Sequence[RunRecord]) -> list[list[str]]:
+    """What methods measured: a row for each measure, in the order they give, and a column for each record."""
+    names = list(dict.fromkeys(name for record in records for name in record.measures))
+    rows = [
+        [name, *(measure_text(record.measures[name]) if name in record.measures else "" for record in records)]
+        for name in names
+    ]
+    return [["measure", *(record.name for record in records)], *rows]
+
+
 def _one_table(comparison: Comparison, page: Page) -> str:
     records = comparison.records
     head, _, about = describe(records).partition("\n")
@@ -140,11 +151,10 @@ def _one_table(comparison: Comparison, page: Page) -> str:
         parts += [page.heading("Dialogues", reason), page.grid(grid)]
     measured = [record for record in records if record.measures]
     if measured:
-        lines = [
-            f"{record.name}: " + "; ".join(f"{name} {measure_text(value)}" for name, value in record.measures.items())
-            for record in measured
-        ]
-        parts += [page.heading("Beside the ranking", "what the methods measure themselves"), page.lines(lines)]
+        parts.append(page.heading("Beside the ranking", "what the methods measure themselves"))
+        some = (measured[start : start + _SIDE_BY_SIDE] for start in range(0, len(measured), _SIDE_BY_SIDE))
+        grids = ([[Cell(text) for text in row] for row in measures_grid(records)] for records in some)
+        parts.append("\n\n".join(page.grid(grid) for grid in grids))
     if comparison.differences:
         subject = records[-1].name
         lines = [_difference_line(comparison, row, pair) for row, pair in comparison.differences]

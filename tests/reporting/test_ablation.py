@@ -67,9 +67,11 @@ def test_measures_are_shown_where_people_look(make, tmp_path):
     records = two(make, tokens={"trained": 12})
     text = comparison_table(records)
     assert "Beside the ranking" in text
-    assert "one: label similarity (items) 0.4" in text
+    below = text[text.index("Beside the ranking") :].splitlines()
+    assert below[2].split() == ["measure", "none", "one"]
+    assert below[4].rsplit(maxsplit=2) == ["label similarity (items)", "0.5", "0.4"]
     page = write_report(records, tmp_path / "report.html").read_text()
-    assert "<td>label similarity (items)</td><td>0.4</td>" in page
+    assert "<td>label similarity (items)</td><td>0.5</td><td>0.4</td>" in page
 
 
 def test_one_language_model_for_all_rows():
