@@ -27,6 +27,7 @@ from recllm_bench.language.backbone import Backbone, load_backbone
 from recllm_bench.language.generation import generate
 from recllm_bench.language.titles.lists import ListLayout
 from recllm_bench.language.titles.writing import Written, write_lists
+from recllm_bench.products import Linear
 from recllm_bench.progress import show_log
 from recllm_bench.reporting.machine import machine_facts
 
@@ -351,9 +352,10 @@ def main() -> int:
         facts |= large(backbone, layout, task, arguments.batch_size)
         met = facts["edits: s a user"] <= SECONDS_PER_USER and facts["edits: over free"] <= OVER_FREE
     else:
-        fast = backbone
-        if arguments.precision != "float32":
-            fast = load_backbone(arguments.llm, device=device, precision=arguments.precision)
+        fast = load_backbone(arguments.llm, device=device, precision=arguments.precision)
+        for module in backbone.model.modules():  # the plain side multiplies by PyTorch's own products
+            if type(module) is Linear:
+                module.__class__ = torch.nn.Linear
         sizes = (arguments.peer_users, arguments.batch_size)
         facts |= compare(backbone, fast, layout, task, *sizes, arguments.repeat)
         if arguments.own_choice:

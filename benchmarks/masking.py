@@ -1,7 +1,7 @@
 """Measure how fast outliers of histories are masked, beside a loop over users.
 
     python benchmarks/masking.py                       200,000 invented users, 64 numbers a vector
-    python benchmarks/masking.py --device cuda --assert
+    python benchmarks/masking.py --device cuda --assert --json FILE
 
 The loop computes each user's mean, cosines and order with NumPy; both must mask the same items, up to ties within
 rounding. ``--assert`` fails above five seconds on a CPU.
@@ -13,11 +13,13 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from recllm_bench.models.cesrec.masking import SIMILARITIES, mask_outliers
+from recllm_bench.reporting.machine import machine_facts
 
 MOST_SECONDS = 5.0
 
@@ -57,11 +59,13 @@ def main() -> None:
     parser.add_argument("--peer-users", type=int, default=20_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--assert", dest="strict", action="store_true")
     options = parser.parse_args()
     vectors, item_seq, lengths = invented(options.users, options.items, options.width, options.mean, options.longest)
     device = torch.device(options.device)
     placed = [value.to(device) for value in (vectors, item_seq, lengths)]
+    measured = []
     for similarity in SIMILARITIES:
         times = []
         for _ in range(options.repeat):
@@ -88,10 +92,14 @@ def main() -> None:
             "rows that differ": differ,
         }
         print(json.dumps(facts))
+        measured.append(facts)
         if differ > peer / 1000:
             raise SystemExit(f"{differ} of {peer} rows differ from the loop")
         if options.strict and device.type == "cpu" and seconds > MOST_SECONDS:
             raise SystemExit(f"masking took {seconds:.1f} s, over {MOST_SECONDS} s")
+    if options.json:
+        record = {"machine": machine_facts(str(device)), "measured": measured}
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from recllm_bench import plugins
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.locations import resource
+from recllm_bench.options import read_options
 from recllm_bench.recipe import ConversationOptions, Recipe, read_recipe_file, recipe_from
 
 HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
@@ -94,6 +95,8 @@ def resolved(recipe: Recipe) -> Recipe:
         protocol = recipe.protocol or getattr(model_class, "default_protocol", "unified.full")
         if reads_text(model_class):
             conversation = recipe.conversation
+        if hasattr(model_class, "Options"):  # a mistake is refused before the first row is trained
+            read_options(model_class.Options, recipe.options, f"{recipe.model} on {recipe.dataset}: options")
     protocol_named(protocol)
     return dataclasses.replace(
         recipe,

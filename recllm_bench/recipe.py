@@ -135,8 +135,15 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in resource("recipes").glob("*.yaml"))
 
 
+def _with(values: Any, path: list[str], value: Any) -> dict[str, Any]:
+    """A copy of a mapping with one value set, however deep."""
+    values = dict(values) if isinstance(values, Mapping) else {}
+    name, *rest = path
+    return {**values, name: _with(values.get(name), rest, value) if rest else value}
+
+
 def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
-    """Apply ``section.key=value`` settings to a recipe's mapping.
+    """Apply ``section.key=value`` settings to a recipe's mapping; a value that is a mapping itself takes further dots.
 
     A key without a section that the recipe does not know belongs to the model's ``options``.
 
@@ -157,8 +164,7 @@ def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
         if dot:
             if section not in _SECTIONS:
                 raise BenchError(f"--set {setting!r}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
-            result.setdefault(section, {})
-            result[section] = {**(result[section] or {}), name: value}
+            result[section] = _with(result.get(section), name.split("."), value)
         elif section in _KEYS and section not in _SECTIONS:
             result[section] = value
         else:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from recllm_bench import cli
+from recllm_bench.recipe import override
 from tests.conftest import planted_catalogue, planted_histories
 
 QUICK = ["--set", "training.epochs=2", "training.max_length=10", "training.batch_size=64"]
@@ -104,6 +105,8 @@ def test_the_released_iclrec_checkpoint_gives_its_published_numbers(capsys, data
         (["run", "sasrec", "ml-100k", "--alone", "--set", "hiden_size=8"], "Did you mean 'hidden_size'?"),
         (["run", "sasrec", "ml-100k", "--alone", "--set", "training.epochs=many"], "expected a whole number"),
         (["run", "sasrec", "ml-100k", "--alone", "--set", "training.epochs=0"], "out of range"),
+        (["run", "cesrec", "ml-100k", "--set", "options.bakend=pop"], "Did you mean 'backend'"),
+        (["run", "cesrec", "ml-100k", "--set", "options.backend.epochs=5"], "backend: expected text"),
         (["run", "sasrec", "ml-100k", "--alone", "--set", "dropout"], "write it as key=value"),
         (["run", "sasrec", "ml-100k", "--alone", "--set", "trainig.epochs=1"], "unknown section 'trainig'"),
         (["run", "sasrec", "ml-100k", "--alone", "--seed", "-1"], "seed must be"),
@@ -243,3 +246,14 @@ def _epochs(cache: Path) -> int:
         except (json.JSONDecodeError, FileNotFoundError):
             return 0
     return 0
+
+
+def test_settings_reach_into_options_that_are_mappings():
+    values = {"options": {"backend_training": {"epochs": 300, "patience": 3}}}
+    changed = override(values, ["options.backend_training.epochs=5", "options.backend_options.n_layers=1", "k=2"])
+    assert changed["options"] == {
+        "backend_training": {"epochs": 5, "patience": 3},
+        "backend_options": {"n_layers": 1},
+        "k": 2,
+    }
+    assert values["options"]["backend_training"]["epochs"] == 300, "the given mapping stays as it is"

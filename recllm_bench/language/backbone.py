@@ -15,6 +15,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
+from recllm_bench.products import accelerate
 from recllm_bench.progress import log
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def load_backbone(
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     if precision == "stored":
         dtype = model.get_input_embeddings().weight.dtype
+    if place.type == "cpu":
+        accelerate(model)
     substitute = _substitute(files, stands_for)
     return Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
 
