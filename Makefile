@@ -17,10 +17,10 @@ ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED
 	$(if $(SET),--set $(SET))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format test test-slow test-gpu bench bench-prepare compare report doctor clean
+.PHONY: help venv lint format test test-slow test-gpu bench bench-prepare benchmark benchmark-gpu venv-peers compare report doctor clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE LLM BACKEND SET=\"training.epochs=20 ...\" PYTHON"
 	@echo "  example:   make bench MODEL=latentcrs DATASET=ml1m"
@@ -59,6 +59,26 @@ bench: $(READY) ## train, evaluate and compare MODEL on DATASET
 
 bench-prepare: $(READY) ## speed and memory of preparing raw files, beside RecBole's loading
 	$(BIN)/python benchmarks/prepare.py --lines 500000
+
+benchmark: $(READY) venv-peers ## speed and memory beside the peers, on the CPU
+	for s in startup embedding evaluation em training; do \
+		$(BIN)/python benchmarks/$$s.py --json results/reference/benchmarks/$$s.json || exit 1; done
+	$(BIN)/python benchmarks/training.py --peer rectools --to-quality --datasets ml-100k \
+		--json results/reference/benchmarks/training-rectools.json
+	$(BIN)/python benchmarks/loading.py --repeat 1 --json results/reference/benchmarks/loading.json
+
+benchmark-gpu: $(READY) ## the same on a CUDA device
+	for s in training evaluation em embedding; do \
+		$(BIN)/python benchmarks/$$s.py --device cuda --json results/reference/benchmarks/$$s-cuda.json || exit 1; done
+	$(BIN)/python benchmarks/evaluation.py --device cuda --users 1000000 --items 1000000 --no-peer \
+		--json results/reference/benchmarks/evaluation-1m-cuda.json
+
+venv-peers: .venv-peers/.ready ## the environment of RecTools, a peer of the benchmarks
+
+.venv-peers/.ready: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check -q -r benchmarks/peers.txt
+	@touch $@
 
 compare: $(READY) ## the table of the runs that exist
 	$(BIN)/recllm-bench compare $(if $(PROTOCOL),--protocol $(PROTOCOL))
