@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import planted_catalogue
 
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError
@@ -21,6 +20,7 @@ from recllm_bench.models.cesrec.adapter import (
     load_hybrid,
 )
 from recllm_bench.models.cesrec.item_vectors import StateEncoder, item_texts, item_vectors
+from tests.conftest import planted_catalogue
 
 STORIES = "llama2-stories260k"
 QUICK = AdapterOptions(hidden=32, epochs=60, batch_size=64, learning_rate=5e-3)

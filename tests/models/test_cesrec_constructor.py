@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import planted_catalogue
 from transformers import AutoTokenizer
 
 from recllm_bench.data.histories import Histories
@@ -17,6 +16,7 @@ from recllm_bench.models.cesrec import constructor as module
 from recllm_bench.models.cesrec.constructor import Constructor
 from recllm_bench.models.cesrec.pairs import make_pairs
 from recllm_bench.models.cesrec.prompts import INSTRUCTIONS, PromptWriter, prompt_tokens
+from tests.conftest import planted_catalogue
 
 pytestmark = pytest.mark.shared
 TITLES = ["", "The Cat", "Lily", "One Day", "Tom and the Dog", "A Big Tree", "The Sun", "", "Lily", "Play"]

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import planted_catalogue, planted_histories
 from transformers import AutoTokenizer
 
 from recllm_bench.data.histories import Histories
@@ -17,6 +16,7 @@ from recllm_bench.language.titles.lists import ListLayout
 from recllm_bench.models.cesrec.masking import mask_outliers
 from recllm_bench.models.cesrec.pairs import Pairs, make_pairs
 from recllm_bench.models.cesrec.prompts import PromptWriter
+from tests.conftest import planted_catalogue, planted_histories
 
 ITEMS, USERS, LENGTH = 300, 80, 24
 READINGS = ({}, {"replace_with": "neighbour"}, {"replace_with": "neighbour", "outliers": 3}, {"outliers": 3})
