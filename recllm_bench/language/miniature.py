@@ -172,7 +172,7 @@ class _Pretraining:
             while at.step < planned:
                 spent = at.seconds / options.seconds if options.seconds else 1.0
                 if spent >= 1 and at.step:
-                    stopped_by = "seconds"
+                    stopped_by, at.hurried = "seconds", True  # one slow step may pass from under half to over all of it
                     break
                 # Only a run that is surely too slow follows the clock: any other is to be the same on every machine.
                 at.hurried |= spent > max(0.5, at.step / planned)

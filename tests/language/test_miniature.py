@@ -168,6 +168,11 @@ def test_the_time_budget_stops_it_and_is_told(tmp_path, caplog):
     assert "time budget" in caplog.text
 
 
+def test_one_slow_step_over_the_whole_budget_is_told_too(tmp_path):
+    found = facts(quick(tmp_path, "slow", films(), steps=100_000, epochs=10_000, seconds=1e-4))
+    assert found["steps"] == 1 and found["stopped_by"] == "seconds" and found["bound_by_time"]
+
+
 def test_learning_by_heart_ends_it_and_the_best_weights_are_kept(tmp_path):
     """Lines of random digits: their form is learned at once, and what they say can only be learned by heart."""
     rng = np.random.default_rng(0)
