@@ -1,7 +1,7 @@
 """Matrix products with all the vector units of a processor.
 
-PyTorch hands float32 products to MKL, which uses half the vector width on processors that are not Intel's. oneDNN,
-which PyTorch brings along, uses the full width everywhere: the same product in half the time, up to the order of sums.
+PyTorch hands float32 products to MKL, which may leave vector units of processors that are not Intel's unused. oneDNN,
+which PyTorch brings along, uses the full width everywhere: the same product, up to the order of sums.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-Example = tuple[Sequence[int], Sequence[int]] | tuple[Sequence[int], Sequence[int], Sequence[bool]]
-"""Token ids of a prompt, and of its answer (with its end); and which of the answer's are to be learnt, if not all."""
+Example = tuple[Sequence[int], Sequence[int]]
+"""Token ids of a prompt, and of its answer (with its end)."""
 _ROWS = (256, 512, 1024)
 """Row widths that are tried beside the largest unit's."""
 _LEAST = 8  # tokens in common that are worth a group
@@ -97,8 +97,7 @@ def pack(examples: Sequence[Example], *, width: int = 0, scale: float = 1e3, sha
         at += unit.common
         tokens[first:at], positions[first:at] = prompt[: unit.common], np.arange(unit.common)
         for branch, member in enumerate(unit.members, 1):
-            prompt, answer = (np.asarray(part, np.int64) for part in examples[member][:2])
-            learnt = np.asarray(examples[member][2], bool) if len(examples[member]) > 2 else np.ones(len(answer), bool)
+            prompt, answer = (np.asarray(part, np.int64) for part in examples[member])
             own = np.concatenate([prompt[unit.common :], answer[:-1]])  # the last token is only a target
             end = at + len(own)
             tokens[at:end], branches[at:end] = own, branch
@@ -106,8 +105,8 @@ def pack(examples: Sequence[Example], *, width: int = 0, scale: float = 1e3, sha
             places = np.arange(at - 1, end)[-len(answer) :]
             if len(prompt) == unit.common:  # the first answer token follows the common beginning
                 places[0] = first + unit.common - 1
-            scored.append(places[learnt])
-            targets.append(answer[learnt])
+            scored.append(places)
+            targets.append(answer)
             at = end
         numbers[first:at] = number + 1
     grids = (torch.from_numpy(part.reshape(shape)) for part in (tokens, positions, numbers, branches))
@@ -126,7 +125,7 @@ def units_of(
     most : int
         Most examples of a unit.
     """
-    full = [len(prompt) + len(answer) - 1 for prompt, answer, *_ in examples]
+    full = [len(prompt) + len(answer) - 1 for prompt, answer in examples]
     if not share:
         return [_Unit([number], len(examples[number][0]), size) for number, size in enumerate(full)]
     prompts = [np.asarray(example[0], np.int32) for example in examples]
@@ -176,7 +175,7 @@ def _cheapest(sizes: np.ndarray, widths: Sequence[int], scale: float) -> tuple[n
     found: tuple[np.ndarray, np.ndarray, int] | None = None
     least = np.inf
     for width in widths:
-        rows, columns = _place(sizes, width)
+        rows, columns = best_fit(sizes, width)
         wide = int((columns + sizes).max())
         cost = (int(rows.max()) + 1) * wide * (1 + wide / scale)
         if cost < least:
@@ -185,8 +184,8 @@ def _cheapest(sizes: np.ndarray, widths: Sequence[int], scale: float) -> tuple[n
     return found
 
 
-def _place(sizes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each unit: largest first, into the fullest row that has room (best fit decreasing)."""
+def best_fit(sizes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each piece: largest first, into the fullest row that has room (best fit decreasing)."""
     rows, columns = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
     rooms: list[tuple[int, int]] = []  # (free places, row), sorted
     count = 0

@@ -169,7 +169,7 @@ def tune(
         "trainable": size,
         "tokens": int(feed.tokens * outcome.epochs / feed.parts),
         "tokens_read": feed.read,
-        "answer_tokens": sum(len(answer) for _, answer, *_ in usable),
+        "answer_tokens": sum(len(answer) for _, answer in usable),
         "held_out_loss_before": before,
         "held_out_loss": -outcome.best_metric if measured else None,
         "seconds": outcome.seconds,
@@ -192,7 +192,7 @@ class _Feed:
         self.units = units_of(examples, scale=scale, share=options.share, most=most)
         self.steps = -(-len(examples) // options.batch_size)
         self.parts = min(options.parts, self.steps)
-        self.tokens = sum(len(prompt) + len(answer) for prompt, answer, *_ in examples)
+        self.tokens = sum(len(prompt) + len(answer) for prompt, answer in examples)
         self.read = 0
 
     def batches(self, epoch: int) -> Iterator[list[Packed]]:
@@ -226,7 +226,7 @@ class _Feed:
 def _usable(examples: Sequence[Example], limit: int, label: str) -> list[Example]:
     kept = []
     for number, example in enumerate(examples):
-        prompt, answer = example[:2]
+        prompt, answer = example
         if not len(prompt) or not len(answer):
             raise BenchError(f"{label}: example {number} has an empty {'answer' if len(prompt) else 'prompt'}")
         if len(prompt) + len(answer) <= limit:

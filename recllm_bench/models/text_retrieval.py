@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from recllm_bench.artifacts import content_hash, write_atomic
 from recllm_bench.options import option, options_from_config
 from recllm_bench.progress import log
+from recllm_bench.recbole_bridge.bare import FIELDS, Ids
 from recllm_bench.training.utterances import NEUTRAL_OPENING, utterance_columns
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class TextRetrieval(SequentialRecommender):
         """The model with the vectors of the finished stage."""
         vectors = torch.from_numpy(np.load(folders["item-text"] / "vectors.npy"))
         length = max(1, int(job.training.max_length))
-        config = {**_FIELDS, "MAX_ITEM_LIST_LENGTH": length, "device": job.device, "text_width": vectors.shape[1]}
-        model = cls(config, _Ids(job.split.histories.n_items))
+        config = {**FIELDS, "MAX_ITEM_LIST_LENGTH": length, "device": job.device, "text_width": vectors.shape[1]}
+        model = cls(config, Ids(job.split.histories.n_items))
         model.text_vectors.copy_(vectors)
         return model.to(job.device).eval()
 
@@ -132,26 +133,6 @@ class TextRetrieval(SequentialRecommender):
             Response([item for item, score in zip(items, values, strict=True) if score > -np.inf], seconds=seconds)
             for items, values in answers
         ]
-
-
-# What RecBole's base class asks of a configuration; on the bench there is no RecBole run around the model.
-_FIELDS = {
-    "USER_ID_FIELD": "user_id",
-    "ITEM_ID_FIELD": "item_id",
-    "LIST_SUFFIX": "_list",
-    "ITEM_LIST_LENGTH_FIELD": "item_length",
-    "NEG_PREFIX": "neg_",
-}
-
-
-class _Ids:
-    """Stands for RecBole's dataset: it knows how many ids there are."""
-
-    def __init__(self, n_items: int) -> None:
-        self.n_items = n_items
-
-    def num(self, field: str) -> int:
-        return self.n_items + 1
 
 
 def _embed_items(job: Job, texts: list[str], work: Path) -> None:

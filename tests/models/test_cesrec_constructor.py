@@ -15,7 +15,7 @@ from recllm_bench.language.tuning import TuningOptions, tune, with_adapter
 from recllm_bench.models.cesrec import constructor as module
 from recllm_bench.models.cesrec.constructor import Constructor
 from recllm_bench.models.cesrec.pairs import make_pairs
-from recllm_bench.models.cesrec.prompts import INSTRUCTIONS, PromptWriter, prompt_tokens
+from recllm_bench.models.cesrec.prompts import INSTRUCTIONS, PromptWriter
 from tests.conftest import planted_catalogue
 
 pytestmark = pytest.mark.shared
@@ -45,17 +45,22 @@ def writer(layout, tokenizer, **options) -> PromptWriter:
     return PromptWriter(layout, tokenizer, **{"limit": 512, "small": True, **options})
 
 
+def prompt(layout, tokenizer, items, remark, **options) -> str:
+    """One prompt as text, with no limit on its length."""
+    prompts, _ = writer(layout, tokenizer, **{"limit": 1 << 20, **options}).write([items], [remark])
+    return tokenizer.decode(prompts[0])
+
+
 @pytest.mark.parametrize("output", ["edits", "sequence"])
 def test_a_short_prompt_reads_as_it_should(layout, tokenizer, output):
-    ids = prompt_tokens(layout, tokenizer, [1, 2, 3], [False, True, False], "not  that\n one", output, wording="short")
+    shown = prompt(layout, tokenizer, [1, 0, 3], "not  that\n one", output=output)
     asked = {"edits": "Changes:", "sequence": "New list:"}[output]
-    shown = tokenizer.decode(ids)
     assert shown.replace("<s> ", "<s>") == f"<s>1. The Cat\n2. (masked)\n3. One Day\nUser: not that one\n{asked}\n"
 
 
 @pytest.mark.parametrize("output", ["edits", "sequence"])
 def test_a_base_model_gets_an_instruction(layout, tokenizer, output):
-    shown = tokenizer.decode(prompt_tokens(layout, tokenizer, [1, 2], None, "not that", output))
+    shown = prompt(layout, tokenizer, [1, 2], "not that", output=output, wording="full")
     assert shown.count("<s>") == 1 and INSTRUCTIONS[output] in shown
     assert "### Input:\n1. The Cat\n2. Lily\n\nThe user's remark: not that\n\n### Response:\n" in shown
     for word in ("list", "oldest first", "remark", "reject", "number"):
@@ -64,7 +69,7 @@ def test_a_base_model_gets_an_instruction(layout, tokenizer, output):
 
 def test_a_chat_model_gets_its_own_markup(layout, tokenizer):
     tokenizer.chat_template = CHAT
-    shown = tokenizer.decode(prompt_tokens(layout, tokenizer, [1, 2], None, "not that"))
+    shown = prompt(layout, tokenizer, [1, 2], "not that", wording="full")
     assert shown.count("<s>") == 1 and shown.startswith("<s>")
     assert shown.endswith("2. Lily\n\nThe user's remark: not that\n<|assistant|>\n")
     tokenizer.chat_template = "{{ messages[0].content[:40] }}"
@@ -99,12 +104,7 @@ def test_as_many_of_the_newest_items_as_fit(layout, tokenizer, output):
         writer(layout, tokenizer, output=output, limit=layout.reserve + 5).write(histories, ["no"] * 3)
 
 
-def test_keys_differ_where_prompts_do(layout, tokenizer):
-    keys = [
-        str(writer(layout, tokenizer, **options).key())
-        for options in ({}, {"output": "sequence"}, {"wording": "full"}, {"items": 3}, {"limit": 100})
-    ]
-    assert len(set(keys)) == 5
+def test_an_unknown_wording_is_refused(layout, tokenizer):
     with pytest.raises(BenchError, match="wording 'long'"):
         writer(layout, tokenizer, wording="long")
 

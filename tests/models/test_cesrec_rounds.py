@@ -98,10 +98,10 @@ def metrics(data, model: nn.Module, protocol_name: str, pseudo: Pseudo | None = 
 
 
 def cesrec(backend: TrainedBackend) -> CESRec:
-    from recllm_bench.models.cesrec.model import _FIELDS, _Ids
+    from recllm_bench.recbole_bridge.bare import FIELDS, Ids
 
-    config = {**_FIELDS, "MAX_ITEM_LIST_LENGTH": backend.history_length, "device": torch.device("cpu")}
-    return CESRec(config, _Ids(backend.n_items), backend).eval()
+    config = {**FIELDS, "MAX_ITEM_LIST_LENGTH": backend.history_length, "device": torch.device("cpu")}
+    return CESRec(config, Ids(backend.n_items), backend).eval()
 
 
 @pytest.mark.parametrize("protocol", ["cesrec.sampled100", "cesrec.full"])

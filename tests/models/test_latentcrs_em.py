@@ -169,7 +169,7 @@ def test_which_states_training_sees(dropout: bool) -> None:
     next(em.e_pass(1))
     batch = Batch("e", torch.tensor([3]), torch.tensor([1]))
     expected = em.examples.noisy[1, 3] if dropout else em.examples.clean[3]
-    torch.testing.assert_close(em._log_q(batch), em.inference(expected[None]))
+    torch.testing.assert_close(torch.log_softmax(em._logits(batch), -1), em.inference(expected[None]))
 
 
 def test_a_table_too_large_is_computed_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 
 from recllm_bench.data.windows import training_windows
 from recllm_bench.errors import BenchError
+from recllm_bench.language.packing import best_fit
 from recllm_bench.models.relrec import losses as losses_module
 from recllm_bench.models.relrec.losses import Block, most_likely, negative_log_likelihood, weighted_likelihood
 from recllm_bench.models.relrec.model import LlamaSeq
-from recllm_bench.models.relrec.packing import ITEM_LABEL, SEQUENCE, USER_LABEL, LabelTokens, _place, join, pack
+from recllm_bench.models.relrec.packing import ITEM_LABEL, SEQUENCE, USER_LABEL, LabelTokens, join, pack
 from tests.models.relrec_planted import (
     gradients,
     planted_labels,
@@ -351,7 +352,7 @@ def test_windows_without_loss_on_their_first_targets():
 def test_packing_loses_and_doubles_nothing():
     rng = np.random.default_rng(2)
     lengths = rng.integers(1, 90, 200)
-    rows, columns = _place(lengths, 128)
+    rows, columns = best_fit(lengths, 128)
     taken = np.zeros((rows.max() + 1, 128), dtype=int)
     for row, column, length in zip(rows, columns, lengths, strict=True):
         taken[row, column : column + length] += 1

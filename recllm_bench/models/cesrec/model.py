@@ -15,6 +15,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.models.cesrec.backends import TrainedBackend
 from recllm_bench.models.cesrec.options import CESRecOptions, check_options
 from recllm_bench.options import options_from_config
+from recllm_bench.recbole_bridge.bare import FIELDS, Ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,8 +92,8 @@ class CESRec(SequentialRecommender):
     def around(cls, job: Job, backend: TrainedBackend) -> CESRec:
         """The model around a trained back end, in evaluation mode."""
         values = {name: getattr(job.options, name) for name in CESRecOptions.__dataclass_fields__}
-        config = {**_FIELDS, **values, "MAX_ITEM_LIST_LENGTH": backend.history_length, "device": job.device}
-        model = cls(config, _Ids(job.split.histories.n_items), backend)
+        config = {**FIELDS, **values, "MAX_ITEM_LIST_LENGTH": backend.history_length, "device": job.device}
+        model = cls(config, Ids(job.split.histories.n_items), backend)
         return model.eval().requires_grad_(False)
 
     @classmethod
@@ -156,26 +157,6 @@ class CESRec(SequentialRecommender):
             return batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
         lengths = batch[LENGTHS].long()
         return batch[ITEMS][:, : int(lengths.max())].long(), lengths
-
-
-# What RecBole's base class asks of a configuration; on the bench there is no RecBole run around the model.
-_FIELDS = {
-    "USER_ID_FIELD": "user_id",
-    "ITEM_ID_FIELD": "item_id",
-    "LIST_SUFFIX": "_list",
-    "ITEM_LIST_LENGTH_FIELD": "item_length",
-    "NEG_PREFIX": "neg_",
-}
-
-
-class _Ids:
-    """Stands for RecBole's dataset: it knows how many ids there are."""
-
-    def __init__(self, n_items: int) -> None:
-        self.n_items = n_items
-
-    def num(self, field: str) -> int:
-        return self.n_items + 1
 
 
 class _Overlay:

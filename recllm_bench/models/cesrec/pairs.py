@@ -17,7 +17,6 @@ import torch
 
 from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError
-from recllm_bench.models.cesrec.answers import answer_tokens
 from recllm_bench.progress import log
 
 if TYPE_CHECKING:
@@ -79,11 +78,10 @@ class Pairs:
         """Read what :meth:`save` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
-    def examples(self, prompts: PromptWriter, *, decisions: bool = False) -> tuple[list[Example], list[Example]]:
+    def examples(self, prompts: PromptWriter) -> tuple[list[Example], list[Example]]:
         """Token ids of prompts and answers, of the pairs to learn from and of those held out.
 
-        A pair whose sampled places are older than what its prompt shows is left out. With ``decisions`` only those
-        tokens are learnt at which constrained decoding has a choice.
+        A pair whose sampled places are older than what its prompt shows is left out.
         """
         written, shown = prompts.write(self.before, self.remarks)
         parts: tuple[list[Example], list[Example]] = ([], [])
@@ -94,8 +92,9 @@ class Pairs:
                 lost += 1
                 continue
             before, after = self.before[row][old:], self.after[row][old:]
-            answer, decided = answer_tokens(prompts.layout, before, after, prompts.output)
-            parts[self.held_out[row]].append((prompt, answer, decided) if decisions else (prompt, answer))
+            edits = prompts.output == "edits"
+            answer = prompts.layout.encode_edits(before, after) if edits else prompts.layout.encode_sequence(after)
+            parts[self.held_out[row]].append((prompt, answer))
         if lost:
             log.warning(f"constructor: {lost} of {len(self)} pairs change items that their prompts have no room for")
         return parts

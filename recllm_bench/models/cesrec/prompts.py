@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -82,16 +82,6 @@ class PromptWriter:
         self.limit, self.items, self.edits = limit, min(items, layout.most_lines), edits
         self.wording = ("short" if small else "full") if wording == "auto" else wording
         self.before, self.between, self.after = self._frame()
-
-    def key(self) -> dict[str, Any]:
-        """What prompts depend on beside tokenizer and titles, for the keys of artifacts."""
-        return {
-            "output": self.output,
-            "wording": self.wording,
-            "limit": self.limit,
-            "items": self.items,
-            "instruction": INSTRUCTIONS[self.output] if self.wording == "full" else "",
-        }
 
     def remarks(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of remarks; control tokens in them are spelt as text, and long ones lose their end."""
@@ -191,17 +181,3 @@ class PromptWriter:
         opening = self.tokenizer(before, add_special_tokens=False)["input_ids"] if before else []
         middle, closing = (tokens_after(self.tokenizer, "\n", [piece])[0] for piece in (between, after))
         return [*bos, *opening], middle, closing
-
-
-def prompt_tokens(
-    layout: ListLayout,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[int],
-    masked: Sequence[bool] | None,
-    feedback: str,
-    mode: str = "edits",
-    **how: Any,
-) -> list[int]:
-    """One prompt; see :class:`PromptWriter`, whose parameters ``how`` are."""
-    shown = [0 if masked is not None and masked[place] else item for place, item in enumerate(items)]
-    return PromptWriter(layout, tokenizer, output=mode, **{"limit": 1 << 20, **how}).write([shown], [feedback])[0][0]

@@ -251,9 +251,6 @@ class ExpectationMaximisation:
     def _logits(self, batch: Batch) -> Tensor:
         return self.inference.logits(self._states(self.inference, batch.rows, batch.repeats))
 
-    def _log_q(self, batch: Batch) -> Tensor:
-        return torch.log_softmax(self._logits(batch), -1)
-
     def _affinity(self, batch: Batch) -> Tensor:
         repeats = batch.repeats if self.generative.training else None
         states = self._states(self.generative, batch.rows, repeats)

@@ -6,7 +6,6 @@ so that the pass gives every token the state it would have in a row of its own.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.windows import Windows
 from recllm_bench.errors import BenchError
+from recllm_bench.language.packing import best_fit
 from recllm_bench.models.relrec.prompts import SLOT
 from recllm_bench.models.relrec.tokens import Vocabulary
 
@@ -337,23 +337,8 @@ def _tightest(lengths: np.ndarray, widths: Sequence[int]) -> tuple[np.ndarray, n
     """The placing with the fewest places, over several widths of a row."""
     found, fewest = None, None
     for width in sorted({max(width, int(lengths.max())) for width in widths}):
-        rows, columns = _place(lengths, width)
+        rows, columns = best_fit(lengths, width)
         size = (int(rows.max()) + 1) * int((columns + lengths).max())
         if fewest is None or size < fewest:
             found, fewest = (rows, columns), size
     return found
-
-
-def _place(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each sequence: longest first, into the fullest row that has room (best fit decreasing)."""
-    row_of, column_of = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
-    rooms: list[tuple[int, int]] = []  # (free tokens, row), sorted
-    n_rows = 0
-    for place in np.argsort(-lengths, kind="stable"):
-        need = int(lengths[place])
-        at = next((number for number, (room, _) in enumerate(rooms) if room >= need), None)
-        room, row = (width, n_rows) if at is None else rooms.pop(at)
-        n_rows += at is None
-        row_of[place], column_of[place] = row, width - room
-        insort(rooms, (room - need, row))
-    return row_of, column_of
