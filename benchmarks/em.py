@@ -27,6 +27,7 @@ FASTER = 30.0
 """Ratio below which ``--assert`` fails."""
 COLUMNS = {
     "seconds": "s an epoch",
+    "products": "s of products",
     "once": "s before epochs",
     "steps": "steps",
     "e_loss": "E loss",
@@ -35,6 +36,7 @@ COLUMNS = {
     "cuda_gib": "CUDA GiB",
 }
 _TEXT_WIDTH = 384
+PLAIN = "plain PyTorch"
 
 
 @dataclass
@@ -233,7 +235,7 @@ class Plain:
 
 def ours(**arguments: Any) -> dict[str, Any]:
     """A joint epoch by the project's loop; the states that it reads are computed before, and timed apart."""
-    from recllm_bench.training.loop import fit, one_thread
+    from recllm_bench.training.loop import fit, threads
     from recllm_bench.training.options import TrainingOptions
 
     given = work(**arguments)
@@ -242,17 +244,48 @@ def ours(**arguments: Any) -> dict[str, Any]:
     side_by_side.wait_for(given.device)
     once = time.perf_counter() - start
     training = TrainingOptions(epochs=2, patience=0, learning_rate=1e-3, precision="fp32")
-    with tempfile.TemporaryDirectory() as folder, one_thread():
+    with tempfile.TemporaryDirectory() as folder, threads(2):
         modules = {"inference": inference, "generative": generative}
         outcome = fit(em.joint, em.loss, modules, None, training, Path(folder), device=given.device, seed=1, label="EM")
-    steps = 2 * -(-len(given.records) * given.options.train_repeat // given.batch_size)
-    return {"before_gib": before, "seconds": outcome.history[-1]["seconds"], "once": once, "steps": steps}
+    steps = -(-len(given.records) * given.options.train_repeat // given.batch_size)
+    found = {"before_gib": before, "seconds": outcome.history[-1]["seconds"], "once": once, "steps": 2 * steps}
+    with threads(2):
+        return {**found, "products": steps * _products(given)}
+
+
+def _products(given: Work) -> float:
+    """Seconds of the matrix products of an E-step and an M-step alone: the floor of any way to take these steps."""
+    import torch
+
+    from recllm_bench.products import linear
+
+    width, intents = given.items.shape[1], given.options.intents
+    hidden, pair = given.options.text_hidden, (width, intents)
+    shapes = [(_TEXT_WIDTH, hidden), (hidden, width), (2 * width, 2 * width), (2 * width, width), (width, width)]
+    shapes += [pair, pair[::-1], (width, width), pair, pair[::-1], (width, width)]  # M: prior and query; E: q and query
+    layers = []
+    for number, (inner, outer) in enumerate(shapes):
+        x = torch.randn(given.batch_size, inner, device=given.device, requires_grad=number > 0)
+        weight = torch.randn(outer, inner, device=given.device, requires_grad=True)
+        layers.append((x, weight, torch.randn(given.batch_size, outer, device=given.device)))
+    seconds = []
+    for _ in range(60):
+        start = time.perf_counter()
+        for x, weight, gradient in layers:
+            linear(x, weight).backward(gradient)
+            x.grad = weight.grad = None
+        side_by_side.wait_for(given.device)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
 
 
 def plain(timed: int, **arguments: Any) -> dict[str, Any]:
-    """``timed`` steps of each pass, and what all of them would take."""
+    """``timed`` steps of each pass, and what all of them would take, by PyTorch's own products."""
     import torch
 
+    from recllm_bench import products
+
+    products._operator = lambda: None
     given = work(**arguments)
     side = Plain(given)
     before = side_by_side.resident()
@@ -315,13 +348,16 @@ def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison]
         one, two = losses[f"{phase}_ours"], losses[f"{phase}_plain"]
         if abs(one - two) > 1e-4 * max(1.0, abs(two)):
             raise BenchError(f"the two sides differ: the {phase.upper()}-pass' loss is {one:.6f} and {two:.6f}")
-    sides = [Side(OURS, "ours", arguments), Side("plain", "plain", {**arguments, "timed": given.peer_steps})]
+    sides = [
+        Side(OURS, "ours", arguments),
+        Side(PLAIN, "plain", {**arguments, "timed": given.peer_steps}),
+    ]
     found = runner.compare(f"LatentCRS: an EM epoch on {given.dataset}, {given.intents} intents", sides)
-    for name, key in ((OURS, "ours"), ("plain", "plain")):
+    for name, key in ((OURS, "ours"), (PLAIN, "plain")):
         found.medians[name] |= {f"{phase}_loss": losses[f"{phase}_{key}"] for phase in "em"}
-    run = found.runs["plain"][0]
+    run = found.runs[PLAIN][0]
     found.notes += [
-        f"plain: {run['timed_steps']} of {run['steps']} steps were timed, after two of each pass to warm up",
+        f"{PLAIN}: {run['timed_steps']} of {run['steps']} steps were timed, after two of each pass to warm up",
         "s before epochs: states of all records, computed once for a whole training; no part of the epoch",
         "losses are of one batch, without dropout",
     ]

@@ -192,14 +192,14 @@ def seed_epoch(seed: int, epoch: int, device: torch.device | str) -> torch.Gener
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread on the CPU while the block runs: for steps of a few small products."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads(at_most: int) -> Iterator[None]:
+    """Let torch compute with few threads on the CPU while the block runs: for steps of a few small products."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(at_most, before))
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def save_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:

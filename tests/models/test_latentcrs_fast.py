@@ -91,6 +91,20 @@ def test_losses_and_gradients_are_those_of_the_formulas(monkeypatch, values: dic
         torch.testing.assert_close(ours, plain, **tolerance)
 
 
+@pytest.mark.parametrize("values", [OFFICIAL, PAPER])
+@pytest.mark.parametrize("phase", ["e", "m", "direct"])
+def test_half_precision_gives_almost_the_same_losses(values: dict, phase: str) -> None:
+    em = engine(torch.float32, **values)
+    next({"e": em.e_pass, "m": em.m_pass, "direct": em.direct}[phase](1))
+    batch = Batch(phase, torch.tensor([4, 4, 36, 0, 7]), torch.tensor([0, 1, 1, 0, 1]))
+    full = em.loss(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = em.loss(batch)
+    half.backward()
+    assert half.dtype == torch.float32 and half.item() != full.item()
+    torch.testing.assert_close(half, full, rtol=0.03, atol=0.03)
+
+
 def test_a_table_in_several_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     em, rows = engine(torch.float64), torch.tensor([36, 0, 5, 5])
     found = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.options import option
-from recllm_bench.training.loop import fit, load_weights, one_thread
+from recllm_bench.training.loop import fit, load_weights, threads
 from recllm_bench.training.options import TrainingOptions
 
 VECTORS, FACTS = "hybrid.npy", "adapter.json"
@@ -146,7 +146,7 @@ def fit_adapter(
         validate_metric="-distance",
         precision="fp32",
     )
-    with one_thread():  # steps are small products; waking a second thread costs more than it saves
+    with threads(1):  # steps are small products; waking a second thread costs more than it saves
         outcome = fit(
             batches, loss, {"adapter": adapter}, validate if n_aside else None, training, work,
             device=device, seed=seed, label=label,

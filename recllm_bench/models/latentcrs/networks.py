@@ -11,6 +11,11 @@ from recllm_bench.models.latentcrs.options import LatentCRSOptions
 from recllm_bench.products import Linear, linear
 
 
+def _full(logits: Tensor) -> Tensor:
+    """Logits in float32 at least: under autocast they come in half precision, in which distributions lose too much."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 class ByteDropout(nn.Module):
     """Dropout that draws one random byte for an element, eight at once: several times faster on a CPU.
 
@@ -66,7 +71,7 @@ class TextProjector(nn.Module):
         hidden = self.enter(x)
         if rows is not None and self.training:
             hidden = hidden.index_select(0, rows)
-        projected = self.leave(torch.relu(self.norm(self.dropout(hidden))))
+        projected = self.leave(self.norm(self.dropout(hidden)).relu_())
         return projected if rows is None or self.training else projected.index_select(0, rows)
 
 
@@ -117,7 +122,7 @@ class InferenceNet(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits of q, ``[B, K]``, of user states ``[B, d]``."""
-        return linear(self.query(states) / math.sqrt(self.intents.shape[1]), self.key(self.intents))
+        return _full(linear(self.query(states) / math.sqrt(self.intents.shape[1]), self.key(self.intents)))
 
     def item_query(self, log_q: Tensor) -> Tensor:
         """r, ``[B, d]``: its dot product with :meth:`item_vectors` is the score of an item."""
@@ -189,7 +194,7 @@ class GenerativeNet(nn.Module):
     def affinity(self, states: Tensor, projected: Tensor) -> Tensor:
         """Affinity ``[B, K]`` of user states and projected texts, both ``[B, d]``."""
         user = self.feed_forward(torch.cat([states, projected], -1))
-        return linear(user, self.intents if self.prior_map is None else self.prior_map(self.intents))
+        return _full(linear(user, self.intents if self.prior_map is None else self.prior_map(self.intents)))
 
     def item_query(self, affinity: Tensor, log_f: Tensor) -> Tensor:
         """Query ``[B, d]`` whose dot product with :meth:`item_vectors` is h."""

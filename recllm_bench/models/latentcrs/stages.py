@@ -31,7 +31,7 @@ from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measu
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
-from recllm_bench.training.loop import fit, load_weights, one_thread
+from recllm_bench.training.loop import fit, load_weights, threads
 from recllm_bench.training.stages import Job, Stage
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
@@ -310,7 +310,7 @@ class Pipeline:
             return value
 
         has_cases = len(self.job.split.valid) > 0
-        with one_thread():  # the networks are so small that threads wait for each other longer than they work
+        with threads(2):  # the networks are so small that more would wait for each other longer than they work
             fit(
                 counted,
                 em.loss,
