@@ -17,10 +17,11 @@ ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED
 	$(if $(SET),--set $(SET))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format test test-slow test-gpu bench bench-prepare benchmark benchmark-gpu venv-peers compare report doctor clean
+.PHONY: help venv lint format test test-slow test-gpu bench bench-prepare benchmark benchmark-quality benchmark-growth \
+	benchmark-gpu venv-peers compare report doctor clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE LLM BACKEND SET=\"training.epochs=20 ...\" PYTHON"
 	@echo "  example:   make bench MODEL=latentcrs DATASET=ml1m"
@@ -60,18 +61,27 @@ bench: $(READY) ## train, evaluate and compare MODEL on DATASET
 bench-prepare: $(READY) ## speed and memory of preparing raw files, beside RecBole's loading
 	$(BIN)/python benchmarks/prepare.py --lines 500000
 
+MEASURED := results/reference/benchmarks
+
 benchmark: $(READY) venv-peers ## speed and memory beside the peers, on the CPU
-	for s in startup embedding evaluation em training; do \
-		$(BIN)/python benchmarks/$$s.py --json results/reference/benchmarks/$$s.json || exit 1; done
+	for s in startup embedding evaluation em training loading; do \
+		$(BIN)/python benchmarks/$$s.py --json $(MEASURED)/$$s.json || exit 1; done
 	$(BIN)/python benchmarks/training.py --peer rectools --to-quality --datasets ml-100k \
-		--json results/reference/benchmarks/training-rectools.json
-	$(BIN)/python benchmarks/loading.py --repeat 1 --json results/reference/benchmarks/loading.json
+		--json $(MEASURED)/training-rectools.json
+
+benchmark-quality: $(READY) ## SASRec until RecBole's best NDCG@10; RecBole takes hours on a CPU
+	$(BIN)/python benchmarks/training.py --to-quality --datasets ml-100k --json $(MEASURED)/training-to-quality.json
+
+benchmark-growth: $(READY) ## how our cost grows: log-log slopes over users, items, length and batch
+	for s in embedding evaluation loading "em --dataset ml-100k" "training --datasets ml-100k"; do set -- $$s; name=$$1; shift; \
+		$(BIN)/python benchmarks/$$name.py $$@ --curve --json $(MEASURED)/growth-$$name.json || exit 1; done
 
 benchmark-gpu: $(READY) ## the same on a CUDA device
 	for s in training evaluation em embedding; do \
-		$(BIN)/python benchmarks/$$s.py --device cuda --json results/reference/benchmarks/$$s-cuda.json || exit 1; done
+		$(BIN)/python benchmarks/$$s.py --device cuda --json $(MEASURED)/$$s-cuda.json || exit 1; done
+	$(BIN)/python benchmarks/training.py --device cuda --to-quality --json $(MEASURED)/training-to-quality-cuda.json
 	$(BIN)/python benchmarks/evaluation.py --device cuda --users 1000000 --items 1000000 --no-peer \
-		--json results/reference/benchmarks/evaluation-1m-cuda.json
+		--json $(MEASURED)/evaluation-1m-cuda.json
 
 venv-peers: .venv-peers/.ready ## the environment of RecTools, a peer of the benchmarks
 

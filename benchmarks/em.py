@@ -340,10 +340,14 @@ def check(**arguments: Any) -> dict[str, Any]:
 ACTIONS = {"ours": ours, "plain": plain, "check": check}
 
 
-def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison], list[Curve]]:
+def _arguments(given: argparse.Namespace) -> dict[str, Any]:
+    data = {"dataset": given.dataset, "users": given.users}
+    return {**data, "intents": given.intents, "batch_size": given.batch_size, "device": given.device}
+
+
+def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
     """Compare the losses, then the epochs."""
-    arguments = {"dataset": given.dataset, "users": given.users, "intents": given.intents}
-    arguments |= {"batch_size": given.batch_size, "device": given.device}
+    arguments = _arguments(given)
     losses = runner.once(Side("losses of both sides", "check", arguments), "compare ")
     for phase in "em":
         one, two = losses[f"{phase}_ours"], losses[f"{phase}_plain"]
@@ -362,16 +366,16 @@ def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison]
         "s before epochs: states of all records, computed once for a whole training; no part of the epoch",
         "losses are of one batch, without dropout",
     ]
-    found.judge(Target("seconds", FASTER))
+    return [found.judge(Target("seconds", FASTER))]
+
+
+def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
+    """Seconds of an epoch over intents and over the size of a batch."""
     curves = []
-    if given.curve:
-        for name, sizes in (("intents", (64, 128, 256, 512)), ("batch_size", (128, 256, 512, 1024))):
-            curves.append(
-                runner.curve(
-                    "EM epoch", name, sizes, lambda size, name=name: Side(OURS, "ours", {**arguments, name: int(size)})
-                )
-            )
-    return [found], curves
+    for name, sizes in (("intents", (64, 128, 256, 512)), ("batch_size", (120, 240, 480, 960))):
+        sides = {size: Side(OURS, "ours", {**_arguments(given), name: size}) for size in sizes}
+        curves.append(runner.curve("EM epoch", name, sides))
+    return curves
 
 
 def main(words: list[str] | None = None) -> int:
@@ -382,7 +386,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--intents", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=480)
     parser.add_argument("--peer-steps", type=int, default=20, help="steps of each pass that the plain side is timed on")
-    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS)
+    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS, grow)
 
 
 if __name__ == "__main__":

@@ -86,12 +86,14 @@ def _timed(encode: Any, texts: dict[str, Any], device: str, file: Path) -> dict[
 ACTIONS = {"ours": ours, "sentence_transformers": sentence_transformers}
 
 
-def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison], list[Curve]]:
+def _texts(given: argparse.Namespace) -> dict[str, Any]:
+    return {"count": given.texts, "longest": given.longest, "repeated": given.repeated, "seed": given.seed}
+
+
+def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
     """Encode on both sides, compare every vector."""
-    texts = {"count": given.texts, "longest": given.longest, "repeated": given.repeated, "seed": given.seed}
-    curves = []
     with tempfile.TemporaryDirectory(prefix="recllm_bench_") as place:
-        arguments = {"texts": texts, "device": given.device, "place": place}
+        arguments = {"texts": _texts(given), "device": given.device, "place": place}
         peer = {**arguments, "batch_size": given.peer_batch_size}
         sides = [
             Side(OURS, "ours", arguments),
@@ -99,22 +101,26 @@ def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison]
         ]
         found = runner.compare(f"{given.texts:,} texts of 3 to {given.longest} words, MiniLM, float32", sides)
         gap = float(np.abs(np.load(Path(place) / "ours.npy") - np.load(Path(place) / "peer.npy")).max())
-        if gap > CLOSE:
-            raise BenchError(f"the two sides differ: a number of a vector by {gap:.1e}")
-        found.notes.append(f"largest difference of a number of any vector: {gap:.1e}")
-        if given.repeated:
-            found.notes.append(f"{given.repeated:.0%} of the texts occur before; ours encodes a text once")
-        found.judge(Target("seconds", FASTER))
-        if given.curve:
+    if gap > CLOSE:
+        raise BenchError(f"the two sides differ: a number of a vector by {gap:.1e}")
+    found.notes.append(f"largest difference of a number of any vector: {gap:.1e}")
+    if given.repeated:
+        found.notes.append(f"{given.repeated:.0%} of the texts occur before; ours encodes a text once")
+    return [found.judge(Target("seconds", FASTER))]
 
-            def side(**changes: Any) -> Side:
-                return Side(OURS, "ours", {**arguments, "texts": {**texts, **changes}})
 
-            counts = [int(size) for size in np.geomspace(given.texts / 8, given.texts, 4)]
-            curves.append(runner.curve("encoding", "texts", counts, lambda size: side(count=int(size))))
-            longest = (20, 45, 90, 180)
-            curves.append(runner.curve("encoding", "longest text", longest, lambda size: side(longest=int(size))))
-    return [found], curves
+def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
+    """Seconds over the number of texts and over the longest."""
+    with tempfile.TemporaryDirectory(prefix="recllm_bench_") as place:
+
+        def side(**changes: Any) -> Side:
+            return Side(OURS, "ours", {"texts": {**_texts(given), **changes}, "device": given.device, "place": place})
+
+        counts = np.geomspace(given.texts / 8, given.texts, 4).astype(int).tolist()
+        return [
+            runner.curve("encoding", "texts", {size: side(count=size) for size in counts}),
+            runner.curve("encoding", "words at most", {size: side(longest=size) for size in (20, 45, 90, 180)}),
+        ]
 
 
 def main(words: list[str] | None = None) -> int:
@@ -125,7 +131,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--repeated", type=float, default=0.0, help="share of texts that occur before (default: 0)")
     parser.add_argument("--peer-batch-size", type=int, default=32, help="sentence-transformers' own default is 32")
     parser.add_argument("--seed", type=int, default=1)
-    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS)
+    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS, grow)
 
 
 if __name__ == "__main__":

@@ -170,14 +170,18 @@ def ceiling(device: str) -> dict[str, Any]:
 ACTIONS = {"ours": ours, "recbole": recbole, "ceiling": ceiling}
 
 
-def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison], list[Curve]]:
-    """The comparison, with the share of the matrix product's ceiling, and the curves."""
+def _arguments(given: argparse.Namespace) -> dict[str, Any]:
     counted = min(given.peer_users or given.users, given.users)
-    arguments = {"items": given.items, "device": given.device, "seed": given.seed, "users": given.users}
-    arguments["counted"] = counted
+    sizes = {"users": given.users, "items": given.items, "counted": counted}
+    return {**sizes, "device": given.device, "seed": given.seed}
+
+
+def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
+    """The comparison, with the share of the matrix product's ceiling."""
+    arguments = _arguments(given)
     sides = [Side(OURS, "ours", arguments)]
     if not given.no_peer:
-        sides.append(Side("RecBole", "recbole", arguments, scale=given.users / counted))
+        sides.append(Side("RecBole", "recbole", arguments, scale=given.users / arguments["counted"]))
     found = runner.compare(f"full ranking: {given.users:,} users x {given.items:,} items, d = {_WIDTH}", sides)
     top = runner.once(Side("ceiling", "ceiling", {"device": given.device}))["operations"]
     work = 2.0 * given.users * (given.items + 1) * _WIDTH
@@ -200,19 +204,17 @@ def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison]
         found.judge(Target("seconds", FASTER), Target("added_gib", SMALLER))
         if given.device.startswith("cuda"):
             found.judged.pop()
+    return [found]
+
+
+def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
+    """Seconds over users and over items."""
     curves = []
-    if given.curve:
-        for name in ("users", "items"):
-            sizes = [int(size) for size in np.geomspace(getattr(given, name) / 8, getattr(given, name), 4)]
-            curves.append(
-                runner.curve(
-                    "full ranking",
-                    name,
-                    sizes,
-                    lambda size, name=name: Side(OURS, "ours", {**arguments, name: int(size)}),
-                )
-            )
-    return [found], curves
+    for name in ("users", "items"):
+        sizes = np.geomspace(getattr(given, name) / 8, getattr(given, name), 4).astype(int).tolist()
+        sides = {size: Side(OURS, "ours", {**_arguments(given), name: size}) for size in sizes}
+        curves.append(runner.curve("full ranking", name, sides))
+    return curves
 
 
 def main(words: list[str] | None = None) -> int:
@@ -225,7 +227,7 @@ def main(words: list[str] | None = None) -> int:
     )
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--seed", type=int, default=1)
-    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS)
+    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS, grow)
 
 
 if __name__ == "__main__":

@@ -126,35 +126,37 @@ def recbole(place: str, batches: bool, batch_size: int) -> dict[str, Any]:
 ACTIONS = {"generate": generate, "prepare_once": prepare_once, "ours": ours, "recbole": recbole}
 
 
-def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison], list[Curve]]:
+def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
     """Ours at the full size; RecBole at the full size, or at its own, beside ours at that size too."""
     peer_size = min(given.peer_interactions or given.interactions, given.interactions)
-    found, curves = [], []
     with tempfile.TemporaryDirectory(prefix="recllm_bench_") as top:
-        runner.environment["RECLLM_CACHE"] = str(Path(top) / "cache")
-        places = {size: _place(Path(top), size, given.seed, runner) for size in {given.interactions, peer_size}}
+        places = _places(Path(top), {given.interactions, peer_size}, given.seed, runner)
         comparison = _compare(given, places[peer_size], peer_size, runner)
-        found.append(comparison)
-        if peer_size != given.interactions:
-            scale = given.interactions / peer_size
-            sides = [
-                Side(OURS, "ours", _arguments(places[given.interactions], False, given.our_batch)),
-                Side("RecBole", "recbole", _arguments(places[peer_size], False, given.peer_batch), scale=scale),
-            ]
-            large = runner.compare(f"{given.interactions:,} interactions to the first batch", sides)
-            large.notes.append("RecBole's added memory is scaled too: its item lists alone grow with the interactions")
-            large.notes.append("its users and items are those of the smaller table")
-            found.append(large.judge(Target("seconds", FASTER), Target("added_gib", SMALLER)))
-        else:
-            comparison.judge(Target("seconds", FASTER), Target("added_gib", SMALLER))
-        if given.curve:
-            sizes = [int(size) for size in np.geomspace(given.interactions / 27, given.interactions, 4)]
-            for size in sizes:
-                if size not in places:
-                    places[size] = _place(Path(top), size, given.seed, runner)
-            side = lambda size: Side(OURS, "ours", _arguments(places[size], False, given.our_batch))  # noqa: E731
-            curves.append(runner.curve("to the first batch", "interactions", sizes, side))
-    return found, curves
+        if peer_size == given.interactions:
+            return [comparison.judge(Target("seconds", FASTER), Target("added_gib", SMALLER))]
+        scale = given.interactions / peer_size
+        sides = [
+            Side(OURS, "ours", _arguments(places[given.interactions], False, given.our_batch)),
+            Side("RecBole", "recbole", _arguments(places[peer_size], False, given.peer_batch), scale=scale),
+        ]
+        large = runner.compare(f"{given.interactions:,} interactions to the first batch", sides)
+        large.notes.append("RecBole's added memory is scaled too: its item lists alone grow with the interactions")
+        large.notes.append("its users and items are those of the smaller table")
+        return [comparison, large.judge(Target("seconds", FASTER), Target("added_gib", SMALLER))]
+
+
+def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
+    """Seconds to the first batch over interactions."""
+    sizes = np.geomspace(given.interactions / 27, given.interactions, 4).astype(int).tolist()
+    with tempfile.TemporaryDirectory(prefix="recllm_bench_") as top:
+        places = _places(Path(top), set(sizes), given.seed, runner)
+        sides = {size: Side(OURS, "ours", _arguments(places[size], False, given.our_batch)) for size in sizes}
+        return [runner.curve("to the first batch", "interactions", sides)]
+
+
+def _places(top: Path, sizes: set[int], seed: int, runner: Runner) -> dict[int, str]:
+    runner.environment["RECLLM_CACHE"] = str(top / "cache")
+    return {size: _place(top, size, seed, runner) for size in sizes}
 
 
 def _compare(given: argparse.Namespace, place: str, size: int, runner: Runner) -> Comparison:
@@ -197,7 +199,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--our-batch", type=int, default=128, help="windows of a batch")
     parser.add_argument("--peer-batch", type=int, default=2048, help="prefixes of a batch; RecBole's own default")
     parser.add_argument("--seed", type=int, default=1)
-    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS)
+    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS, grow)
 
 
 if __name__ == "__main__":

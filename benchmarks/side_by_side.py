@@ -293,13 +293,13 @@ class Runner:
         medians = {name: medians_of(each) for name, each in runs.items()}
         return Comparison(title, [side.name for side in sides], runs, medians, notes=notes)
 
-    def curve(self, title: str, over: str, sizes: Sequence[float], side: Callable[[Any], Side]) -> Curve:
-        """Seconds of a side over sizes, each the least of two processes: what disturbs a machine only adds."""
+    def curve(self, title: str, over: str, sides: Mapping[int, Side]) -> Curve:
+        """Seconds of the side of each size, the least of two processes: what disturbs a machine only adds."""
         seconds = []
-        for size in sizes:
-            label = f"{title}, {size:g} {over} "
-            seconds.append(min(self.once(side(size), label)["seconds"] for _ in range(2)))
-        return Curve(title, over, list(sizes), seconds, slope(sizes, seconds))
+        for size, side in sides.items():
+            label = f"{title}, {size:,} {over} "
+            seconds.append(min(self.once(side, label)["seconds"] for _ in range(2)))
+        return Curve(title, over, list(sides), seconds, slope(list(sides), seconds))
 
 
 def medians_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -357,7 +357,7 @@ def parser(about: str) -> argparse.ArgumentParser:
     found.add_argument("--repeat", type=int, default=3, help="turns of each side; medians are shown (default: 3)")
     found.add_argument("--threads", type=int, default=0, help="threads of each side (default: all cores)")
     found.add_argument("--device", default="cpu", help="cpu or cuda")
-    found.add_argument("--curve", action="store_true", help="also measure how our cost grows")
+    found.add_argument("--curve", action="store_true", help="measure how cost grows instead: log-log slopes")
     found.add_argument("--json", type=Path, help="write everything measured to this file")
     found.add_argument("--assert", dest="demand", action="store_true", help="exit with 1 when a target is missed")
     found.add_argument("--action", help=argparse.SUPPRESS)
@@ -369,10 +369,11 @@ def main(
     given: argparse.Namespace,
     script: str,
     actions: Mapping[str, Action],
-    measure: Callable[[argparse.Namespace, Runner], tuple[list[Comparison], list[Curve]]],
+    measure: Callable[[argparse.Namespace, Runner], list[Comparison]],
     columns: Mapping[str, str],
+    grow: Callable[[argparse.Namespace, Runner], list[Curve]] | None = None,
 ) -> int:
-    """Be the child that was asked for, or measure, show and store.
+    """Be the child that was asked for, or measure (with ``--curve``: ``grow``), show and store.
 
     Returns
     -------
@@ -392,7 +393,11 @@ def main(
             print("no CUDA device here: nothing was measured; run this on a machine that has one")
             return 0
         cores = given.threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-        comparisons, curves = measure(given, Runner(script, given.repeat, cores))
+        runner = Runner(script, given.repeat, cores)
+        if given.curve and grow is None:
+            raise BenchError("this benchmark has no sizes to grow")
+        comparisons = [] if given.curve else measure(given, runner)
+        curves = grow(given, runner) if given.curve else []
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -401,7 +406,8 @@ def main(
     for curve in curves:
         print(curve_lines(curve))
     missed = [judged for comparison in comparisons for judged in comparison.judged if not judged["met"]]
-    print("\ntargets met" if not missed else f"\n{len(missed)} targets not met")
+    if comparisons:
+        print("\ntargets met" if not missed else f"\n{len(missed)} targets not met")
     if given.json:
         from recllm_bench.reporting.machine import machine_facts
 

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import side_by_side
-from side_by_side import OURS, Comparison, Curve, Runner, Side
+from side_by_side import OURS, Comparison, Runner, Side
 
 MOST_SECONDS = 0.4
 """Seconds above which ``--assert`` fails."""
@@ -53,7 +53,7 @@ def loaded(words: list[str]) -> dict[str, Any]:
 ACTIONS = {"command": command, "loaded": loaded}
 
 
-def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison], list[Curve]]:
+def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
     """Each command, beside an interpreter that does nothing."""
     found = []
     for words in (["--help"], ["list"], ["list", "models"]):
@@ -67,7 +67,7 @@ def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison]
         heavy = runner.once(Side("imports", "loaded", {"words": words}))["loaded"]
         comparison.notes.append(f"heavy libraries loaded: {', '.join(heavy) or 'none'}")
         found.append(comparison)
-    return found, []
+    return found
 
 
 def main(words: list[str] | None = None) -> int:

@@ -255,11 +255,11 @@ def seconds_to(trace: list[list[float]], mark: float) -> float:
     return next((second for second, value in trace if value >= mark), math.inf)
 
 
-def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison], list[Curve]]:
+def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
     """All datasets in turn."""
     if given.peer == "rectools" and not PEERS_PYTHON.exists():
         raise BenchError("RecTools has an environment of its own, which is not there: make venv-peers")
-    comparisons, curves = [], []
+    comparisons = []
     kind = "cuda" if given.device.startswith("cuda") else "cpu"
     for dataset in given.datasets:
         with tempfile.TemporaryDirectory(prefix="recllm_bench_") as place:
@@ -281,9 +281,7 @@ def measure(given: argparse.Namespace, runner: Runner) -> tuple[list[Comparison]
             if given.budget and given.to_quality:
                 found.notes.append(f"{NAMES[given.peer]} was stopped after {given.budget:g} s of training")
             comparisons.append(found)
-            if given.curve:
-                curves += _curves(given, dataset, place, runner)
-    return comparisons, curves
+    return comparisons
 
 
 def our_side(given: argparse.Namespace, dataset: str, place: str, **changes: Any) -> Side:
@@ -313,28 +311,30 @@ def peer_side(given: argparse.Namespace, place: str) -> Side:
     return Side("RecTools", "rectools", arguments, script=str(script), python=str(PEERS_PYTHON))
 
 
-def _curves(given: argparse.Namespace, dataset: str, place: str, runner: Runner) -> list[Curve]:
-    """Seconds of our epoch over the length of a window, the size of a batch, and users."""
-    fixed = {"epochs": 3}
-    found = [
-        runner.curve(
-            f"SASRec epoch on {dataset}",
-            f"{name}",
-            sizes,
-            lambda size, name=name: our_side(given, dataset, place, **{**fixed, name: int(size)}),
-        )
-        for name, sizes in (("max_length", (25, 50, 100, 200)), ("batch_size", (32, 64, 128, 256)))
-    ]
-    users = [int(size) for size in np.geomspace(100, 900 if dataset == "ml-100k" else 6000, 4)]
-    folders: dict[int, str] = {}
-    with tempfile.TemporaryDirectory(prefix="recllm_bench_") as top:
-        for size in users:
-            folders[size] = str(Path(top) / str(size))
-            Path(folders[size]).mkdir()
-            runner.once(Side("data", "data", {"dataset": dataset, "users": size, "place": folders[size]}))
-        side = lambda size: our_side(given, dataset, folders[size], **fixed)  # noqa: E731
-        found.append(runner.curve(f"SASRec epoch on {dataset}", "users", users, side))
-    return found
+def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
+    """Seconds of an epoch over the length of a window, on both sides, over the size of our batch, and over users."""
+    given = argparse.Namespace(**{**vars(given), "to_quality": False, "peer_steps": min(given.peer_steps, 4)})
+    curves = []
+    for dataset in given.datasets:
+        with tempfile.TemporaryDirectory(prefix="recllm_bench_") as top:
+            users = np.geomspace(100, 900 if dataset == "ml-100k" else 6000, 4).astype(int).tolist()
+            places = {size: str(Path(top) / str(size)) for size in (given.users, *users)}
+            for size, place in places.items():
+                Path(place).mkdir()
+                runner.once(Side("data", "data", {"dataset": dataset, "users": size, "place": place}))
+            whole, title = places[given.users], f"SASRec epoch on {dataset}"
+            for name, sizes in (("max_length", (25, 50, 100, 200)), ("batch_size", (32, 64, 128, 256))):
+                sides = {size: our_side(given, dataset, whole, **{name: size}) for size in sizes}
+                curves.append(runner.curve(f"our {title}", name, sides))
+            sides = {size: our_side(given, dataset, places[size]) for size in users}
+            curves.append(runner.curve(f"our {title}", "users", sides))
+            if given.peer == "recbole":
+                peer = peer_side(given, whole)
+                sides = {
+                    size: Side(peer.name, peer.action, {**peer.arguments, "max_length": size}) for size in (12, 25, 50)
+                }
+                curves.append(runner.curve(f"RecBole's {title}", "max_length", sides))
+    return curves
 
 
 def main(words: list[str] | None = None) -> int:
@@ -353,7 +353,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--coverage", choices=("all", "last"), default="all", help="windows of ours")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seed", type=int, default=42)
-    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS)
+    return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS, grow)
 
 
 if __name__ == "__main__":

@@ -150,15 +150,20 @@ def test_each_script_measures_both_sides_and_they_agree(script, tmp_path):
         assert 0.02 < ours < 0.98  # neither by chance nor without a mistake
 
 
-def test_a_missed_target_is_an_exit_code_and_a_record(tmp_path):
+def test_what_a_script_measures_decides_its_exit_code_and_record(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        SCRIPT.replace("None, {})", "measure, {'seconds': 's'})").replace(
+        SCRIPT.replace("None, {})", "measure, {'seconds': 's'}, grow)").replace(
             "parser = side",
             """def measure(given, runner):
     sides = [side_by_side.Side(name, "work", {"name": name, "mebibytes": 1, "seconds": second})
              for name, second in (("ours", 2.0), ("peer", 3.0))]
-    return [runner.compare("work", sides).judge(side_by_side.Target("seconds", 2.0))], []
+    return [runner.compare("work", sides).judge(side_by_side.Target("seconds", 2.0))]
+
+def grow(given, runner):
+    sides = {size: side_by_side.Side("ours", "work", {"name": "o", "mebibytes": 1, "seconds": size**1.5})
+             for size in (2, 8)}
+    return [runner.curve("work", "size", sides)]
 
 parser = side""",
             1,
@@ -178,6 +183,24 @@ parser = side""",
     judged = json.loads(record.read_text())["comparisons"][0]["judged"][0]
     assert (judged["value"], judged["met"]) == (1.5, False)
     assert "error: --repeat" in done.stderr
+    words = [sys.executable, str(script), "--curve", "--json", str(record)]
+    assert "log-log slope 1.50" in subprocess.run(words, capture_output=True, text=True, env=environment).stdout
+    found = json.loads(record.read_text())
+    assert (found["comparisons"], found["curves"][0]["sizes"]) == ([], [2, 8])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted(set(TINY) - {"startup", "training to quality"}))
+def test_each_script_measures_how_cost_grows(script, tmp_path):
+    found = tmp_path / "found.json"
+    words = [*TINY[script], "--curve", "--threads", "1", "--json", str(found)]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{script}.py"), *words], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(found.read_text())
+    assert record["comparisons"] == []
+    assert all(len(set(curve["sizes"])) > 2 and abs(curve["slope"]) < 3 for curve in record["curves"])
 
 
 @pytest.mark.slow
