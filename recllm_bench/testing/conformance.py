@@ -80,15 +80,20 @@ class ModelConformance:
         return model.eval()
 
     @classmethod
-    def train(cls, split: Any, work: Path, seed: int = 0) -> tuple[Any, list[float]]:
-        """Build and train as the bench does."""
+    def train(cls, split: Any, work: Path, seed: int = 0, **training: Any) -> tuple[Any, list[float]]:
+        """Build and train as the bench does; ``training`` changes options of the loop."""
         from recllm_bench.training.options import TrainingOptions
         from recllm_bench.training.sequence import train_sequence_model
 
         model = cls.build(split, seed)
         if not trains_by_gradient(model):
             return model, []
-        values = {**getattr(type(model), "training_defaults", {}), **cls.training, "max_length": cls.max_length}
+        values = {
+            **getattr(type(model), "training_defaults", {}),
+            **cls.training,
+            "max_length": cls.max_length,
+            **training,
+        }
         outcome = train_sequence_model(model, split, TrainingOptions(**values), validate=None, work=work, seed=seed)
         return model.eval(), [entry["loss"] for entry in outcome.history]
 
@@ -133,6 +138,15 @@ class ModelConformance:
             pytest.skip("the model takes no gradient steps")
         assert np.isfinite(losses).all()
         assert losses[-1] < losses[0]
+
+    def test_half_precision_trains_alike(self, trained: tuple[Any, list[float]], split: Any, tmp_path: Path) -> None:
+        """Under bfloat16 autocast, the default on CUDA for models that train on windows, the loss is about the same."""
+        from recllm_bench.training.sequence import reads_windows
+
+        if not trained[1] or not reads_windows(trained[0]):
+            pytest.skip("the model takes no steps in half precision unless asked to")
+        losses = self.train(split, tmp_path, precision="bf16", epochs=1)[1]
+        assert losses[0] == pytest.approx(trained[1][0], rel=0.05)
 
     def test_finds_the_planted_successors(self, trained: tuple[Any, list[float]], split: Any) -> None:
         """The held-out item is among the ten percent best far more often than by chance."""

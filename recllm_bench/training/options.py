@@ -37,5 +37,7 @@ class TrainingOptions:
     validate_every: int = option(1, "epochs between validations", low=1)
     validate_metric: str = option("NDCG@10", "what decides the best epoch")
     min_delta: float = option(0.0, "smallest gain that counts as progress", low=0)
-    precision: str = option("auto", "auto is bf16 autocast on CUDA, fp32 elsewhere", choices=("auto", "fp32", "bf16"))
+    precision: str = option(
+        "auto", "auto is bf16 autocast for windows on CUDA, fp32 elsewhere", choices=("auto", "fp32", "bf16")
+    )
     budget_seconds: float = option(0.0, "stop after this much training time (0: no limit)", low=0)

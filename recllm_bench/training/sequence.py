@@ -73,6 +73,8 @@ def train_sequence_model(
         return train_with_recbole(model, options, validate=validate, work=work, label=label)
     device = torch.device(device)
     source = _source(model, split, options, device, seed)
+    if options.precision == "auto" and not reads_windows(model):
+        options = dataclasses.replace(options, precision="fp32")  # sparse products of the zoo know no half precision
     outcome = fit(
         source.batches,
         source.loss,
@@ -192,8 +194,13 @@ class _Source:
     steps: int | None
 
 
+def reads_windows(model: nn.Module) -> bool:
+    """Whether a model trains on this project's windows, not on batches of RecBole's own making."""
+    return hasattr(model, "training_loss") or is_causal_encoder(model)
+
+
 def _source(model: nn.Module, split: Split, options: TrainingOptions, device: torch.device, seed: int) -> _Source:
-    if not (hasattr(model, "training_loss") or is_causal_encoder(model)):
+    if not reads_windows(model):
         zoo = recbole_bridge.zoo_training(model, device, seed)
         return _Source(zoo.batches, zoo.loss, zoo.before_epoch, zoo.steps)
     windows = training_windows(split.histories, split.train_ends, options.max_length, options.coverage)

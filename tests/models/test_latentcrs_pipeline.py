@@ -321,3 +321,14 @@ def test_backbones_own_centroids_need_the_same_number(tmp_path) -> None:
 def test_a_loss_that_explodes_is_reported(tmp_path) -> None:
     with pytest.raises(BenchError, match="no longer a number"):
         train(make_job(tmp_path, {"learning_rate": 1e30, "epochs": 3}))
+
+
+@pytest.mark.parametrize("values", [{}, {"variant": "paper"}, {"encoder_states": "live"}, {"ablation": "direct_kl"}])
+def test_half_precision_trains_alike(tmp_path, values: dict) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        _, folders = train(make_job(tmp_path / precision, {"epochs": 2, "precision": precision}, **values))
+        stage = folders.get("joint", list(folders.values())[-1])
+        losses.append([entry["loss"] for entry in json.loads((stage / "history.json").read_text())])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]

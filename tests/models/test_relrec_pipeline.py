@@ -425,3 +425,12 @@ def test_names_in_imported_labels_become_tokens(tmp_path, monkeypatch):
 def test_prompts_of_the_measure_are_fixed():
     assert set(inference._PROMPTS) == {"user", "item"}
     assert math.isclose(float(similarities(["x"], [["x"]], encode)[0]), 1)
+
+
+def test_half_precision_trains_alike(tmp_path):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        _, folders = train(make_job(tmp_path / precision, {"epochs": 2, "precision": precision}))
+        losses.append([entry["loss"] for entry in json.loads((folders["train"] / "history.json").read_text())])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
