@@ -10,6 +10,7 @@ is timed. benchmarks/README.md says what is measured and how to read it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import side_by_side
+from em_plainly import Plain
 from side_by_side import OURS, Comparison, Curve, Runner, Side, Target
 
 from recllm_bench.errors import BenchError
@@ -35,6 +37,15 @@ COLUMNS = {
     "peak_gib": "peak GiB",
     "cuda_gib": "CUDA GiB",
 }
+KINDS = {
+    "products": ("linear_pointwise", "aten::mm", "aten::addmm"),
+    "gathering rows": ("index", "embedding", "aten::cat"),
+    "normalisation, ReLU, dropout": ("layer_norm", "threshold", "clamp", "relu", "random_"),
+    "softmax, logarithms, sums": ("softmax", "aten::log", "aten::exp", "aten::sum", "aten::dot"),
+    "products of elements, copies": ("aten::mul", "aten::add", "aten::sub", "aten::div", "aten::copy_", "aten::ge"),
+    "optimiser": ("adamw", "Optimizer"),
+}
+"""Parts of operators' names, by kind of work."""
 _TEXT_WIDTH = 384
 PLAIN = "plain PyTorch"
 
@@ -151,85 +162,6 @@ def _ours(given: Work) -> tuple[Any, Any, Any]:
     return inference, generative, em
 
 
-class Plain:
-    """The same passes written down straight away: every batch is encoded anew, every case has its own text.
-
-    Scores of an item follow the formulas: one for each intent, then their mean under the distribution.
-    """
-
-    def __init__(self, given: Work) -> None:
-        import torch
-
-        self.given, self.options = given, given.options
-        self.inference, self.generative = given.networks()
-        if given.options.text_dropout:
-            self.generative.projector.dropout = torch.nn.Dropout(given.options.text_dropout)
-
-    def states(self, rows: np.ndarray, dropout: bool) -> Any:
-        """User states of records, encoded now."""
-        import torch
-
-        from recllm_bench.models.latentcrs.backbone import last_states
-
-        given = self.given
-        given.encoder.train(dropout and self.options.encoder_dropout_in_train)
-        with torch.no_grad():
-            cases = given.records.take(rows)
-            batch = given.histories.history_batch(cases.users, cases.ends, given.length)
-            return last_states(given.encoder, *batch, self.options.pad_to)
-
-    def e_loss(self, rows: np.ndarray, repeats: np.ndarray) -> Any:
-        """KL(q || posterior) + w L_rec^E, the generative network frozen."""
-        import torch
-
-        from recllm_bench.models.latentcrs import losses
-
-        self._train(self.inference, self.generative)
-        candidates = self._candidates(rows, repeats)
-        with torch.no_grad():
-            _, log_f, g = self._generative(self.states(rows, dropout=False), rows, candidates[:, :1])
-            wanted = losses.log_posterior(log_f, g[..., 0], self.options.posterior_form)
-        log_q = self.inference(self.states(rows, dropout=True))
-        scores = self.inference.value_map(self.inference.intents) @ candidates.transpose(1, 2)
-        ranked = (log_q.exp().unsqueeze(-1) * scores).sum(1)
-        loss = losses.kl_divergence(log_q, wanted, self.options.kl_epsilon)
-        return loss + self.options.w_e_rec * losses.ranking_loss(ranked, self.options.temperature)
-
-    def m_loss(self, rows: np.ndarray, repeats: np.ndarray) -> Any:
-        """lambda KL(q || f) + w L_rec, the inference network frozen."""
-        import torch
-
-        from recllm_bench.models.latentcrs import losses
-
-        self._train(self.generative, self.inference)
-        with torch.no_grad():
-            log_q = self.inference(self.states(rows, dropout=False))
-        candidates = self._candidates(rows, repeats)
-        _, log_f, g = self._generative(self.states(rows, dropout=True), rows, candidates)
-        ranked = (log_f.exp().unsqueeze(-1) * g).sum(1)
-        loss = self.options.lambda_kl * losses.kl_divergence(log_q, log_f, self.options.kl_epsilon)
-        return loss + self.options.w_rec * losses.ranking_loss(ranked)
-
-    def _generative(self, states: Any, rows: np.ndarray, candidates: Any) -> tuple[Any, Any, Any]:
-        import torch
-
-        texts = self.given.texts[torch.from_numpy(self.given.records.targets[rows]).long().to(self.given.device)]
-        affinity, log_f = self.generative(states, texts)
-        return affinity, log_f, self.generative.intent_scores(affinity, self.generative.item_vectors(candidates))
-
-    def _candidates(self, rows: np.ndarray, repeats: np.ndarray) -> Any:
-        import torch
-
-        targets = torch.from_numpy(self.given.records.targets[rows]).long().to(self.given.device)
-        negatives = self.given.negatives[torch.from_numpy(repeats), torch.from_numpy(rows)].long()
-        return self.given.items[torch.cat([targets[:, None], negatives], 1)]
-
-    @staticmethod
-    def _train(trained: Any, fixed: Any) -> None:
-        trained.requires_grad_(True).train()
-        fixed.requires_grad_(False).eval()
-
-
 # what runs in processes of its own ---------------------------------------------------------------------------------
 
 
@@ -250,7 +182,30 @@ def ours(**arguments: Any) -> dict[str, Any]:
     steps = -(-len(given.records) * given.options.train_repeat // given.batch_size)
     found = {"before_gib": before, "seconds": outcome.history[-1]["seconds"], "once": once, "steps": 2 * steps}
     with threads(2):
-        return {**found, "products": steps * _products(given)}
+        found["products"] = steps * _products(given)
+        if given.device == "cpu":
+            found["profile"] = _profile(inference, generative, em)
+    return found
+
+
+def _profile(inference: Any, generative: Any, em: Any) -> dict[str, float]:
+    """Shares of the time of a few steps of both passes, by kind of work, tables of frozen distributions apart."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    optimiser = torch.optim.AdamW([*inference.parameters(), *generative.parameters()], lr=1e-3, fused=True)
+    spent = dict.fromkeys((*KINDS, "other, dispatch included"), 0.0)
+    for stream in (em.e_pass(3), em.m_pass(3)):
+        next(stream)
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for batch in itertools.islice(stream, 40):
+                optimiser.zero_grad(set_to_none=True)
+                em.loss(batch).backward()
+                optimiser.step()
+        for event in profiler.key_averages():
+            kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), None)
+            spent[kind or "other, dispatch included"] += event.self_cpu_time_total
+    return {kind: seconds / sum(spent.values()) for kind, seconds in spent.items()}
 
 
 def _products(given: Work) -> float:
@@ -366,7 +321,15 @@ def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
         "s before epochs: states of all records, computed once for a whole training; no part of the epoch",
         "losses are of one batch, without dropout",
     ]
+    if given.device == "cpu":
+        found.notes.append(f"profile of our steps: {_shares(found.runs[OURS])}")
     return [found.judge(Target("seconds", FASTER))]
+
+
+def _shares(runs: list[dict[str, Any]]) -> str:
+    """Median share of each kind of work."""
+    shares = {kind: np.median([run["profile"][kind] for run in runs]) for kind in runs[0]["profile"]}
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
 
 
 def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:

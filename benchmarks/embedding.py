@@ -116,7 +116,7 @@ def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
         def side(**changes: Any) -> Side:
             return Side(OURS, "ours", {"texts": {**_texts(given), **changes}, "device": given.device, "place": place})
 
-        counts = np.geomspace(given.texts / 8, given.texts, 4).astype(int).tolist()
+        counts = np.geomspace(given.texts / 8, given.texts, 4).round().astype(int).tolist()
         return [
             runner.curve("encoding", "texts", {size: side(count=size) for size in counts}),
             runner.curve("encoding", "words at most", {size: side(longest=size) for size in (20, 45, 90, 180)}),

@@ -211,7 +211,7 @@ def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
     """Seconds over users and over items."""
     curves = []
     for name in ("users", "items"):
-        sizes = np.geomspace(getattr(given, name) / 8, getattr(given, name), 4).astype(int).tolist()
+        sizes = np.geomspace(getattr(given, name) / 8, getattr(given, name), 4).round().astype(int).tolist()
         sides = {size: Side(OURS, "ours", {**_arguments(given), name: size}) for size in sizes}
         curves.append(runner.curve("full ranking", name, sides))
     return curves

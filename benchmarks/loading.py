@@ -147,7 +147,7 @@ def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
 
 def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
     """Seconds to the first batch over interactions."""
-    sizes = np.geomspace(given.interactions / 27, given.interactions, 4).astype(int).tolist()
+    sizes = np.geomspace(given.interactions / 27, given.interactions, 4).round().astype(int).tolist()
     with tempfile.TemporaryDirectory(prefix="recllm_bench_") as top:
         places = _places(Path(top), set(sizes), given.seed, runner)
         sides = {size: Side(OURS, "ours", _arguments(places[size], False, given.our_batch)) for size in sizes}

@@ -87,7 +87,7 @@ def planted(llm: str, device: torch.device, options: dict[str, Any], seed: int =
 
     def texts(count: int) -> list[tuple[str, ...]]:
         sizes = np.clip(generator.lognormal(3.75, 0.35, count).astype(int), 8, 110)
-        drawn = words[(len(words) * generator.random(int(sizes.sum())) ** 4).astype(int)]
+        drawn = words[(len(words) * generator.random(int(sizes.sum())) ** 4).round().astype(int)]
         return [(), *((" ".join(part),) for part in np.split(drawn, np.cumsum(sizes)[:-1]))]
 
     dataset = SimpleNamespace(histories=histories, checksum=f"planted {seed}", name="planted")

@@ -317,7 +317,7 @@ def grow(given: argparse.Namespace, runner: Runner) -> list[Curve]:
     curves = []
     for dataset in given.datasets:
         with tempfile.TemporaryDirectory(prefix="recllm_bench_") as top:
-            users = np.geomspace(100, 900 if dataset == "ml-100k" else 6000, 4).astype(int).tolist()
+            users = np.geomspace(100, 900 if dataset == "ml-100k" else 6000, 4).round().astype(int).tolist()
             places = {size: str(Path(top) / str(size)) for size in (given.users, *users)}
             for size, place in places.items():
                 Path(place).mkdir()
