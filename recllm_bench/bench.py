@@ -113,7 +113,7 @@ class _Cell:
         from recllm_bench.reporting import records
 
         start = time.perf_counter()
-        log.info(f"{self.name} on {self.dataset.name} ({self.recipe.protocol})")
+        log.info(f"{self.name} on {self.dataset.name} ({self.recipe.protocol}, seed {self.recipe.seed})")
         model, stages, folders = self.train()
         cases = evaluated_cases(self.split.test, self.protocol)
         columns = self.model_class.case_columns(self.job, cases) if hasattr(self.model_class, "case_columns") else None

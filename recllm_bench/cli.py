@@ -146,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("model", nargs="?", default="latentcrs")
     chat.add_argument("dataset", nargs="?", default="ml-100k")
     chat.add_argument("--user", type=int, default=1, help="whose history it knows (1 is the first user)")
-    _cell_arguments(chat)
+    _cell_arguments(chat, seeds=1)
 
     listing = _command(commands, "list", _list, "what is known by name")
     listing.add_argument(
@@ -164,9 +164,10 @@ def _command(commands: Any, name: str, function: Any, help: str) -> argparse.Arg
     return parser
 
 
-def _cell_arguments(parser: argparse.ArgumentParser) -> None:
+def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> None:
     parser.add_argument("--protocol", default="", help="evaluation protocol (default: the model's own)")
-    parser.add_argument("--seed", type=int, help="seed of everything random (default 42)")
+    several = "; several run every row once for each and show means" if seeds == "+" else ""
+    parser.add_argument("--seed", type=int, nargs=seeds, default=[], help=f"seed of all chance (default 42){several}")
     parser.add_argument("--device", default="", help="auto, cpu, cuda, cuda:N (default auto)")
     parser.add_argument(
         "--llm",
@@ -187,8 +188,6 @@ def _cell_arguments(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace) -> list[str]:
     settings = [setting for group in options.set for setting in group]
     settings += [f"{name}={value}" for name in ("llm", "backend") if (value := getattr(options, name))]
-    if options.seed is not None:
-        settings.append(f"seed={options.seed}")
     if options.device:
         settings.append(f"device={options.device}")
     return settings
@@ -208,23 +207,34 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return override(values, _settings(options)), where
 
 
+def _seeded(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """The recipe's values, once for each seed asked for."""
+    from recllm_bench.recipe import override
+
+    values, where = _values(options)
+    if len(set(options.seed)) < len(options.seed):
+        raise BenchError(f"--seed {' '.join(map(str, options.seed))}: name each seed once")
+    return [override(values, [f"seed={seed}"]) for seed in options.seed] or [values], where
+
+
 def _run(options: argparse.Namespace) -> None:
     from recllm_bench.bench import run_cells
     from recllm_bench.planning import comparison_recipes
 
-    values, where = _values(options)
+    each, where = _seeded(options)
     if options.alone:
-        values["compare"] = []
-    folders = run_cells(comparison_recipes(values, where), again=options.again)
-    _print_table(folders)
+        each = [{**values, "compare": []} for values in each]
+    cells = [cell for values in each for cell in comparison_recipes(values, where)]
+    _print_table(run_cells(cells, again=options.again))
 
 
 def _sweep(options: argparse.Namespace) -> None:
     from recllm_bench.bench import run_cells
     from recllm_bench.planning import sweep_recipes
 
-    values, where = _values(options)
-    recipes = sweep_recipes(values, where)
+    each, where = _seeded(options)
+    values = each[0]
+    recipes = [cell for values in each for cell in sweep_recipes(values, where)]
     table = str(values.get("published") or "")
     if table:
         from recllm_bench.reporting.ablation import ablation_table, check_table
@@ -234,9 +244,10 @@ def _sweep(options: argparse.Namespace) -> None:
     _print_table(folders)
     if table:
         from recllm_bench.reporting.records import read_record
+        from recllm_bench.reporting.seeds import over_seeds
 
         variants = [str(row.get("published") or "") for row in values["rows"]]
-        records = [read_record(folder) for folder in folders]
+        records = over_seeds([read_record(folder) for folder in folders])
         print("\n" + ablation_table(records, variants, table, colour=sys.stdout.isatty()))
 
 
@@ -341,7 +352,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _chat(options: argparse.Namespace) -> None:
     from recllm_bench.bench import chat
 
-    values, where = _values(options)
+    (values,), where = _seeded(options)
     chat(values, where, options.user)
 
 

@@ -163,6 +163,28 @@ def test_a_comparison_on_a_users_own_file(capsys, own_data, tmp_path):
     assert len(records(tmp_path)) == 3, "the same model without a recipe file is the same cell"
 
 
+def test_several_seeds_are_one_row(capsys, own_data, tmp_path):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"model: sasrec\ndataset: {own_data}\ncompare: [pop]\n")
+    assert run("run", "--recipe", recipe, "--seed", 3, 4, *QUICK, "hidden_size=16") == 0
+    table = capsys.readouterr().out
+    assert "mean of seeds 3, 4" in table
+    assert table.count("SASRec (ours) [1]") == 1
+    found = records(tmp_path)
+    assert sorted((record["name"], record["recipe"]["seed"]) for record in found) == [
+        ("Pop (RecBole)", 3),
+        ("Pop (RecBole)", 4),
+        ("SASRec (ours)", 3),
+        ("SASRec (ours)", 4),
+    ]
+    values = [record["metrics"]["NDCG@10"]["mean"] for record in found if record["name"] == "SASRec (ours)"]
+    assert values[0] != values[1]
+    assert f"{np.mean(values):.4f} ±" in next(line for line in table.splitlines() if line.startswith("SASRec (ours) ["))
+    assert run("compare") == 0
+    assert capsys.readouterr().out == table
+    assert "name each seed once" in error_of(capsys, "run", "sasrec", own_data, "--seed", 3, 3)
+
+
 def test_latentcrs_end_to_end_with_dialogues_and_its_control(capsys, own_data, tmp_path):
     small = [
         "intents=4",
@@ -198,6 +220,9 @@ def test_a_sweep_runs_its_rows(capsys, own_data, tmp_path):
     assert run("sweep", recipe) == 0
     table = capsys.readouterr().out
     assert "hidden_size=8" in table and "wide" in table
+    assert run("sweep", recipe, "--seed", 1, 2) == 0
+    table = capsys.readouterr().out
+    assert table.count("wide [1]") == 1 and "mean of seeds 1, 2" in table
 
 
 def test_the_global_time_split_needs_times(capsys, own_data, tmp_path):

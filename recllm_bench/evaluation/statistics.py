@@ -7,8 +7,9 @@ drawing users one by one, at a fraction of the work); otherwise users are drawn 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -19,6 +20,7 @@ from recllm_bench.errors import BenchError
 RESAMPLES = 10_000
 SEED = 20_240_501
 _DRAWS_AT_ONCE = 1 << 22
+_DRAWS_KEPT = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,7 @@ def paired_bootstrap(
     """
     difference = _paired(a, b)
     means = resampled_means(difference, resamples, seed)
-    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
-    beyond = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    p = min(1.0, 2 * (beyond + 1) / (resamples + 1))
-    return Difference(float(difference.mean()), float(low), float(high), p, len(difference))
+    return _difference(float(difference.mean()), means, level, len(difference))
 
 
 def sign_flip(a: np.ndarray, b: np.ndarray, *, draws: int = RESAMPLES, seed: int = SEED) -> float:
@@ -223,21 +222,79 @@ def hierarchical_bootstrap(
     values : float [seeds, users]
         Users in the same order in every row.
     """
+    values = _of_seeds(values)
+    means = _hierarchical_means([values], resamples, seed)[0]
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(float(values.mean()), float(low), float(high), values.shape[1])
+
+
+def hierarchical_difference(
+    a: np.ndarray, b: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
+) -> Difference:
+    """Mean difference a - b over training seeds and the same users; p-value as in :func:`paired_bootstrap`.
+
+    Users are drawn once for both sides, seeds for each side on its own: a seed of one model has no partner in another.
+
+    Parameters
+    ----------
+    a, b : float [seeds, users]
+        Users in the same order; the sides may have different numbers of seeds.
+    """
+    a, b = _of_seeds(a), _of_seeds(b)
+    if a.shape[1] != b.shape[1]:
+        raise BenchError(f"paired values need the same users: got {a.shape[1]} and {b.shape[1]}")
+    left, right = _hierarchical_means([a, b], resamples, seed)
+    return _difference(float(a.mean() - b.mean()), left - right, level, a.shape[1])
+
+
+def _of_seeds(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not values.size:
-        raise BenchError("hierarchical_bootstrap takes values [seeds, users]")
+        raise BenchError("values of several seeds are [seeds, users], with at least one of each")
     _numbers(values.ravel())
-    seeds, n = values.shape
+    return values
+
+
+def _hierarchical_means(sides: Sequence[np.ndarray], resamples: int, seed: int) -> np.ndarray:
+    """Means ``[sides, resamples]`` of values ``[seeds, users]``: users drawn for all sides, seeds for each."""
+    values = np.concatenate(sides).T
+    ends = np.cumsum([len(side) for side in sides])
+    rng = np.random.default_rng([seed, 1])
+    means, done = np.empty((len(sides), resamples)), 0
+    for times in _draws(len(values), resamples, seed):
+        rows = slice(done, done + len(times))
+        of_seed = times.astype(np.float64) @ values / len(values)
+        for number, end in enumerate(ends):
+            seeds = len(sides[number])
+            weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(times)) / seeds
+            means[number, rows] = (weights * of_seed[:, end - seeds : end]).sum(1)
+        done = rows.stop
+    return means
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """How often each of ``n`` users is drawn in each resample, uint8 blocks ``[rows, n]``; the same for all tests."""
+    return _kept_draws(n, resamples, seed) if n * resamples <= _DRAWS_KEPT else _new_draws(n, resamples, seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_draws(n: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
+    return tuple(_new_draws(n, resamples, seed))
+
+
+def _new_draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for rows in _blocks(resamples, n * max(1, seeds // 2)):
+    for rows in _blocks(resamples, n):
         size = rows.stop - rows.start
-        users = rng.integers(0, n, (size, n), dtype=np.int32)
-        of_seed = np.stack([row[users].mean(1) for row in values])  # [seeds, size]
-        weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
-        means[rows] = (weights.T * of_seed).sum(0)
+        drawn = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
+        yield np.bincount(drawn.ravel(), minlength=size * n).astype(np.uint8).reshape(size, n)
+
+
+def _difference(mean: float, means: np.ndarray, level: float, n: int) -> Difference:
+    """Interval and p-value of a difference from its resampled means."""
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(values.mean()), float(low), float(high), n)
+    beyond = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
+    return Difference(mean, float(low), float(high), min(1.0, 2 * (beyond + 1) / (len(means) + 1)), n)
 
 
 def align_pairs(

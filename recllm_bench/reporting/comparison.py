@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from recllm_bench.artifacts import content_hash, write_json
+from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.reporting.records import RunRecord
-from recllm_bench.reporting.users_file import dialogue_outcomes, user_values
-
-if TYPE_CHECKING:
-    import numpy as np
+from recllm_bench.reporting.remembered import Remembered
+from recllm_bench.reporting.seeds import UserValues, over_seeds
+from recllm_bench.reporting.users_file import DIALOGUE_METRICS
 
 ALPHA = 0.05
 BLOCKS = {
@@ -25,8 +21,6 @@ BLOCKS = {
         "other, not with the rows above",
     ),
 }
-DIALOGUE_METRICS = ("S@3", "S@5", "AT")
-_CACHE = ".pairs.json"
 _VERSION = 1
 
 
@@ -90,10 +84,10 @@ class Comparison:
 
 
 def compare(records: Sequence[RunRecord], baseline: str = "best", metrics: Sequence[str] | None = None) -> Comparison:
-    """Test the rows of one table against each other.
+    """Test the rows of one table against each other; runs that differ in the seed alone are one row.
 
     In each block every row is held against the best other row (so the best one against the runner-up) by a paired
-    bootstrap over users; the p-values of a block are corrected together (Holm).
+    bootstrap over users, or over seeds and users; the p-values of a block are corrected together (Holm).
 
     Parameters
     ----------
@@ -113,6 +107,8 @@ def compare(records: Sequence[RunRecord], baseline: str = "best", metrics: Seque
         raise BenchError("there are no run records to compare")
     if len({(record.dataset.get("name"), record.fingerprint) for record in records}) > 1:
         raise BenchError("one table holds one dataset under one protocol; group the records first")
+    values, remembered = UserValues(), Remembered(records)
+    records = over_seeds(records, values, remembered)
     columns = list(metrics) if metrics else _columns(records)
     for name in columns:
         if not any(name in record.metrics for record in records):
@@ -122,8 +118,8 @@ def compare(records: Sequence[RunRecord], baseline: str = "best", metrics: Seque
     if baseline != "best" and baseline not in names:
         raise BenchError(f"no row is named '{baseline}'.{nearest(baseline, names)}")
     primary = "NDCG@10" if "NDCG@10" in columns else next((c for c in columns[::-1] if "NDCG" in c), columns[0])
-    result = Comparison(list(records), columns, primary)
-    pairs = _Pairs(result.records)
+    result = Comparison(records, columns, primary)
+    pairs = _Pairs(records, values, remembered)
     for block in BLOCKS:
         _mark(result, block, result.rows(block), columns, baseline, pairs)
     _mark(result, "dialogue", result.rows("dialogue"), list(DIALOGUE_METRICS), baseline, pairs)
@@ -134,7 +130,7 @@ def compare(records: Sequence[RunRecord], baseline: str = "best", metrics: Seque
     found = [(row, pair) for row, pair in found if pair is not None]
     result.differences = list(zip([row for row, _ in found], _adjusted([pair for _, pair in found]), strict=True))
     result.unpaired = [record.name for record in records if len(records) > 1 and record.pairing != records[-1].pairing]
-    pairs.save()
+    remembered.save()
     return result
 
 
@@ -160,80 +156,42 @@ def _mark(result: Comparison, block: str, rows: list[int], metrics: list[str], b
 
 
 class _Pairs:
-    """Paired differences of a set of records, remembered in a small file beside them."""
+    """Paired differences of the rows of a table."""
 
-    def __init__(self, records: list[RunRecord]) -> None:
-        self.records = records
-        folders = [record.folder for record in records if record.folder is not None]
-        self.path = folders[0].parent / _CACHE if folders else None
-        self.known: dict[str, list[float]] = _load(self.path)
-        self.changed = False
-        self.values: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
+    def __init__(self, records: list[RunRecord], values: UserValues, remembered: Remembered) -> None:
+        self.records, self.values, self.remembered = records, values, remembered
 
     def of(self, a: int, b: int, metric: str) -> Pair | None:
         """Difference of two rows, or None when they cannot be paired."""
         first, second = self.records[a], self.records[b]
         if first.pairing != second.pairing or not (_has(first, metric) and _has(second, metric)):
             return None
-        if first.folder is None or second.folder is None:
+        if not (_on_disk(first) and _on_disk(second)):
             return None
         key = content_hash([_VERSION, first.users_hash, second.users_hash, metric, first.protocol.get("ties")])
-        if key not in self.known:
-            pair = self._test(a, b, metric)
-            self.known[key] = [] if pair is None else [pair.mean, pair.low, pair.high, pair.p]
-            self.changed = True
-        return Pair(*self.known[key]) if self.known[key] else None
+        found = self.remembered.get(key, lambda: self._test(first, second, metric))
+        return Pair(*found) if found else None
 
-    def save(self) -> None:
-        """Keep what was computed; a folder that cannot be written costs only time."""
-        if self.changed and self.path is not None:
-            try:
-                write_json(self.path, self.known)
-            except OSError:
-                return
+    def _test(self, a: RunRecord, b: RunRecord, metric: str) -> list[float]:
+        from recllm_bench.evaluation.statistics import align_pairs, hierarchical_difference, paired_bootstrap
 
-    def _test(self, a: int, b: int, metric: str) -> Pair | None:
-        from recllm_bench.evaluation.statistics import align_pairs, paired_bootstrap
-
-        dialogue = metric in DIALOGUE_METRICS
-        users, values = zip(
-            *((self._dialogue if dialogue else self._ranking)(row, metric) for row in (a, b)), strict=True
-        )
-        names = (self.records[a].name, self.records[b].name)
         try:
-            order = align_pairs(*users, (self.records[a].pairing, self.records[b].pairing), names)
+            (left_users, left), (right_users, right) = self.values.of(a, metric), self.values.of(b, metric)
+            align_pairs(left_users, right_users, (a.pairing, b.pairing), (a.name, b.name))
         except BenchError:
-            return None
-        left, right = (column[rows] for column, rows in zip(values, order, strict=True))
-        both = (left == left) & (right == right)  # NaN: a dialogue that could not be held
+            return []
+        both = (left == left).all(0) & (right == right).all(0)  # NaN: a dialogue that could not be held
         if not both.any():
-            return None
-        found = paired_bootstrap(left[both], right[both])
-        return Pair(found.mean, found.low, found.high, found.p)
-
-    def _ranking(self, row: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        if row not in self.values:
-            self.values[row] = user_values(self.records[row])
-        users, values = self.values[row]
-        return users, values[metric]
-
-    def _dialogue(self, row: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        import numpy as np
-
-        from recllm_bench.evaluation.dialogue import INVALID, success_at, turn_counts
-
-        record = self.records[row]
-        users, turns = dialogue_outcomes(record)
-        values = np.full(len(turns), np.nan)
-        held = turns != INVALID
-        if metric == "AT":
-            if record.protocol.get("at_failure") == "exclude":
-                return users, values  # successes only: the rows are other dialogues for every model
-            most = int(record.protocol.get("turns") or 5)
-            values[held] = turn_counts(turns[held], most, record.protocol.get("at_failure", "max_turns"))
+            return []
+        if a.members or b.members:
+            found = hierarchical_difference(left[:, both], right[:, both])
         else:
-            values[held] = success_at(turns[held], int(metric.partition("@")[2]))
-        return users, values
+            found = paired_bootstrap(left[0, both], right[0, both])
+        return [found.mean, found.low, found.high, found.p]
+
+
+def _on_disk(record: RunRecord) -> bool:
+    return all(run.folder is not None for run in record.members or [record])
 
 
 def _adjusted(pairs: list[Pair]) -> list[Pair]:
@@ -260,13 +218,3 @@ def _mean(record: RunRecord, metric: str) -> float:
 
 def _has(record: RunRecord, metric: str) -> bool:
     return metric in (record.dialogue if metric in DIALOGUE_METRICS else record.metrics)
-
-
-def _load(path: Path | None) -> dict[str, list[float]]:
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) else {}
-    except (OSError, ValueError):
-        return {}  # absent or damaged: computed again

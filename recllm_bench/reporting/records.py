@@ -92,6 +92,10 @@ class RunRecord:
         Hash of the per-user values.
     schema : int
         Version of this layout.
+    folder : Path or None
+        Where the record lies; no part of the file.
+    members : list of RunRecord
+        Records of single seeds that a row stands for (``reporting.seeds``); no part of the file.
     """
 
     name: str
@@ -121,6 +125,7 @@ class RunRecord:
     users_hash: str = ""
     schema: int = SCHEMA
     folder: Path | None = dataclasses.field(default=None, compare=False, repr=False)
+    members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @property
     def training_seconds(self) -> float:
@@ -129,9 +134,12 @@ class RunRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of ``run.json``; where the record lies is no part of it."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values.pop("folder")
-        return values
+        return {name: getattr(self, name) for name in _stored()}
+
+
+def _stored() -> list[str]:
+    """Names of what ``run.json`` holds."""
+    return [field.name for field in dataclasses.fields(RunRecord) if field.name not in ("folder", "members")]
 
 
 def make_record(
@@ -320,7 +328,7 @@ def read_record(folder: Path) -> RunRecord:
     path = Path(folder) / "run.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        fields = {field.name for field in dataclasses.fields(RunRecord)} - {"folder"}
+        fields = set(_stored())
         if values.get("schema", 0) > SCHEMA:
             raise BenchError(f"{path} was written by a newer recllm-bench (schema {values['schema']}); update it")
         record = RunRecord(**{key: value for key, value in values.items() if key in fields})

@@ -23,6 +23,7 @@ _COLUMNS = {
     "candidates": "candidates",
 }
 _NO_DIALOGUE = -2
+DIALOGUE_METRICS = ("S@3", "S@5", "AT")
 
 
 def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
@@ -121,6 +122,23 @@ def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:
     columns = _read_users(record)
     held = columns["turns"] != _NO_DIALOGUE
     return columns["users"][held], columns["turns"][held]
+
+
+def dialogue_values_of(record: RunRecord, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Users (int64 [n]) and values (float64 [n]) of a dialogue metric; NaN for dialogues that could not be held."""
+    import numpy as np
+
+    from recllm_bench.evaluation.dialogue import INVALID, success_at, turn_counts
+
+    users, turns = dialogue_outcomes(record)
+    values = np.full(len(turns), np.nan)
+    held = turns != INVALID
+    if metric != "AT":
+        values[held] = success_at(turns[held], int(metric.partition("@")[2]))
+    elif record.protocol.get("at_failure") != "exclude":  # else successes only: other dialogues for every model
+        most = int(record.protocol.get("turns") or 5)
+        values[held] = turn_counts(turns[held], most, record.protocol.get("at_failure", "max_turns"))
+    return users, values
 
 
 def _read_users(record: RunRecord) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from recllm_bench.evaluation.statistics import (
     align_pairs,
     bootstrap,
     hierarchical_bootstrap,
+    hierarchical_difference,
     holm,
     mcnemar,
     paired_bootstrap,
@@ -152,6 +153,35 @@ def test_hierarchical_interval_holds_seed_noise():
     assert noisy.half_width == pytest.approx(expected, rel=0.1)
     one_seed = hierarchical_bootstrap(people[None], resamples=2000)
     assert one_seed.half_width == pytest.approx(quiet.half_width, rel=0.05)
+
+
+def test_a_difference_over_seeds_is_that_of_resampling_written_down():
+    rng = np.random.default_rng(6)
+    people = rng.random(150)
+    a = people + 0.04 + rng.normal(0, 0.02, (3, 1)) + rng.normal(0, 0.05, (3, 150))
+    b = people + rng.normal(0, 0.02, (2, 1)) + rng.normal(0, 0.05, (2, 150))
+    found = hierarchical_difference(a, b)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    means = []
+    for _ in range(4000):  # seeds of each side, then the same users for both
+        users = rng.integers(0, 150, 150)
+        drawn = [side[rng.integers(0, len(side), len(side))][:, users].mean() for side in (a, b)]
+        means.append(drawn[0] - drawn[1])
+    low, high = np.quantile(means, (0.025, 0.975))
+    slack = 0.06 * (high - low)
+    assert (found.low, found.high) == (pytest.approx(low, abs=slack), pytest.approx(high, abs=slack))
+    share = min(np.mean(np.array(means) <= 0), np.mean(np.array(means) >= 0))
+    assert found.p == pytest.approx(2 * share, abs=0.02)
+    # With one seed a side it is the paired bootstrap, and seeds that disagree take significance away.
+    one, paired = hierarchical_difference(a[:1], b[:1]), paired_bootstrap(a[0], b[0])
+    assert (one.low, one.high) == (pytest.approx(paired.low, abs=1e-3), pytest.approx(paired.high, abs=1e-3))
+    apart = np.stack([people + shift for shift in (-0.05, 0.0, 0.08)])
+    assert paired_bootstrap(apart.mean(0), people).p < 0.01 < hierarchical_difference(apart, people[None]).p
+    for bad in (np.ones(3), np.ones((0, 3)), np.full((2, 3), np.nan)):
+        with pytest.raises(BenchError):
+            hierarchical_difference(bad, np.ones((1, 3)))
+    with pytest.raises(BenchError, match="same users"):
+        hierarchical_difference(np.ones((2, 3)), np.ones((1, 4)))
 
 
 def test_pairs_are_aligned_or_refused():

@@ -39,7 +39,13 @@ def make(tmp_path: Path):
         )
         record = make_record(
             name=name,
-            recipe=Recipe(model=model, dataset=dataset, protocol=protocol, options=changes.pop("options", {})),
+            recipe=Recipe(
+                model=model,
+                dataset=dataset,
+                protocol=protocol,
+                options=changes.pop("options", {}),
+                seed=changes.pop("training_seed", 42),
+            ),
             block=block,
             dataset=facts,
             protocol=PROTOCOLS[protocol],

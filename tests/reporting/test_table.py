@@ -12,7 +12,7 @@ import pytest
 
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.statistics import holm, paired_bootstrap
-from recllm_bench.reporting import comparison as comparison_module
+from recllm_bench.reporting import seeds as seeds_module
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.html import write_report
 from recllm_bench.reporting.records import read_record
@@ -161,7 +161,7 @@ def test_a_repeated_table_reads_the_cache(rows, monkeypatch: pytest.MonkeyPatch)
     def refuse(*_):
         raise AssertionError("per-user values were read again")
 
-    monkeypatch.setattr(comparison_module, "user_values", refuse)
+    monkeypatch.setattr(seeds_module, "user_values", refuse)
     start = time.perf_counter()
     again = comparison_table([read_record(record.folder) for record in rows])
     assert again == first
