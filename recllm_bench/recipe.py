@@ -106,11 +106,29 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
 def read_recipe_file(name: str) -> dict[str, Any]:
     """Read a recipe by path or by its name under ``recipes/``.
 
+    ``base`` names a recipe that the file changes: its mappings are merged key by key, everything else is replaced.
+
     Raises
     ------
     BenchError
-        When there is no such file, or it is no mapping (with file and line).
+        When there is no such file, it is no mapping (with file and line), or a recipe is its own base.
     """
+    values, names = _file_values(name), [name]
+    while base := values.pop("base", None):
+        names.append(str(base))
+        if names.count(names[-1]) > 1:
+            raise BenchError(f"recipe '{name}' is its own base: {' on '.join(names)}")
+        values = _on_top(_file_values(names[-1]), values)
+    return values
+
+
+def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``; where both have a mapping, it is changed key by key."""
+    both = {key for key in changes if isinstance(changes[key], Mapping) and isinstance(values.get(key), Mapping)}
+    return {**values, **changes, **{key: _on_top(values[key], changes[key]) for key in both}}
+
+
+def _file_values(name: str) -> dict[str, Any]:
     import yaml
 
     path = Path(name)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from recllm_bench import cli
-from recllm_bench.recipe import override
+from recllm_bench.errors import BenchError
+from recllm_bench.recipe import override, read_recipe_file
 from tests.conftest import planted_catalogue, planted_histories
 
 QUICK = ["--set", "training.epochs=2", "training.max_length=10", "training.batch_size=64"]
@@ -282,3 +283,26 @@ def test_settings_reach_into_options_that_are_mappings():
         "k": 2,
     }
     assert values["options"]["backend_training"]["epochs"] == 300, "the given mapping stays as it is"
+
+
+def test_a_recipe_stands_on_its_base(tmp_path):
+    (tmp_path / "low.yaml").write_text(
+        "model: sasrec\ndataset: ml-100k\noptions: {hidden_size: 8, n_layers: 1}\ncompare: [pop]\n"
+    )
+    (tmp_path / "mid.yaml").write_text(
+        f"base: {tmp_path}/low.yaml\noptions: {{n_layers: 2}}\ntraining: {{epochs: 3}}\n"
+    )
+    (tmp_path / "top.yaml").write_text(f"base: {tmp_path}/mid.yaml\ndataset: ml1m\ncompare: []\n")
+    assert read_recipe_file(str(tmp_path / "top.yaml")) == {
+        "model": "sasrec",
+        "dataset": "ml1m",
+        "options": {"hidden_size": 8, "n_layers": 2},
+        "training": {"epochs": 3},
+        "compare": [],
+    }
+    (tmp_path / "low.yaml").write_text(f"base: {tmp_path}/top.yaml\n")
+    with pytest.raises(BenchError, match="its own base"):
+        read_recipe_file(str(tmp_path / "top.yaml"))
+    (tmp_path / "low.yaml").write_text("base: cesrec-ml100k\n")
+    with pytest.raises(BenchError, match=r"no recipe 'cesrec-ml100k'.*cesrec-ml-100k"):
+        read_recipe_file(str(tmp_path / "top.yaml"))
