@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ SCRAP_SHARE, UNTITLED_SHARE, UNLISTED_SHARE, UNREVIEWED_SHARE = 0.02, 0.01, 0.01
 of further entries for items that nobody reviewed."""
 
 
-class Writer:
+class Writer(ABC):
     """Lines of one form.
 
     Parameters
@@ -91,13 +92,13 @@ class Writer:
 
     # lines ---------------------------------------------------------------
 
+    @abstractmethod
     def reviews(self, rows: Rows) -> bytes:
         """Lines of these rows."""
-        raise NotImplementedError
 
     def items(self, codes: np.ndarray, counts: np.ndarray) -> bytes:
-        """Lines of these items, which have so many reviews."""
-        raise NotImplementedError
+        """Lines of these items, which have so many reviews; none where a form has no file of items."""
+        return b""
 
     def item_title(self, codes: np.ndarray) -> list[bytes]:
         """Titles, escaped; those of :meth:`untitled` items are empty."""

@@ -233,9 +233,8 @@ def _sweep(options: argparse.Namespace) -> None:
     from recllm_bench.planning import sweep_recipes
 
     each, where = _seeded(options)
-    values = each[0]
     recipes = [cell for values in each for cell in sweep_recipes(values, where)]
-    table = str(values.get("published") or "")
+    table = str(each[0].get("published") or "")
     if table:
         from recllm_bench.reporting.ablation import ablation_table, check_table
 
@@ -246,7 +245,7 @@ def _sweep(options: argparse.Namespace) -> None:
         from recllm_bench.reporting.records import read_record
         from recllm_bench.reporting.seeds import over_seeds
 
-        variants = [str(row.get("published") or "") for row in values["rows"]]
+        variants = [str(row.get("published") or "") for row in each[0]["rows"]]
         records = over_seeds([read_record(folder) for folder in folders])
         print("\n" + ablation_table(records, variants, table, colour=sys.stdout.isatty()))
 

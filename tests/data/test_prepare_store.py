@@ -155,15 +155,20 @@ def test_a_plugin_dataset(tmp_path, monkeypatch):
     assert prepared.catalogue.domain == "thing"
 
 
+def printed(code: str) -> str:
+    """What code prints in an interpreter of its own."""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    return done.stdout.strip()
+
+
 def test_listing_imports_nothing_heavy():
     code = (
         "import sys; from recllm_bench.data.listing import dataset_table, listed_datasets;"
         "from recllm_bench.data.prepare import canonical_name; dataset_table(listed_datasets());"
         "canonical_name('ml1m'); print([m for m in ('torch', 'recbole', 'pandas', 'pyarrow') if m in sys.modules])"
     )
-    root = Path(__file__).resolve().parents[2]
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert out.stdout.strip() == "[]"
+    assert printed(code) == "[]"
 
 
 def test_recbole_is_found_without_being_imported():
@@ -171,9 +176,7 @@ def test_recbole_is_found_without_being_imported():
     code = (
         "import sys; from recllm_bench.data.prepare import prepare; prepare('ml-100k'); print('recbole' in sys.modules)"
     )
-    root = Path(__file__).resolve().parents[2]
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert out.stdout.strip() == "False"
+    assert printed(code) == "False"
 
 
 def test_embedded_ml100k():
