@@ -71,17 +71,16 @@ def ours(place: str, batches: bool, batch_size: int) -> dict[str, Any]:
 
     from recllm_bench.data.prepare import prepare
     from recllm_bench.data.splits import leave_one_out
-    from recllm_bench.data.windows import DeviceHistories, training_windows
+    from recllm_bench.data.windows import DeviceHistories
     from recllm_bench.training.options import TrainingOptions
-    from recllm_bench.training.sequence import window_batches
+    from recllm_bench.training.sequence import WindowBatches
 
     before, start = side_by_side.resident(), time.perf_counter()
     histories = prepare(str(Path(place) / "atomic")).histories
     split = leave_one_out(histories)
-    windows = training_windows(histories, split.train_ends, _MAX_LENGTH)
     on_device = DeviceHistories(histories, "cpu")
     options = TrainingOptions(max_length=_MAX_LENGTH, batch_size=batch_size)
-    stream = window_batches(on_device, windows, options, 1, 1)
+    stream = iter(WindowBatches(on_device, split.train_ends, options, 1, 1))
     targets = int((next(stream).targets > 0).sum())
     seconds = time.perf_counter() - start
     found = {"before_gib": before, "seconds": seconds, "users": histories.n_users, "items": histories.n_items}

@@ -10,6 +10,9 @@ import torch
 from recllm_bench.data.histories import Histories
 from recllm_bench.errors import BenchError, nearest
 
+COVERAGES = ("all", "moving", "last")
+_MOVING = 1  # keeps this stream of random numbers apart from the order of the windows
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -61,7 +64,13 @@ class WindowBatch:
     lengths: torch.Tensor
 
 
-def training_windows(histories: Histories, train_ends: np.ndarray, max_length: int, coverage: str = "all") -> Windows:
+def training_windows(
+    histories: Histories,
+    train_ends: np.ndarray,
+    max_length: int,
+    coverage: str = "all",
+    draw: tuple[int, int] = (0, 1),
+) -> Windows:
     """Cut the training prefixes into windows of at most ``max_length`` inputs.
 
     A history that fits is one window. A longer one is cut from its newest end into full windows that overlap, each
@@ -77,8 +86,13 @@ def training_windows(histories: Histories, train_ends: np.ndarray, max_length: i
         Absolute exclusive end of each training prefix; nothing from there on is read.
     max_length : int
         Most inputs in a window, at least 1.
-    coverage : {"all", "last"}
-        ``last`` keeps the newest ``max_length`` targets of each user, as most published code does.
+    coverage : {"all", "moving", "last"}
+        ``moving`` cuts as ``all`` does, but the newest window of a longer history has its loss on a number of targets
+        that is drawn, 1 to ``max_length // 2 + 1``, and the others follow: over the epochs a target is seen at every
+        position of that range. ``last`` keeps the newest ``max_length`` targets of each user, as most published code
+        does.
+    draw : tuple of int
+        Seed and epoch, which fix what ``moving`` draws.
 
     Returns
     -------
@@ -90,8 +104,8 @@ def training_windows(histories: Histories, train_ends: np.ndarray, max_length: i
     BenchError
         For an unknown coverage or a length below 1.
     """
-    if coverage not in ("all", "last"):
-        raise BenchError(f"unknown window coverage '{coverage}'.{nearest(coverage, ('all', 'last'))}")
+    if coverage not in COVERAGES:
+        raise BenchError(f"unknown window coverage '{coverage}'.{nearest(coverage, COVERAGES)}")
     if max_length < 1:
         raise BenchError(f"the window length must be at least 1, got {max_length}")
     firsts, train_ends = histories.offsets[:-1], np.asarray(train_ends, dtype=np.int64)
@@ -101,13 +115,20 @@ def training_windows(histories: Histories, train_ends: np.ndarray, max_length: i
         starts = np.maximum(firsts, train_ends - max_length - 1)
         return Windows(starts, train_ends, starts + 1, rows + 1)
     step = max_length // 2 + 1
-    surplus = np.maximum(train_ends - firsts - 1 - max_length, 0)
-    extra = -(-surplus // step)  # windows beside the first, rounded up
+    newest = np.full(len(rows), step)  # targets with a loss in each user's newest window
+    if coverage == "moving":
+        newest = np.random.default_rng([*draw, _MOVING]).integers(1, step + 1, len(histories.offsets) - 1)[rows]
+    surplus = train_ends - firsts - 1 - max_length
+    # Windows beside the first: the newest, and as many full steps as reach what the first can hold.
+    extra = np.where(surplus > 0, 1 + -(-np.maximum(surplus - newest, 0) // step), 0)
     owners = np.repeat(np.arange(len(rows)), extra + 1)
     number = np.arange(len(owners)) - np.repeat(np.cumsum(extra + 1) - (extra + 1), extra + 1)
-    ends = train_ends[owners] - (extra[owners] - number) * step
+    from_newest = extra[owners] - number
+    after = np.where(from_newest > 0, newest[owners] + (from_newest - 1) * step, 0)  # targets of later windows
+    ends = train_ends[owners] - after
     starts = np.maximum(firsts[owners], ends - max_length - 1)
-    loss_from = np.where(number == 0, starts + 1, ends - step)
+    own = np.where(from_newest > 0, step, newest[owners])
+    loss_from = np.where(number == 0, starts + 1, ends - own)
     return Windows(starts, ends, loss_from, rows[owners] + 1)
 
 

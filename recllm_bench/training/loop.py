@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ def fit(
     before_epoch : callable, optional
         ``before_epoch(epoch)`` refreshes what the loss needs (clusters); modules are in evaluation mode.
     steps : int, optional
-        Batches an epoch has, for the bar.
+        Batches an epoch has, for the bar, where ``batches(epoch)`` has no length.
     optimiser : callable, optional
         ``optimiser(parameters)`` makes the optimiser; AdamW by default.
 
@@ -291,8 +291,10 @@ class _Step:
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
         total, count = None, 0
-        with track(label=f"{self.label}: epoch {epoch}", total=steps, unit="step") as bar:
-            for batch in batches(epoch):
+        drawn = batches(epoch)
+        total_steps = len(drawn) if isinstance(drawn, Sized) else steps
+        with track(label=f"{self.label}: epoch {epoch}", total=total_steps, unit="step") as bar:
+            for batch in drawn:
                 value = self._update(batch, loss, generator)
                 total = value.double() if total is None else total + value
                 count += 1

@@ -23,7 +23,11 @@ class TrainingOptions:
     shared_negatives: bool = option(False, "one set of negatives for all targets of a step")
     gbce_t: float = option(0.75, "calibration of gBCE: 0 is plain BCE, 1 is fully calibrated", low=0, high=1)
     max_length: int = option(50, "items a window holds", low=1)
-    coverage: str = option("all", "every target of a history, or those of its last window", choices=("all", "last"))
+    coverage: str = option(
+        "all",
+        "every target of a history; the same from windows whose borders move each epoch; or the last window's alone",
+        choices=("all", "moving", "last"),
+    )
     batch_size: int = option(128, "windows in a step", low=1)
     epochs: int = option(300, "most passes over the training windows", low=1)
     learning_rate: float = option(1e-3, "step size of AdamW", low=0)

@@ -14,7 +14,7 @@ from torch import nn
 
 from recllm_bench import recbole_bridge
 from recllm_bench.data.splits import Split
-from recllm_bench.data.windows import DeviceHistories, WindowBatch, Windows, training_windows
+from recllm_bench.data.windows import DeviceHistories, WindowBatch, training_windows
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.training.loop import Outcome, fit
 from recllm_bench.training.objectives import objective_named
@@ -203,17 +203,16 @@ def _source(model: nn.Module, split: Split, options: TrainingOptions, device: to
     if not reads_windows(model):
         zoo = recbole_bridge.zoo_training(model, device, seed)
         return _Source(zoo.batches, zoo.loss, zoo.before_epoch, zoo.steps)
-    windows = training_windows(split.histories, split.train_ends, options.max_length, options.coverage)
     histories = DeviceHistories(split.histories, device)
     before_epoch = None
     if hasattr(model, "before_epoch"):
         context = EpochContext(split, histories, options.max_length, device, seed)
         before_epoch = lambda epoch: model.before_epoch(epoch, context)  # noqa: E731
     return _Source(
-        lambda epoch: window_batches(histories, windows, options, seed, epoch),
+        lambda epoch: WindowBatches(histories, split.train_ends, options, seed, epoch),
         getattr(model, "training_loss", None) or encoder_loss(model, split, options, device),
         before_epoch,
-        -(-len(windows) // options.batch_size),
+        None,
     )
 
 
@@ -222,12 +221,36 @@ def is_causal_encoder(model: Any) -> bool:
     return hasattr(model, "sequence_states") and hasattr(model, "item_vectors")
 
 
-def window_batches(
-    histories: DeviceHistories, windows: Windows, options: TrainingOptions, seed: int, epoch: int
-) -> Iterator[WindowBatch]:
-    """All windows once, in an order that ``(seed, epoch)`` fixes, neighbours in length together."""
-    for rows in batch_rows(windows.ends - windows.starts, options.batch_size, seed, epoch):
-        yield histories.window_batch(windows, rows, options.max_length)
+class WindowBatches:
+    """The batches of an epoch: every window once, in an order that ``(seed, epoch)`` fixes, alike in length together.
+
+    Parameters
+    ----------
+    histories : DeviceHistories
+        Makes padded batches.
+    train_ends : int64 [n_users]
+        Absolute exclusive end of each training prefix.
+    options : TrainingOptions
+        ``max_length, coverage, batch_size``.
+    seed, epoch : int
+        Fix the windows and their order.
+    """
+
+    def __init__(
+        self, histories: DeviceHistories, train_ends: np.ndarray, options: TrainingOptions, seed: int, epoch: int
+    ) -> None:
+        self.histories, self.max_length = histories, options.max_length
+        self.windows = training_windows(
+            histories.histories, train_ends, options.max_length, options.coverage, (seed, epoch)
+        )
+        self.rows = batch_rows(self.windows.ends - self.windows.starts, options.batch_size, seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        for rows in self.rows:
+            yield self.histories.window_batch(self.windows, rows, self.max_length)
 
 
 def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -247,6 +270,8 @@ def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
     list of int64 arrays
         Every row is in exactly one batch.
     """
+    if not len(lengths):
+        return []
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     pool = POOL * batch_size

@@ -8,7 +8,7 @@ import torch
 
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.splits import leave_one_out
-from recllm_bench.data.windows import DeviceHistories, training_windows
+from recllm_bench.data.windows import DeviceHistories, Windows, training_windows
 from recllm_bench.errors import BenchError
 
 
@@ -17,11 +17,12 @@ def histories_of(lengths: list[int], seed: int = 0) -> Histories:
     return Histories.from_rows([rng.integers(1, 50, length) for length in lengths], n_items=50)
 
 
+@pytest.mark.parametrize(("coverage", "epoch"), [("all", 1), ("moving", 1), ("moving", 2), ("moving", 3)])
 @pytest.mark.parametrize("max_length", [1, 2, 3, 4, 5, 8, 13, 50])
-def test_every_target_once_with_half_a_window_of_context(max_length):
+def test_every_target_once_with_half_a_window_of_context(max_length, coverage, epoch):
     histories = histories_of(list(range(0, 40)))
     ends = histories.offsets[1:].copy()
-    windows = training_windows(histories, ends, max_length)
+    windows = training_windows(histories, ends, max_length, coverage, (5, epoch))
     seen: dict[int, int] = {}
     for start, end, loss_from, user in zip(windows.starts, windows.ends, windows.loss_from, windows.users, strict=True):
         first, last = histories.offsets[user - 1 : user + 1]
@@ -34,6 +35,39 @@ def test_every_target_once_with_half_a_window_of_context(max_length):
     expected = {p for a, b in zip(histories.offsets[:-1], histories.offsets[1:], strict=True) for p in range(a + 1, b)}
     assert set(seen) == expected
     assert windows.n_targets == len(expected)
+
+
+def moving_windows(histories: Histories, max_length: int, epoch: int) -> Windows:
+    return training_windows(histories, histories.offsets[1:], max_length, "moving", (3, epoch))
+
+
+@pytest.mark.parametrize("max_length", [4, 7])
+def test_moving_borders_bring_a_target_to_every_position(max_length):
+    """Over the epochs a target of a long history is seen at each position from the half of a window to its end."""
+    histories = histories_of([2, 60, 5])
+    target = int(histories.offsets[1]) + 30
+    positions, newest = set(), set()
+    for epoch in range(1, 60):
+        windows = moving_windows(histories, max_length, epoch)
+        row = np.flatnonzero((windows.loss_from <= target) & (target < windows.ends))
+        positions.add(target - int(windows.starts[row].item()) - 1)
+        last = np.flatnonzero(windows.ends == histories.offsets[2]).item()
+        newest.add(int(windows.ends[last] - windows.loss_from[last]))
+    step = max_length // 2 + 1
+    assert positions == set(range(max_length - step, max_length))
+    assert newest == set(range(1, step + 1))
+
+
+def test_moving_borders_are_fixed_by_seed_and_epoch_and_differ_between_users():
+    histories = histories_of([60] * 30)
+    one, again, other = (moving_windows(histories, 8, epoch) for epoch in (1, 1, 2))
+    assert np.array_equal(one.loss_from, again.loss_from)
+    assert not np.array_equal(one.loss_from, other.loss_from)
+    newest = one.ends - one.loss_from
+    assert len(set(newest[one.ends == histories.offsets[one.users]])) > 1
+    short = histories_of([9, 3, 9])  # one window each: nothing can move
+    fixed = training_windows(short, short.offsets[1:], 8)
+    assert np.array_equal(moving_windows(short, 8, 1).loss_from, fixed.loss_from)
 
 
 @pytest.mark.parametrize("max_length", [1, 4, 7])
@@ -59,7 +93,7 @@ def test_no_window_reads_validation_or_test_items():
     poisoned[future] = 999
     poisoned = Histories(poisoned, histories.offsets, 999)
     device = DeviceHistories(poisoned, "cpu")
-    for coverage in ("all", "last"):
+    for coverage in ("all", "moving", "last"):
         windows = training_windows(poisoned, split.train_ends, 6, coverage)
         batch = device.window_batch(windows, np.arange(len(windows)), 6)
         assert not (batch.inputs == 999).any()

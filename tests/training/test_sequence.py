@@ -19,12 +19,12 @@ from recllm_bench.models.sequence.sasrec import SASRec
 from recllm_bench.training.objectives import cross_entropy
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.sequence import (
+    WindowBatches,
     batch_rows,
     encoder_loss,
     train_sequence_model,
     training_counts,
     validator,
-    window_batches,
 )
 
 CPU = torch.device("cpu")
@@ -200,6 +200,52 @@ def test_validation_and_test_items_never_reach_training(markov, tmp_path):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_a_killed_run_over_moving_windows_ends_like_an_undisturbed_one(markov, tmp_path):
+    split = leave_one_out(markov)
+    options = dataclasses.replace(OPTIONS, epochs=4, max_length=4, coverage="moving")
+    built = {"max_length": 4, "n_layers": 1}
+    whole = build(SASRec, markov.n_items, **built)
+    train_sequence_model(whole, split, options, validate=None, work=tmp_path / "whole", seed=1)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(module, inputs):
+        if module.training and (tmp_path / "cut" / "history.json").exists():
+            raise Killed
+
+    first = build(SASRec, markov.n_items, **built)
+    first.dropout.register_forward_pre_hook(kill)
+    with pytest.raises(Killed):
+        train_sequence_model(first, split, options, validate=None, work=tmp_path / "cut", seed=1)
+    resumed = build(SASRec, markov.n_items, **built)
+    outcome = train_sequence_model(resumed, split, options, validate=None, work=tmp_path / "cut", seed=1)
+    assert outcome.epochs == 4
+    weights = resumed.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in whole.state_dict().items())
+    fixed = build(SASRec, markov.n_items, **built)
+    options = dataclasses.replace(options, coverage="all")
+    train_sequence_model(fixed, split, options, validate=None, work=tmp_path / "fixed", seed=1)
+    assert not torch.equal(fixed.item_vectors(), whole.item_vectors())
+
+
+def test_moving_windows_have_the_targets_of_fixed_ones_in_every_epoch(markov):
+    split = leave_one_out(markov)
+    options = TrainingOptions(batch_size=16, max_length=6)
+    histories = DeviceHistories(split.histories, CPU)
+    expected = torch.from_numpy(np.bincount(targets_of(histories, split, options, 1)))
+    for epoch in (1, 2, 3):
+        moving = dataclasses.replace(options, coverage="moving")
+        assert torch.equal(torch.from_numpy(np.bincount(targets_of(histories, split, moving, epoch))), expected)
+
+
+def targets_of(histories, split, options, epoch):
+    batches = WindowBatches(histories, split.train_ends, options, 1, epoch)
+    found = [batch.targets[batch.targets > 0] for batch in batches]
+    assert len(batches) == len(found)
+    return torch.cat(found).numpy()
+
+
 def test_every_window_is_in_exactly_one_batch():
     lengths = np.random.default_rng(0).integers(2, 200, 1000)
     batches = batch_rows(lengths, 16, seed=1, epoch=1)
@@ -210,6 +256,14 @@ def test_every_window_is_in_exactly_one_batch():
     assert not all(np.array_equal(one, two) for one, two in zip(batches, other, strict=True))
 
 
+def test_histories_too_short_to_train_on_are_named(tmp_path):
+    from recllm_bench.data.histories import Histories
+
+    split = leave_one_out(Histories.from_rows([np.array([1, 2, 3]), np.array([2])], 3))
+    with pytest.raises(BenchError, match="nothing to train on"):
+        train_sequence_model(build(SASRec, 3), split, OPTIONS, validate=None, work=tmp_path)
+
+
 def test_sorting_by_length_saves_padding(markov):
     from recllm_bench.data.histories import Histories
 
@@ -218,7 +272,7 @@ def test_sorting_by_length_saves_padding(markov):
     split = leave_one_out(Histories.from_rows(rows, 10))
     options = TrainingOptions(batch_size=32, max_length=50)
     windows = training_windows(split.histories, split.train_ends, 50)
-    batches = list(window_batches(DeviceHistories(split.histories, CPU), windows, options, 0, 1))
+    batches = list(WindowBatches(DeviceHistories(split.histories, CPU), split.train_ends, options, 0, 1))
     read = sum(batch.inputs.numel() for batch in batches)
     assert read < 1.15 * sum(int(batch.lengths.sum()) for batch in batches)
     assert sum(int((batch.targets > 0).sum()) for batch in batches) == windows.n_targets

@@ -38,7 +38,7 @@ class Trainer:
     def __init__(self, model: ReLRec, job: Job, labels: Any, curves: Path) -> None:
         self.model, self.job, self.options, self.curves = model, job, model.options, curves
         split, options = job.split, model.options
-        self.windows = training_windows(split.histories, split.train_ends, model.history_length, job.training.coverage)
+        self.windows = self._cut(epoch=1)
         mark_warm_users(model, self.windows)
         users = items = None
         if labels is not None:
@@ -74,6 +74,7 @@ class Trainer:
     def batches(self, epoch: int) -> Iterator[Any]:
         """The epoch's steps; everything drawn is a function of the seed and the epoch."""
         self._begin(epoch)
+        self.windows = self._cut(epoch)
         generator = np.random.default_rng([self.job.recipe.seed, epoch])
         order = generator.permutation(len(self.windows))
         size = self.job.training.batch_size
@@ -129,6 +130,10 @@ class Trainer:
             "tokens_by_epoch": [row["tokens"] for row in self._rows] or [self.tokens],
             "checkpointing": self.model.checkpointing,
         }
+
+    def _cut(self, epoch: int) -> Windows:
+        split, training, draw = self.job.split, self.job.training, (self.job.recipe.seed, epoch)
+        return training_windows(split.histories, split.train_ends, self.model.history_length, training.coverage, draw)
 
     def _begin(self, epoch: int) -> None:
         self._epoch, self._sums, self._counts, self.tokens = epoch, {}, {}, 0
