@@ -34,12 +34,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     -------
     Tensor [..., m]
     """
-    if (
-        x.numel() * len(weight) < max(_SMALLEST, 1)
-        or not (x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == torch.float32)
-        or torch.is_autocast_enabled("cpu")
-        or _operator() is None
-    ):
+    if not _is_large(x, weight):
         return nn.functional.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
     missing = -len(rows) % ROWS
@@ -47,6 +42,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return _Linear.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))
     found = _Linear.apply(nn.functional.pad(rows, (0, 0, 0, missing)), weight, bias)
     return found[: len(rows)].view(*x.shape[:-1], len(weight))
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """``x [n, k] @ weight.T [k, m]`` without gradient, by the fast way where :func:`linear` takes it.
+
+    Either may be a transposed view. Callers round ``n`` and ``k`` to multiples of :data:`ROWS` where they vary.
+    """
+    return _product(x, weight) if _is_large(x, weight) else x @ weight.T
 
 
 class Linear(nn.Linear):
@@ -72,6 +75,16 @@ def _operator() -> Callable[..., Tensor] | None:
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.numel() * len(weight) >= max(_SMALLEST, 1)
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and _operator() is not None
+    )
+
+
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _operator()(x, weight, bias, "none", [], "")
 
@@ -90,6 +103,13 @@ class _Linear(torch.autograd.Function):
         given = given.contiguous()
         return (
             _product(given, weight.T) if for_x else None,
-            _product(given.T, x.T) if for_weight else None,
+            _gradient_of_weight(given, x) if for_weight else None,
             given.sum(0) if for_bias else None,
         )
+
+
+def _gradient_of_weight(given: Tensor, x: Tensor) -> Tensor:
+    # oneDNN is up to three times faster when what has fewer rows comes first.
+    if given.shape[1] <= x.shape[1]:
+        return _product(given.T, x.T)
+    return _product(x.T, given.T).T

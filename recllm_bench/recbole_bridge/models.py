@@ -101,6 +101,8 @@ def build_model(
     from recbole.data.transform import construct_transform
     from recbole.utils import init_seed
 
+    from recllm_bench.products import accelerate
+
     model_class = class_of(model)
     zoo_name = model_class.__name__ if is_zoo(model_class) else ""
     if zoo_name in _LACKING:
@@ -122,7 +124,7 @@ def build_model(
     if zoo_name == "Pop":
         _count_popularity(built, dataset)
     built.recbole_parts = (config, dataset)
-    built = give_causal_capabilities(built)
+    built = accelerate(give_causal_capabilities(built))
     if not hasattr(built, "sequence_states") and not hasattr(built, "query_vectors"):
         built.full_sort_predict = types.MethodType(_full_sort_predict, built)
     return built, config, dataset

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from recllm_bench.products import ROWS, product
 from recllm_bench.training.options import TrainingOptions
 
 CHUNK_ELEMENTS = 1 << 20  # scores that stand at once: 4 MiB in fp32, so that a chunk stays in the cache
@@ -62,42 +63,47 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             low_states, low_items = states, items
         n = len(states)
         catalogue = low_items[first:]
-        columns = (targets - first).unsqueeze(1)
         rows = max(1, chunk_elements // len(catalogue))
         if states.device.type == "cuda":
             rows *= 64
+        if rows > ROWS:
+            rows -= rows % ROWS
+        missing = -n % ROWS
+        low_states = F.pad(low_states, (0, 0, 0, missing))
+        columns = F.pad(targets - first, (0, missing)).unsqueeze(1)
         kind_of_sums = torch.float64 if items.dtype == torch.float64 else torch.float32
         wants_gradient = states.requires_grad or items.requires_grad
         state_gradient = torch.empty_like(low_states) if wants_gradient else None
         item_gradient = torch.zeros_like(items, dtype=kind_of_sums) if wants_gradient else None
         total = torch.zeros((), dtype=torch.float64, device=states.device)
         for start in range(0, n, rows):
-            part = low_states[start : start + rows]
-            scores = part @ catalogue.T
+            part, real = low_states[start : start + rows], n - start
+            scores = product(part, catalogue)
             column = columns[start : start + rows]
             scores = scores.float() if scores.dtype != torch.float64 else scores
             wanted = scores.gather(1, column)
             if not wants_gradient:
-                total += (torch.logsumexp(scores, 1, keepdim=True) - wanted).sum()
+                total += (torch.logsumexp(scores, 1, keepdim=True) - wanted)[:real].sum()
                 continue
             largest = scores.amax(1, keepdim=True)
             scores.sub_(largest).exp_()
             mass = scores.sum(1, keepdim=True)
-            total += (mass.log() + largest - wanted).sum()
+            total += (mass.log() + largest - wanted)[:real].sum()
             scores.mul_(1.0 / (mass * n))
             scores.scatter_add_(1, column, torch.full_like(wanted, -1.0 / n))
+            scores[real:] = 0
             share = scores.to(low_items.dtype)
-            state_gradient[start : start + rows] = share @ catalogue
-            item_gradient[first:] += share.T @ part
+            state_gradient[start : start + rows] = product(share, catalogue.T)
+            item_gradient[first:] += product(part.T, share.T).T
         ctx.save_for_backward(state_gradient, item_gradient)
-        ctx.kinds = states.dtype, items.dtype
+        ctx.n, ctx.kinds = n, (states.dtype, items.dtype)
         return (total / n).to(kind_of_sums)
 
     @staticmethod
     def backward(ctx, gradient):
         state_gradient, item_gradient = ctx.saved_tensors
         return (
-            (state_gradient * gradient).to(ctx.kinds[0]),
+            (state_gradient[: ctx.n] * gradient).to(ctx.kinds[0]),
             (item_gradient * gradient).to(ctx.kinds[1]),
             None,
             None,

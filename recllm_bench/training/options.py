@@ -41,6 +41,9 @@ class TrainingOptions:
     validate_every: int = option(1, "epochs between validations", low=1)
     validate_metric: str = option("NDCG@10", "what decides the best epoch")
     min_delta: float = option(0.0, "smallest gain that counts as progress", low=0)
+    byte_dropout: bool = option(
+        False, "on a CPU, draw a byte an element for dropout in layers of other libraries too: other random numbers"
+    )
     precision: str = option(
         "auto", "auto is bf16 autocast for windows on CUDA, fp32 elsewhere", choices=("auto", "fp32", "bf16")
     )

@@ -15,6 +15,7 @@ from torch import nn
 from recllm_bench import recbole_bridge
 from recllm_bench.data.splits import Split
 from recllm_bench.data.windows import DeviceHistories, WindowBatch, training_windows
+from recllm_bench.dropout import draw_bytes
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.training.loop import Outcome, fit
 from recllm_bench.training.objectives import objective_named
@@ -71,6 +72,8 @@ def train_sequence_model(
         from recllm_bench.training.recbole_trainer import train_with_recbole
 
         return train_with_recbole(model, options, validate=validate, work=work, label=label)
+    if options.byte_dropout:
+        draw_bytes(model)
     device = torch.device(device)
     source = _source(model, split, options, device, seed)
     if options.precision == "auto" and not reads_windows(model):

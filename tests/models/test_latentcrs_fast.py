@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from recllm_bench import products
+from recllm_bench.dropout import Dropout
 from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
-from recllm_bench.models.latentcrs.networks import ByteDropout, GenerativeNet, InferenceNet
+from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
 
 WIDTH, TEXT, ITEMS, RECORDS, INTENTS, REPEATS = 6, 5, 30, 37, 4, 2
@@ -119,10 +120,10 @@ def test_a_table_in_several_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("probability", [0.25, 0.5, 1 / 3])
 @pytest.mark.parametrize("shape", [(3, 5), (0, 4), (17,)])
 def test_dropout_draws_what_comparing_bytes_draws(probability: float, shape: tuple[int, ...]) -> None:
-    layer, values = ByteDropout(probability), torch.randn(shape)
+    layer, values = Dropout(probability), torch.randn(shape)
     torch.manual_seed(3)
     found = layer(values)
     torch.manual_seed(3)
     words = torch.empty((values.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[: values.numel()].view(shape) >= layer.threshold
-    assert torch.equal(found, values * (kept.float() * (256 / (256 - layer.threshold))))
+    kept = words.view(torch.uint8)[: values.numel()].view(shape) >= round(256 * probability)
+    assert torch.equal(found, values * (kept.float() * (256 / (256 - round(256 * probability)))))

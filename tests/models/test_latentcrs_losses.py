@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs import losses
-from recllm_bench.models.latentcrs.networks import ByteDropout, FeedForward, GenerativeNet, InferenceNet, TextProjector
+from recllm_bench.models.latentcrs.networks import FeedForward, GenerativeNet, InferenceNet, TextProjector
 from recllm_bench.models.latentcrs.options import PRESETS, LatentCRSOptions, resolve_options
 from recllm_bench.options import read_options
 
@@ -243,7 +244,7 @@ def test_options_are_read_with_messages() -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 0.5])
 def test_dropout_keeps_the_mean_and_drops_the_share(probability: float) -> None:
-    layer, values = ByteDropout(probability), torch.ones(1001, 999)
+    layer, values = Dropout(probability), torch.ones(1001, 999)
     dropped = layer(values)
     assert float((dropped == 0).float().mean()) == pytest.approx(probability, abs=2e-3)
     assert float(dropped.mean()) == pytest.approx(1.0, abs=5e-3)

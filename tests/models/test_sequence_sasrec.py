@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
 from recllm_bench.models.sequence.causal import PlainConfig, PlainDataset
 from recllm_bench.models.sequence.sasrec import SASRec
-from recllm_bench.models.sequence.transformer import Block, CausalAttention, Dropout
+from recllm_bench.models.sequence.transformer import Block, CausalAttention
 
 
 def sasrec(n_items=30, max_length=12, **options) -> SASRec:

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from recllm_bench.artifacts import write_atomic
+from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
 from recllm_bench.models.sequence.augmentation import random_view
 from recllm_bench.models.sequence.causal import CausalRecommender, PlainConfig, PlainDataset, check_heads
 from recllm_bench.models.sequence.intents import contrast, kmeans, nearest_centroids
-from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, Dropout, initialise
+from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, initialise
 from recllm_bench.options import option, options_from_config
 
 MASKED = -10000.0  # added to scores of hidden keys; finite, so that rows of padding have a defined result

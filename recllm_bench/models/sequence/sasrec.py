@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from recllm_bench.dropout import Dropout
 from recllm_bench.models.sequence.causal import CausalRecommender, check_heads
-from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, Dropout, initialise
+from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, initialise
 from recllm_bench.options import option, options_from_config
 
 

@@ -6,45 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from recllm_bench.dropout import Dropout
+
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
-
-
-class Dropout(nn.Module):
-    """Dropout that is cheap on a CPU.
-
-    A CPU draws random numbers one after the other, so that plain dropout costs more than the layers around it. There
-    one random 64-bit number serves eight elements: an element is dropped when its byte is below ``round(256 p)``. The
-    probability is therefore a multiple of 1/256, and the kept elements are scaled by exactly its complement.
-
-    Parameters
-    ----------
-    probability : float
-        Share of elements set to zero.
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape as ``x``; ``x`` itself in evaluation mode."""
-        if not self.training or not self.probability:
-            return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.probability)
-        threshold = min(255, max(1, round(256 * self.probability)))
-        return x * dropout_mask(x.shape, threshold, x.dtype)
-
-    def extra_repr(self) -> str:
-        return f"p={self.probability}"
-
-
-def dropout_mask(shape: torch.Size, threshold: int, dtype: torch.dtype) -> torch.Tensor:
-    """Mask with 0 where a random byte is below ``threshold`` and ``256 / (256 - threshold)`` elsewhere."""
-    count = shape.numel()
-    words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[:count].view(shape) >= threshold
-    return kept.to(dtype).mul_(256 / (256 - threshold))
 
 
 class CausalAttention(nn.Module):
@@ -81,7 +45,7 @@ class CausalAttention(nn.Module):
         batch, length, width = x.shape
         parts = self.project(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        if not (self.training and self.dropout.probability):
+        if not (self.training and self.dropout.p):
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)
         else:
             scores = query @ key.transpose(2, 3) * (width // self.heads) ** -0.5
