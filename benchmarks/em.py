@@ -227,7 +227,8 @@ def _products(given: Work) -> float:
         start = time.perf_counter()
         for number, (x, weight, gradient) in enumerate(layers):
             linear(x, weight)
-            linear(gradient.T, x.T)
+            # the gradient of the weights, in the order in which oneDNN is faster
+            linear(*((gradient.T, x.T) if gradient.shape[1] < 3 * x.shape[1] else (x.T, gradient.T)))
             if number:  # texts need no gradient
                 linear(gradient, weight.T)
         side_by_side.wait_for(given.device)

@@ -17,15 +17,18 @@ def _all_products(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shape", [(64, 24), (33, 24), (1, 24), (0, 24), (5, 7, 24)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("transposed", [True, False])
-def test_values_and_gradients_are_those_of_pytorch(shape: tuple[int, ...], bias: bool, transposed: bool) -> None:
+@pytest.mark.parametrize("outer", [8, 40, 96])  # the gradient of the weights has its two sides in either order
+def test_values_and_gradients_are_those_of_pytorch(
+    shape: tuple[int, ...], bias: bool, transposed: bool, outer: int
+) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape)
-    weight = torch.randn(24, 40).T if transposed else torch.randn(40, 24)
-    given = torch.randn(*shape[:-1], 40)
+    weight = torch.randn(24, outer).T if transposed else torch.randn(outer, 24)
+    given = torch.randn(*shape[:-1], outer)
     results = []
     for function in (products.linear, nn.functional.linear):
         inputs = [x.clone().requires_grad_(), weight.detach().clone().requires_grad_()]
-        inputs += [torch.arange(40.0).requires_grad_()] if bias else []
+        inputs += [torch.arange(float(outer)).requires_grad_()] if bias else []
         found = function(*inputs)
         results.append([found, *torch.autograd.grad(found, inputs, given)])
     for ours, theirs in zip(*results, strict=True):
@@ -53,6 +56,17 @@ def test_other_types_and_the_lack_of_the_operator_take_the_plain_way(monkeypatch
     assert products.linear(x.double(), weight.double()).dtype == torch.float64
     monkeypatch.setattr(products, "_operator", lambda: None)
     assert torch.equal(products.linear(x, weight), nn.functional.linear(x, weight))
+
+
+@pytest.mark.parametrize("n", [32, 7])
+def test_a_product_without_gradient_is_that_of_pytorch(n: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(n, 24), torch.randn(40, 24)
+    torch.testing.assert_close(products.product(x, weight), x @ weight.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        products.product(x.T, torch.randn(n, 5).fill_(2).T), x.sum(0)[:, None].mul(2).expand(24, 5)
+    )
+    assert torch.equal(products.product(x.double(), weight.double()), x.double() @ weight.double().T)
 
 
 def test_an_accelerated_model_has_the_same_parameters_and_answers() -> None:

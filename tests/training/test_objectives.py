@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from recllm_bench import products
 from recllm_bench.training.objectives import (
     NegativeSampler,
     binary_cross_entropy,
@@ -42,6 +43,22 @@ def test_chunked_cross_entropy_is_softmax_cross_entropy(batch, chunk_elements, f
     assert torch.allclose(ours, plain, atol=1e-12)
     scaled = zip(gradients(3 * ours, states, items), gradients(3 * plain, states, items), strict=True)
     assert all(torch.allclose(one, two, atol=1e-12) for one, two in scaled)
+
+
+@pytest.mark.parametrize("n", [1, 31, 64, 65, 200])
+@pytest.mark.parametrize("first", [0, 1])
+def test_cross_entropy_by_fast_products_is_softmax_cross_entropy(monkeypatch, n, first):
+    """Rows that fill up a chunk, and the order of the factors, leave loss and gradients alone."""
+    monkeypatch.setattr(products, "_SMALLEST", 0)
+    generator = torch.Generator().manual_seed(n)
+    states = torch.randn(n, 6, generator=generator, requires_grad=True)
+    items = torch.randn(50, 6, generator=generator, requires_grad=True)
+    targets = torch.randint(1, 50, (n,), generator=generator)
+    ours = cross_entropy(states, targets, items, first=first, chunk_elements=70 * 50)
+    plain = F.cross_entropy(states @ items[first:].T, targets - first)
+    assert torch.allclose(ours, plain, atol=1e-5)
+    pairs = zip(gradients(ours, states, items), gradients(plain, states, items), strict=True)
+    assert all(torch.allclose(one, two, atol=1e-6) for one, two in pairs)
 
 
 def test_cross_entropy_without_gradient_is_the_same_number(batch):

@@ -11,6 +11,7 @@ from torch import nn
 
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.data.windows import DeviceHistories, training_windows
+from recllm_bench.dropout import Dropout, draw_bytes
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models.sequence.causal import PlainConfig, PlainDataset
@@ -145,6 +146,42 @@ def test_recbole_classes_get_the_gradient_of_recbole(name, still):
     for key, value in model.named_parameters():
         if value.grad is not None:
             assert (value.grad - gradients[key]).abs().max() < 1e-5 * max(1.0, float(value.grad.abs().max())), key
+
+
+def recbole_sasrec(split, **options):
+    from recllm_bench import recbole_bridge
+
+    return recbole_bridge.build_model("SASRec", split.histories, split.train_ends, options, seed=1, max_length=10)[0]
+
+
+def test_drawing_bytes_changes_nothing_of_a_recbole_class_but_what_is_dropped(markov):
+    split = leave_one_out(markov)
+    histories = DeviceHistories(split.histories, CPU)
+    batch = next(iter(WindowBatches(histories, split.train_ends, dataclasses.replace(OPTIONS), 0, 1)))
+    found = []
+    for dropout in (0.0, 0.5):
+        options = {"hidden_dropout_prob": dropout, "attn_dropout_prob": dropout}
+        models = [recbole_sasrec(split, **options), draw_bytes(recbole_sasrec(split, **options))]
+        assert list(models[0].state_dict()) == list(models[1].state_dict())
+        assert sum(type(part) is Dropout for part in models[1].modules()) == 7  # embeddings, and three in each layer
+        for model in models:
+            torch.manual_seed(5)
+            model.train()
+            training = model.sequence_states(batch.inputs, batch.lengths)
+            model.eval()
+            found.append((training, model.sequence_states(batch.inputs, batch.lengths)))
+    assert torch.equal(found[0][0], found[1][0]), "without dropout, training is the same to the bit"
+    assert torch.equal(found[2][1], found[3][1]), "and so is ranking with it"
+    assert not torch.equal(found[2][0], found[3][0])
+
+
+def test_the_loop_draws_bytes_only_when_told(markov, tmp_path):
+    split = leave_one_out(markov)
+    for told in (False, True):
+        model = recbole_sasrec(split)
+        options = dataclasses.replace(OPTIONS, epochs=1, byte_dropout=told)
+        train_sequence_model(model, split, options, validate=None, work=tmp_path / str(told))
+        assert any(type(part) is Dropout for part in model.modules()) == told
 
 
 @pytest.mark.parametrize("name", ["SASRec", "FPMC"])
