@@ -287,14 +287,15 @@ def measure(given: argparse.Namespace, runner: Runner) -> list[Comparison]:
 def our_side(given: argparse.Namespace, dataset: str, place: str, **changes: Any) -> Side:
     """Ours: RecBole's class beside RecBole, our own beside RecTools."""
     small = dataset == "ml-100k"
-    training = {"max_length": given.max_length, "batch_size": 64 if small else 128, "learning_rate": 0.002}
+    training = {"max_length": given.max_length, "batch_size": 64 if small else 128, "byte_dropout": True}
+    training |= {"learning_rate": 0.004, "warmup_steps": 120}
     training |= {"coverage": given.coverage, "epochs": given.epochs if given.to_quality else 3}
     training |= {"patience": given.patience, "precision": given.precision}
     options: dict[str, Any] = {}
     model = "recbole:SASRec"
     if given.peer == "rectools":
         model, options = "sasrec", {"hidden_size": 64, "n_layers": 2, "n_heads": 2, "dropout": 0.2}
-        training["learning_rate"] = 0.001
+        training |= {"learning_rate": 0.001, "warmup_steps": 0}
     arguments = {"place": place, "model": model, "device": given.device, "seed": given.seed, "options": options}
     return Side(OURS, "ours", {**arguments, "training": {**training, **changes}})
 
@@ -350,7 +351,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--max-length", type=int, default=50)
-    parser.add_argument("--coverage", choices=("all", "last"), default="all", help="windows of ours")
+    parser.add_argument("--coverage", choices=("all", "moving", "last"), default="moving", help="windows of ours")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seed", type=int, default=42)
     return side_by_side.main(parser.parse_args(words), __file__, ACTIONS, measure, COLUMNS, grow)
