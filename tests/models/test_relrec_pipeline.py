@@ -219,6 +219,15 @@ def test_llama2_seq_has_items_alone(tmp_path):
     assert LlamaSeq.report(job, folders)["substitutes"] == {"language model": "tiny random Llama for Llama-2-7b"}
 
 
+def test_moving_windows_bring_every_target_in_every_epoch(tmp_path):
+    job = make_job(tmp_path, {"coverage": "moving"}, histories=planted_histories(N_USERS, N_ITEMS, 30), recon=False)
+    trainer = Trainer(Pipeline(job, ReLRec).model(), job, None, tmp_path / "terms.json")
+    one, two = ([torch.cat([b.targets for b in trainer.batches(epoch)]), trainer.windows] for epoch in (1, 2))
+    assert len(one[0]) == one[1].n_targets == N_USERS * 27
+    assert torch.equal(one[0].sort().values, two[0].sort().values)
+    assert not np.array_equal(one[1].loss_from, two[1].loss_from)
+
+
 def test_it_learns_a_small_world_by_heart(tmp_path):
     """8 users and 12 items: the loss of sequences falls below 0.1, and the next training item comes first."""
     rng = np.random.default_rng(0)
