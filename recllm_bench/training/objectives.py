@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from recllm_bench.products import ROWS, product
 from recllm_bench.training.options import TrainingOptions
 
-CHUNK_ELEMENTS = 1 << 20  # scores that stand at once: 4 MiB in fp32, so that a chunk stays in the cache
+CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""Scores that stand at once: 1 MiB in fp32, so that a chunk stays in the cache of a core; a GPU wants larger work."""
+_CHUNK_ROWS = 64  # at least: every chunk passes once over the gradient of the whole item table
 
 
 def cross_entropy(
@@ -26,7 +28,7 @@ def cross_entropy(
     items: torch.Tensor,
     *,
     first: int = 1,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int | None = None,
 ) -> torch.Tensor:
     """Softmax cross entropy over the whole catalogue.
 
@@ -40,8 +42,8 @@ def cross_entropy(
     items : float [n_items + 1, d]
     first : int
         First row that takes part: 1 leaves padding out, 0 counts it as a class, as RecBole does.
-    chunk_elements : int
-        Scores that may stand at once.
+    chunk_elements : int, optional
+        Scores that may stand at once; by default ``CHUNK_ELEMENTS`` of the device, or 64 rows of them.
 
     Returns
     -------
@@ -63,11 +65,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             low_states, low_items = states, items
         n = len(states)
         catalogue = low_items[first:]
-        rows = max(1, chunk_elements // len(catalogue))
-        if states.device.type == "cuda":
-            rows *= 64
-        if rows > ROWS:
+        if chunk_elements is None:
+            rows = max(_CHUNK_ROWS, CHUNK_ELEMENTS.get(states.device.type, CHUNK_ELEMENTS["cuda"]) // len(catalogue))
             rows -= rows % ROWS
+        else:
+            rows = max(1, chunk_elements // len(catalogue))
         missing = -n % ROWS
         low_states = F.pad(low_states, (0, 0, 0, missing))
         columns = F.pad(targets - first, (0, missing)).unsqueeze(1)
