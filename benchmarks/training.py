@@ -289,7 +289,7 @@ def our_side(given: argparse.Namespace, dataset: str, place: str, **changes: Any
     small = dataset == "ml-100k"
     training = {"max_length": given.max_length, "batch_size": 64 if small else 128, "byte_dropout": True}
     training |= {"learning_rate": 0.004, "warmup_steps": 120}
-    training |= {"coverage": given.coverage, "epochs": given.epochs if given.to_quality else 3}
+    training |= {"coverage": given.coverage, "epochs": given.epochs if given.to_quality else 2}
     training |= {"patience": given.patience, "precision": given.precision}
     options: dict[str, Any] = {}
     model = "recbole:SASRec"
@@ -344,7 +344,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--datasets", nargs="+", default=["ml-100k", "ml1m"])
     parser.add_argument("--users", type=int, default=0, help="only the first users of each (default: all)")
     parser.add_argument("--peer", choices=sorted(NAMES), default="recbole")
-    parser.add_argument("--peer-steps", type=int, default=12, help="steps of RecBole's epoch to time; 0: the epoch")
+    parser.add_argument("--peer-steps", type=int, default=8, help="steps of RecBole's epoch to time; 0: the epoch")
     parser.add_argument("--to-quality", action="store_true", help="train on until the peer's best NDCG@10 is reached")
     parser.add_argument("--quality-repeat", type=int, default=1, help="turns of a whole training (default: 1)")
     parser.add_argument("--budget", type=float, default=0.0, help="seconds after which the peer is stopped (0: never)")
