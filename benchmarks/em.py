@@ -88,6 +88,7 @@ def work(dataset: str, users: int, intents: int, batch_size: int, device: str, d
     """
     import torch
 
+    from recllm_bench.api.registry import resolve
     from recllm_bench.data.histories import Histories
     from recllm_bench.data.prepare import prepare
     from recllm_bench.data.splits import leave_one_out
@@ -95,7 +96,6 @@ def work(dataset: str, users: int, intents: int, batch_size: int, device: str, d
     from recllm_bench.models.latentcrs.backbone import frozen_items
     from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
     from recllm_bench.models.latentcrs.records import draw_negatives, training_records
-    from recllm_bench.plugins import resolve
     from recllm_bench.recbole_bridge import build_model
 
     whole = prepare(dataset).histories

@@ -25,8 +25,8 @@ import torch
 from relrec_straightforward import Straightforward
 from torch import nn
 
+from recllm_bench.api.method import Job
 from recllm_bench.artifacts import ArtifactStore
-from recllm_bench.bench import default_store, device_named
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.prepare import prepare
 from recllm_bench.data.splits import leave_one_out, split_named
@@ -34,8 +34,9 @@ from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
 from recllm_bench.language.backbone import Backbone, load_backbone
+from recllm_bench.language.encoders import load_text_encoder
 from recllm_bench.language.labels import Labels, extractive_labels
-from recllm_bench.models.relrec import stages
+from recllm_bench.models.relrec.method import ReLRecMethod
 from recllm_bench.models.relrec.model import ReLRec
 from recllm_bench.models.relrec.packing import pack
 from recllm_bench.models.relrec.trainer import Trainer
@@ -43,8 +44,8 @@ from recllm_bench.options import read_options
 from recllm_bench.progress import show_log
 from recllm_bench.recipe import Recipe
 from recllm_bench.reporting.machine import machine_facts
+from recllm_bench.runner import default_store, device_named
 from recllm_bench.training.options import TrainingOptions
-from recllm_bench.training.stages import Job
 
 FASTER_TRAINING, FASTER_RANKING = 3.0, 5.0
 """Ratios to the straightforward way below which ``--assert`` fails on a CPU."""
@@ -103,10 +104,10 @@ class Bench:
 
     def __init__(self, job: Job, labels: Labels, backbone: Any = None) -> None:
         self.job = job
-        pipeline = stages.Pipeline(job, ReLRec)
+        method = ReLRecMethod(job)
         if backbone is not None:
-            pipeline.backbone = lambda: backbone
-        self.model = pipeline.model()
+            method.backbone = lambda: backbone
+        self.model = method.fresh()
         with torch.no_grad():  # as after some training: rows differ, so that ranks can be compared
             for table in (self.model.tables.users, self.model.tables.items):
                 table.weight.add_(torch.randn_like(table.weight) * 0.3)
@@ -324,6 +325,7 @@ def job_of(
         device=device,
         options=read_options(ReLRec.Options, {"llm": llm, **options}, "options"),
         training=dataclasses.replace(training, precision="fp32"),
+        encode=load_text_encoder().encode,
     )
 
 

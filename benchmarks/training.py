@@ -74,12 +74,12 @@ def ours(
     """Train with this project's loop; validate as RecBole does, with the history among the candidates."""
     import dataclasses
 
+    from recllm_bench.api.registry import resolve
     from recllm_bench.data.splits import leave_one_out
     from recllm_bench.evaluation.metrics import per_user
     from recllm_bench.evaluation.protocols import protocol_named
     from recllm_bench.evaluation.ranks import rank_cases
     from recllm_bench.options import read_options
-    from recllm_bench.plugins import resolve
     from recllm_bench.recbole_bridge import build_model
     from recllm_bench.training.options import TrainingOptions
     from recllm_bench.training.sequence import train_sequence_model, validator

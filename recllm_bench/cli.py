@@ -218,19 +218,21 @@ def _seeded(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from recllm_bench.bench import run_cells
     from recllm_bench.planning import comparison_recipes
+    from recllm_bench.runner import run_cells
 
     each, where = _seeded(options)
     if options.alone:
         each = [{**values, "compare": []} for values in each]
     cells = [cell for values in each for cell in comparison_recipes(values, where)]
-    _print_table(run_cells(cells, again=options.again))
+    finished = run_cells(cells, again=options.again)
+    _print_table(finished.folders)
+    _print_failures(finished.failures)
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from recllm_bench.bench import run_cells
     from recllm_bench.planning import sweep_recipes
+    from recllm_bench.runner import run_cells
 
     each, where = _seeded(options)
     recipes = [cell for values in each for cell in sweep_recipes(values, where)]
@@ -239,8 +241,10 @@ def _sweep(options: argparse.Namespace) -> None:
         from recllm_bench.reporting.ablation import ablation_table, check_table
 
         check_table(table)
-    folders = run_cells(recipes)
+    finished = run_cells(recipes)
+    folders = finished.folders
     _print_table(folders)
+    _print_failures(finished.failures)
     if table:
         from recllm_bench.reporting.records import read_record
         from recllm_bench.reporting.seeds import over_seeds
@@ -248,6 +252,12 @@ def _sweep(options: argparse.Namespace) -> None:
         variants = [str(row.get("published") or "") for row in each[0]["rows"]]
         records = over_seeds([read_record(folder) for folder in folders])
         print("\n" + ablation_table(records, variants, table, colour=sys.stdout.isatty()))
+
+
+def _print_failures(failures: Sequence[tuple[str, str]]) -> None:
+    """Rows that could not be run, and why."""
+    for name, reason in failures:
+        print(f"Not run: {name}: {reason}")
 
 
 def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:
@@ -310,8 +320,8 @@ def _share(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from recllm_bench.bench import default_store
     from recllm_bench.data.prepare import filter_names, format_check, prepare
+    from recllm_bench.runner import default_store
 
     for name in [options.filter] if options.filter else filter_names(options.dataset):
         prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
@@ -343,25 +353,28 @@ def _datasets(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from recllm_bench.bench import evaluate_checkpoint
+    from recllm_bench.runner import evaluate_checkpoint
 
     print(evaluate_checkpoint(options.model, options.checkpoint, options.dataset, options.protocol, options.device))
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from recllm_bench.bench import chat
+    from recllm_bench.planning import resolved
+    from recllm_bench.recipe import recipe_from
+    from recllm_bench.runner import chat
 
     (values,), where = _seeded(options)
-    chat(values, where, options.user)
+    values.pop("compare", None)
+    chat(resolved(recipe_from(values, where)), options.user)
 
 
 def _list(options: argparse.Namespace) -> None:
-    from recllm_bench import plugins
+    from recllm_bench.api import registry
 
     if options.what in (None, "models"):
-        print("models of this bench and of plug-ins\n  " + "  ".join(plugins.names("models")))
+        print("models of this bench and of plug-ins\n  " + "  ".join(registry.names("models")))
     if options.what in (None, "zoo"):
-        print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(plugins.zoo_names()))
+        print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(registry.zoo_names()))
     if options.what in (None, "datasets"):
         from recllm_bench.data.listing import dataset_table, listed_datasets
 
@@ -377,18 +390,13 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _options(options: argparse.Namespace) -> None:
-    from recllm_bench import plugins
-    from recllm_bench.options import describe_options
+    from recllm_bench.planning import settable
 
-    if plugins.model_kind(options.model) == "zoo":
-        from recllm_bench.recbole_bridge import zoo_options
-
-        for name, default in zoo_options(options.model).items():
-            print(f"  {name} = {default}")
-        return
-    model = plugins.resolve("models", options.model)
-    for name, default, text in describe_options(model.Options):
-        print(f"  {name} = {default}\n      {text}")
+    for title, rows in settable(options.model):
+        print(title)
+        for name, default, text in rows:
+            print(f"  {name} = {default}" + (f"\n      {text}" if text else ""))
+        print()
 
 
 def _doctor(options: argparse.Namespace) -> None:

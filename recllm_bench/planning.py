@@ -6,17 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recllm_bench import plugins
+from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
-from recllm_bench.locations import resource
-from recllm_bench.options import read_options
-from recllm_bench.recipe import ConversationOptions, Recipe, read_recipe_file, recipe_from
+from recllm_bench.models import HISTORY_ROWS, WORD_ROWS
+from recllm_bench.recipe import ConversationOptions, Recipe, recipe_from, shipped_recipe
 
-HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
 _SHARED_OPTIONS = ("llm", "llm_precision")
-SHUFFLED = {"model": "latentcrs", "label": "LatentCRS, shuffled words", "conversation": {"shuffle_utterances": True}}
-TEXT_ROWS: tuple[Any, ...] = ("text-retrieval", SHUFFLED)
+_CONTROLS = {"another": "another user's words", "none": "no words"}
 
 
 def recipe_values(model: str, dataset: str, protocol: str = "") -> dict[str, Any]:
@@ -24,11 +21,7 @@ def recipe_values(model: str, dataset: str, protocol: str = "") -> dict[str, Any
 
     ``recipes/<model>-<dataset>.yaml`` holds what was tuned for the pair; its protocol applies unless one is given.
     """
-    values: dict[str, Any] = {"model": model, "dataset": dataset}
-    stem = f"{model.lower().replace(':', '-')}-{_canonical(dataset)}"
-    path = resource("recipes") / f"{stem}.yaml"
-    if path.exists():
-        values = {**read_recipe_file(str(path)), "model": model, "dataset": dataset}
+    values = {**shipped_recipe(model, _canonical(dataset)), "model": model, "dataset": dataset}
     if protocol:
         values["protocol"] = protocol
     return values
@@ -49,14 +42,12 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     list of (label, Recipe)
         ``label`` is empty where the model's own display name serves.
     """
-    main = resolved(recipe_from(values, where))
+    main, entry = resolved(recipe_from(values, where)), model_named(str(values["model"]))
     rows = values.get("compare")
-    model_class = plugins.resolve("models", main.model) if plugins.model_kind(main.model) == "own" else None
-    if rows is None and hasattr(model_class, "comparison_rows"):
-        rows = model_class.comparison_rows(main.options)
     if rows is None:
-        hears = model_class is not None and reads_text(model_class)
-        rows = HISTORY_ROWS + (TEXT_ROWS if hears else ())
+        rows = entry.method.comparison_rows(main.options)
+        rows = (HISTORY_ROWS + (WORD_ROWS if entry.reads_words else ())) if rows is None else rows
+        rows = [*rows, *controls(entry)]
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names")
     recipes = [_row(row, main, where) for row in rows]
@@ -84,32 +75,37 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
     return result
 
 
-def resolved(recipe: Recipe) -> Recipe:
-    """Fill in what the model decides: its default protocol, and no conversation where it reads no text.
+def controls(entry: ModelEntry) -> list[dict[str, Any]]:
+    """The model itself with another user's words and with none, where it reads words: rows of a comparison.
 
-    Model and dataset get their canonical names.
+    Its training is the model's own, so a control costs an evaluation.
     """
-    protocol, conversation = recipe.protocol or "unified.full", ConversationOptions()
-    if plugins.model_kind(recipe.model) == "own":
-        model_class = plugins.resolve("models", recipe.model)
-        protocol = recipe.protocol or getattr(model_class, "default_protocol", "unified.full")
-        if reads_text(model_class):
-            conversation = recipe.conversation
-        if hasattr(model_class, "Options"):  # a mistake is refused before the first row is trained
-            read_options(model_class.Options, recipe.options, f"{recipe.model} on {recipe.dataset}: options")
+    if not entry.reads_words:
+        return []
+    return [
+        {"model": entry.name, "label": f"{entry.display_name}, {label}", "conversation": {"words": whose}}
+        for whose, label in _CONTROLS.items()
+    ]
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """Fill in what the model decides: its default protocol, and no conversation where it reads no words.
+
+    Model and dataset get their canonical names; options are checked.
+    """
+    from recllm_bench.training.cells import typed_options
+
+    entry = model_named(recipe.model)
+    protocol = recipe.protocol or entry.default_protocol
+    typed_options(entry, recipe.options, recipe.training, f"{recipe.model} on {recipe.dataset}")
     protocol_named(protocol)
     return dataclasses.replace(
         recipe,
-        model=plugins.canonical_name(recipe.model),
+        model=entry.name,
         dataset=_canonical(recipe.dataset),
         protocol=protocol,
-        conversation=conversation,
+        conversation=recipe.conversation if entry.reads_words else ConversationOptions(),
     )
-
-
-def reads_text(model_class: type) -> bool:
-    """Whether a model sees what users say."""
-    return "text" in getattr(model_class, "needs", ())
 
 
 def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
@@ -118,7 +114,7 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
     if not isinstance(changes, Mapping) or "model" not in changes:
         raise BenchError(f"{where}: a row of 'compare' is a model name or a mapping with 'model', got {row!r}")
     shared = {"seed": main.seed, "device": main.device}
-    if changes["model"] == main.model:
+    if canonical_name(str(changes["model"])) == main.model:
         base = {**main.as_dict()}
     else:
         base = {**recipe_values(changes["model"], main.dataset), "protocol": main.protocol}
@@ -132,9 +128,7 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
 
 def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
     """Options that a comparison holds equal: all its rows have one language model."""
-    if plugins.model_kind(model) != "own":
-        return {}
-    known = getattr(getattr(plugins.resolve("models", model), "Options", None), "__dataclass_fields__", ())
+    known = getattr(model_named(model).options, "__dataclass_fields__", ())
     return {name: main.options[name] for name in _SHARED_OPTIONS if name in main.options and name in known}
 
 
@@ -160,3 +154,37 @@ def _canonical(dataset: str) -> str:
     from recllm_bench.data.prepare import canonical_name
 
     return canonical_name(dataset)
+
+
+def settable(model: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Everything that ``--set`` may change for a model, in groups of (name, default, explanation)."""
+    from recllm_bench.evaluation.protocols import PROTOCOLS
+    from recllm_bench.options import describe_options
+    from recllm_bench.training.options import TrainingOptions
+
+    entry = model_named(model)
+    if entry.options is None:
+        from recllm_bench.recbole_bridge import zoo_options
+
+        own = [(name, str(default), "") for name, default in zoo_options(entry.name).items()]
+    else:
+        own = describe_options(entry.options)
+    wanted = {name: str(value) for name, value in entry.training_defaults.items()}
+    training = [
+        (f"training.{name}", wanted.get(name, default), text)
+        for name, default, text in describe_options(TrainingOptions)
+    ]
+    groups = [(f"options of {entry.display_name}", own), ("training", training)]
+    if entry.reads_words:
+        talk = [
+            (f"conversation.{name}", default, text) for name, default, text in describe_options(ConversationOptions)
+        ]
+        groups.append(("conversation: simulated users and the text encoder", talk))
+    protocols = [(protocol.name, protocol.about) for protocol in PROTOCOLS.values()]
+    choices = "; ".join(f"{name}: {about}" for name, about in protocols)
+    run = [
+        ("protocol", entry.default_protocol, choices),
+        ("seed", "42", "of initialisation, data order, dropout and sampling"),
+        ("device", "auto", "auto, cpu, cuda, cuda:N"),
+    ]
+    return [*groups, ("the run", run)]

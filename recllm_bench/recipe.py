@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import resource
 from recllm_bench.options import option, read_options
+
+VARIANTS = ("own", "another", "none")
+"""Whose words a case gets: its own user's, another user's (a control), nobody's (a control)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class ConversationOptions:
     template: str = option("{text}", "what the encoder reads; {text} is the utterance")
     pooling: str = option("auto", "how the encoder pools", choices=("auto", "mean", "last"))
     users: int = option(0, "users of the multi-turn evaluation, drawn once (0: no dialogues)", low=0)
-    shuffle_utterances: bool = option(False, "control: every user gets another user's words at test time")
+    words: str = option("own", "whose words a user gets when tested; the others are controls", choices=VARIANTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +65,19 @@ class Recipe:
         """Plain values, ready for YAML or JSON."""
         return dataclasses.asdict(self)
 
+    @property
+    def family(self) -> str:
+        """Name of the model's artifacts and records."""
+        return family(self.model)
+
     def hash(self) -> str:
         """Hash of everything but the device, which does not name a result."""
         return content_hash({key: value for key, value in self.as_dict().items() if key != "device"})
+
+
+def family(model: str) -> str:
+    """A model's name as it stands in names of folders and files."""
+    return re.sub(r"[:./\\]", "-", model.lower())
 
 
 _SECTIONS = ("options", "training", "conversation")
@@ -120,6 +134,12 @@ def read_recipe_file(name: str) -> dict[str, Any]:
             raise BenchError(f"recipe '{name}' is its own base: {' on '.join(names)}")
         values = _on_top(_file_values(names[-1]), values)
     return values
+
+
+def shipped_recipe(model: str, dataset: str) -> dict[str, Any]:
+    """The recipe that ships for a model on a dataset (``recipes/<model>-<dataset>.yaml``); empty without one."""
+    name = f"{family(model)}-{dataset}"
+    return read_recipe_file(name) if (resource("recipes") / f"{name}.yaml").exists() else {}
 
 
 def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def test_latentcrs_end_to_end_with_dialogues_and_its_control(capsys, own_data, t
         f"model: latentcrs\ndataset: {own_data}\n"
         "options: {backbone_options: {hidden_size: 16, intents: 4}, backbone_training: {epochs: 1, max_length: 20}}\n"
         "compare:\n- text-retrieval\n"
-        "- {model: latentcrs, label: 'shuffled', conversation: {shuffle_utterances: true}}\n"
+        "- {model: latentcrs, label: 'shuffled', conversation: {words: another}}\n"
     )
     assert run("run", "--recipe", recipe, "--set", "training.epochs=1", *small) == 0
     table = capsys.readouterr().out

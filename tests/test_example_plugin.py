@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from recllm_bench import cli, plugins
+from recllm_bench import cli
+from recllm_bench.api import registry
 from recllm_bench.testing import ModelConformance
 
 SOURCE = Path(__file__).resolve().parent.parent / "examples" / "recllm_bench_example"
@@ -34,16 +35,16 @@ def plugin(installed: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     """The plug-in's class, found through the import path alone."""
     monkeypatch.syspath_prepend(installed)
     importlib.invalidate_caches()
-    yield plugins.resolve("models", "fading-mean")
+    yield registry.resolve("models", "fading-mean")
     for name in [name for name in sys.modules if name.startswith("recllm_bench_example")]:
         del sys.modules[name]
 
 
 def test_entry_point_and_explicit_class_lead_to_the_same(plugin: type, installed: Path) -> None:
-    assert plugin is plugins.resolve("models", "recllm_bench_example.fading_mean:FadingMean")
+    assert plugin is registry.resolve("models", "recllm_bench_example.fading_mean:FadingMean")
     assert Path(sys.modules[plugin.__module__].__file__).is_relative_to(installed)
-    assert "fading-mean" in plugins.names("models")
-    assert plugins.display_name("Fading-Mean") == "FadingMean"
+    assert "fading-mean" in registry.names("models")
+    assert registry.model_named("Fading-Mean").display_name == "FadingMean"
 
 
 @pytest.mark.parametrize("name", ["fading-mean", "recllm_bench_example.fading_mean:FadingMean"])

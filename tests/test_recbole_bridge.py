@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from recllm_bench import plugins
+from recllm_bench.api import registry
 from recllm_bench.data.histories import Histories
 from recllm_bench.errors import BenchError
 from recllm_bench.recbole_bridge import (
@@ -393,7 +393,7 @@ def test_models_run_in_plain_recbole(name: str, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["plain"])
-    model_class = plugins.resolve("models", name)
+    model_class = registry.model_named(name).model
     settings = {
         "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
         "val_interval": {"rating": "[5,5]", "timestamp": "[0,880000000]"},

@@ -7,7 +7,7 @@ leakage guard. A user is asked once a round, all users in one batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,32 +31,6 @@ PLAIN_WISHES = ("Something else, please.", "Show me something else.")
 _DESCRIPTION_WORDS = 60
 _ANSWER_TOKENS = 80
 _VERSION = 1  # part of the keys of what is made from feedback: raise it when equal options give other words
-
-
-class Speaker(Protocol):
-    """Who says something about what is shown.
-
-    Attributes
-    ----------
-    name : str
-        Shown beside the results.
-    redactor : Redactor
-        Its counters hold the leaks that were taken out.
-    n_empty : int
-        Times the speaker had nothing to say; a plain refusal stands there.
-    """
-
-    name: str
-    redactor: Redactor
-    n_empty: int
-
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
-        """One utterance a row; equal rows get equal words, whatever else is in the batch."""
-
-    def key(self) -> dict[str, Any]:
-        """What decides the words, JSON-able."""
 
 
 class RuleFeedback:
@@ -91,6 +65,11 @@ class RuleFeedback:
             templates: [frozenset(_plain_words(text)) for text in templates]
             for templates in (REFUSALS, PLAIN_REFUSALS, WISHES, PLAIN_WISHES)
         }
+
+    @property
+    def n_leaks(self) -> int:
+        """Titles of targets taken out so far."""
+        return self.redactor.n_leaks
 
     def key(self) -> dict[str, Any]:
         """Words depend on these alone, beside the catalogue."""
@@ -188,6 +167,11 @@ class ChatFeedback:
         self.redactor = Redactor(catalogue)
         self._quiet = Redactor(catalogue)  # what is taken out of questions is no leak of the speaker's
         self.n_empty = 0
+
+    @property
+    def n_leaks(self) -> int:
+        """Titles of targets taken out so far."""
+        return self.redactor.n_leaks
 
     def key(self) -> dict[str, Any]:
         """Words depend on these alone, beside the catalogue."""

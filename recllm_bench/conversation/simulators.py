@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from recllm_bench.api.registry import resolve
 from recllm_bench.conversation.dialogue import Dialogue, Reply
 from recllm_bench.conversation.profile import Profile
 from recllm_bench.conversation.redaction import Redactor
@@ -209,13 +210,11 @@ def simulator_named(
     BenchError
         For an unknown name or option.
     """
-    from recllm_bench import plugins
-
     kind, _, argument = name.partition(":")
     if kind in _ARGUMENT:
         options = {_ARGUMENT[kind]: argument, **options} if argument else options
         name = kind
-    maker = plugins.resolve("simulators", name)
+    maker = resolve("simulators", name)
     try:
         simulator = maker(catalogue, seed=seed, **options)
     except TypeError as error:

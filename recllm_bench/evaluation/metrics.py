@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recllm_bench import plugins
+from recllm_bench.api import registry
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.evaluation.places import UNRANKED
 from recllm_bench.progress import log
@@ -154,10 +154,10 @@ def metric_named(name: str) -> Metric:
         For an unknown name, with the nearest valid one.
     """
     if name not in METRICS:
-        offered = plugins.names("metrics")
+        offered = registry.names("metrics")
         if name not in offered and ":" not in name:
             raise BenchError(f"unknown metric '{name}'.{nearest(name, {*METRICS, *offered})}")
-        compute = plugins.resolve("metrics", name)
+        compute = registry.resolve("metrics", name)
         METRICS.setdefault(name, Metric(name, compute, bool(getattr(compute, "uncut", False))))
     return METRICS[name]
 

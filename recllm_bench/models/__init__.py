@@ -1,0 +1,15 @@
+"""Every model of the bench by name, and the rows that stand beside a model where its recipe names none."""
+
+MODELS = {
+    "sasrec": "recllm_bench.models.sequence.sasrec:SASRec",
+    "iclrec": "recllm_bench.models.sequence.iclrec:ICLRec",
+    "latentcrs": "recllm_bench.models.latentcrs.method:LatentCRSMethod",
+    "relrec": "recllm_bench.models.relrec.method:ReLRecMethod",
+    "llama2-seq": "recllm_bench.models.relrec.method:LlamaSeqMethod",
+    "cesrec": "recllm_bench.models.cesrec.method:CESRecMethod",
+    "text-retrieval": "recllm_bench.models.text_retrieval:TextRetrievalMethod",
+}
+HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
+"""Baselines that see histories alone."""
+WORD_ROWS = ("text-retrieval",)
+"""What the words are worth without a history, beside every model that reads them."""

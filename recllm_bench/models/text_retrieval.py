@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,16 +14,15 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import nn
 from torch.nn.functional import normalize
 
+from recllm_bench.api.method import Job, Method, Stage
+from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import content_hash, write_atomic
 from recllm_bench.options import option, options_from_config
 from recllm_bench.progress import log
-from recllm_bench.recbole_bridge.bare import FIELDS, Ids
-from recllm_bench.training.utterances import NEUTRAL_OPENING, utterance_columns
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
 
 if TYPE_CHECKING:
     from recllm_bench.conversation.dialogue import Dialogue, Response
-    from recllm_bench.data.splits import Cases
-    from recllm_bench.training.stages import Job, Stage
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class TextRetrieval(SequentialRecommender):
 
     Options = TextRetrievalOptions
     display_name = "Text retrieval only"
-    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    reads_words = True
     default_protocol = "latentcrs.one_turn"
     training_defaults: ClassVar[dict[str, Any]] = {}
 
@@ -59,36 +58,6 @@ class TextRetrieval(SequentialRecommender):
         self.history_length = int(self.max_seq_length)
         self.register_buffer("text_vectors", torch.zeros(self.n_items, options.text_width))
         self.nothing = nn.Parameter(torch.zeros(1))  # RecBole's trainer needs a parameter and a loss
-
-    @classmethod
-    def stages(cls, job: Job) -> list[Stage]:
-        """One stage: the vectors of the items' texts."""
-        from recllm_bench.training.stages import Stage
-
-        texts = job.dataset.catalogue.texts()
-        encoder = {name: value for name, value in job.text_key.items() if name != "simulator"}
-        return [
-            Stage(
-                "item-text",
-                {"encoder": encoder, "texts": content_hash(texts)},
-                lambda work, done: _embed_items(job, texts, work),
-            )
-        ]
-
-    @classmethod
-    def load(cls, job: Job, folders: dict[str, Path]) -> TextRetrieval:
-        """The model with the vectors of the finished stage."""
-        vectors = torch.from_numpy(np.load(folders["item-text"] / "vectors.npy"))
-        length = max(1, int(job.training.max_length))
-        config = {**FIELDS, "MAX_ITEM_LIST_LENGTH": length, "device": job.device, "text_width": vectors.shape[1]}
-        model = cls(config, Ids(job.split.histories.n_items))
-        model.text_vectors.copy_(vectors)
-        return model.to(job.device).eval()
-
-    @classmethod
-    def case_columns(cls, job: Job, cases: Cases) -> dict[str, np.ndarray]:
-        """``utterance_vector float32 [n, width]``: what the simulated users said."""
-        return utterance_columns(job, cases)
 
     def item_vectors(self) -> torch.Tensor:
         """Unit vectors of the items' texts, ``float [n_items + 1, width]``; zero where an item has no text."""
@@ -135,11 +104,32 @@ class TextRetrieval(SequentialRecommender):
         ]
 
 
-def _embed_items(job: Job, texts: list[str], work: Path) -> None:
-    items = [item for item, text in enumerate(texts) if text]
-    if len(items) < len(texts) - 1:
-        log.warning(f"{len(texts) - 1 - len(items)} items have no text and score 0")
-    encoded = job.encode([texts[item] for item in items])
-    vectors = np.zeros((len(texts), encoded.shape[1]), dtype=np.float32)
-    vectors[items] = encoded / np.linalg.norm(encoded, axis=1, keepdims=True)
-    write_atomic(work / "vectors.npy", lambda file: np.save(file, vectors))
+class TextRetrievalMethod(Method):
+    """One stage: the vectors of the items' texts."""
+
+    model = TextRetrieval
+
+    def stages(self) -> list[Stage]:
+        """See :class:`TextRetrievalMethod`."""
+        key = {"encoder": dict(self.job.encoder_key), "texts": content_hash(self.job.dataset.catalogue.texts())}
+        return [Stage("item-text", key, self._embed_items)]
+
+    def load(self, folders: Mapping[str, Path]) -> TextRetrieval:
+        """The model with the vectors of the finished stage."""
+        job, vectors = self.job, torch.from_numpy(np.load(folders["item-text"] / "vectors.npy"))
+        length, width = max(1, int(job.training.max_length)), vectors.shape[1]
+        model = self.model(
+            bare_config(job.options, length, job.device, text_width=width), Ids(job.split.histories.n_items)
+        )
+        model.text_vectors.copy_(vectors)
+        return model.to(job.device).eval()
+
+    def _embed_items(self, work: Path, done: Mapping[str, Path]) -> None:
+        texts = self.job.dataset.catalogue.texts()
+        items = [item for item, text in enumerate(texts) if text]
+        if len(items) < len(texts) - 1:
+            log.warning(f"{len(texts) - 1 - len(items)} items have no text and score 0")
+        encoded = self.job.encode([texts[item] for item in items])
+        vectors = np.zeros((len(texts), encoded.shape[1]), dtype=np.float32)
+        vectors[items] = encoded / np.linalg.norm(encoded, axis=1, keepdims=True)
+        write_atomic(work / "vectors.npy", lambda file: np.save(file, vectors))

@@ -3,7 +3,7 @@
 Every shim names the place in RecBole it is for. Importing this package imports neither RecBole nor torch.
 """
 
-from recllm_bench.plugins import zoo_names
+from recllm_bench.api.registry import zoo_names
 from recllm_bench.recbole_bridge.configuration import model_config, zoo_class, zoo_options
 from recllm_bench.recbole_bridge.models import build_model, give_causal_capabilities, interaction, training_dataset
 from recllm_bench.recbole_bridge.shims import load_recbole

@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recllm_bench.api.registry import zoo_names
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import cache_folder
 from recllm_bench.options import read_options
-from recllm_bench.plugins import zoo_names
 from recllm_bench.recbole_bridge.shims import INSTALL, load_recbole, quietly
 
 if TYPE_CHECKING:

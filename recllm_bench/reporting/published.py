@@ -218,7 +218,7 @@ def published_for(record: Any) -> dict[str, PublishedCell]:
         By metric name, such as ``"Recall@5"``; empty when the papers have no such row.
     """
     protocol = record.protocol.get("name", "")
-    if protocol not in _TABLES or record.recipe.get("conversation", {}).get("shuffle_utterances"):
+    if protocol not in _TABLES or _is_control(record.recipe):
         return {}
     paper, tables = _TABLES[protocol]
     model = record.recipe["model"].rpartition(":")[2]
@@ -239,6 +239,12 @@ def published_for(record: Any) -> dict[str, PublishedCell]:
             if cell is not None:
                 found.setdefault(name, cell)
     return found
+
+
+def _is_control(recipe: Mapping[str, Any]) -> bool:
+    """Whether the words were not the user's own."""
+    talk = recipe.get("conversation", {})
+    return talk.get("words", "own") != "own" or bool(talk.get("shuffle_utterances"))
 
 
 def flags_of(cell: PublishedCell) -> list[Flag]:

@@ -1,34 +1,33 @@
-"""The one stage of a method that is no pipeline: build the model, train it, keep the best epoch."""
+"""The one stage of a model that is no pipeline: build the model, train it, keep the best epoch."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recllm_bench import recbole_bridge
-from recllm_bench.training.loop import OUTCOME, WEIGHTS, Outcome, load_weights, save_outcome
+from recllm_bench.api.method import Method, Stage
+from recllm_bench.training.loop import WEIGHTS, Outcome, load_weights, save_outcome
 from recllm_bench.training.sequence import train_sequence_model, validator
-from recllm_bench.training.stages import Job, Stage
 
 STATE = "state.pt"
 
 
-@dataclass(frozen=True)
-class SingleStage:
-    """A model class on a job: its training stage, and the way back from the finished stage."""
+class SingleStage(Method):
+    """The method of a model class without a method of its own; :meth:`of` binds it to the class."""
 
-    job: Job
-    model: str | type
+    @classmethod
+    def of(cls, model: type) -> type[SingleStage]:
+        """The method of one model."""
+        return type(f"{model.__name__}Stage", (cls,), {"model": model, "__module__": cls.__module__})
 
-    @property
-    def stage(self) -> Stage:
+    def stages(self) -> list[Stage]:
         """The stage ``train``; its key holds the model's and the training loop's options."""
         training = dataclasses.asdict(self.job.training)
-        name = self.model if isinstance(self.model, str) else f"{self.model.__module__}:{self.model.__qualname__}"
-        return Stage("train", {"model": name, "options": self._options(), "training": training}, self._make)
+        name = f"{self.model.__module__}:{self.model.__qualname__}"
+        return [Stage("train", {"model": name, "options": self._options(), "training": training}, self._make)]
 
     def load(self, folders: Mapping[str, Path]) -> Any:
         """The trained model, on the job's device."""
@@ -42,14 +41,11 @@ class SingleStage:
 
     def _make(self, work: Path, done: Mapping[str, Path]) -> None:
         job, model = self.job, self._build()
-        label = getattr(model, "display_name", type(model).__name__)
         if not recbole_bridge.trains_by_gradient(model):
             recbole_bridge.save_state(model, work / STATE)
             save_outcome(work, Outcome(0, float("nan"), 0, 0.0, "nothing to train"))
             return
-        columns = None
-        if hasattr(type(model), "case_columns"):
-            columns = type(model).case_columns(job, job.split.valid)
+        columns = self.columns(job.split.valid, job.words) or None
         validate = validator(model, job.split, job.protocol, job.training, device=job.device, columns=columns)
         train_sequence_model(
             model,
@@ -59,9 +55,8 @@ class SingleStage:
             work=work,
             device=job.device,
             seed=job.recipe.seed,
-            label=label,
+            label=getattr(model, "display_name", type(model).__name__),
         )
-        assert (work / OUTCOME).exists()
 
     def _build(self) -> Any:
         job = self.job
@@ -81,8 +76,3 @@ class SingleStage:
     def _options(self) -> dict[str, Any]:
         options = self.job.options
         return dict(options) if isinstance(options, Mapping) else dataclasses.asdict(options)
-
-
-def single_stage(job: Job, model: str | type) -> SingleStage:
-    """Bind a model (a class, or a zoo model's name) to a job."""
-    return SingleStage(job, model)

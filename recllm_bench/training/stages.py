@@ -1,88 +1,14 @@
-"""What a method's stage is given, and what a stage is."""
+"""Running the stages of a method: what exists already is not made again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from recllm_bench.artifacts import ArtifactStore, content_hash
+from recllm_bench.api.method import Job, Stage
+from recllm_bench.artifacts import content_hash
 from recllm_bench.progress import log
-
-if TYPE_CHECKING:
-    import torch
-
-    from recllm_bench.data.prepared import PreparedDataset
-    from recllm_bench.data.splits import Split
-    from recllm_bench.evaluation.protocols import Protocol
-    from recllm_bench.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of a method, with an artifact as its product.
-
-    Attributes
-    ----------
-    name : str
-        Shown to the user and used in later stages' ``done`` mapping.
-    key : mapping
-        The options the product depends on, beside the dataset, the split, the seed and the stages before it.
-    make : callable
-        ``make(work, done)`` fills the folder ``work``; ``done`` maps earlier stages' names to their folders.
-        Called again after a kill with what it left in ``work``.
-    needs : tuple of str
-        Earlier stages the product depends on; by default all of them.
-    """
-
-    name: str
-    key: Mapping[str, Any]
-    make: Callable[[Path, dict[str, Path]], None]
-    needs: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a method may use to train and to score.
-
-    Attributes
-    ----------
-    recipe, dataset, split, protocol
-        What is run, on which data, and how it is measured.
-    store : ArtifactStore
-        Where products are kept.
-    device : torch.device
-        Where tensors live.
-    options : object
-        The model's ``Options`` instance (or a dict for RecBole's zoo).
-    training : object
-        The ``TrainingOptions`` instance.
-    speak : callable
-        ``speak(users, ends, targets, seed) -> list[str]``: opening utterances of the simulated users.
-    encode : callable
-        ``encode(texts) -> float32 [n, width]``.
-    text_key : mapping
-        Identifies simulator and encoder, for the keys of stages that use them.
-    feedback : callable
-        ``feedback(spec, facts) -> Speaker`` of ``conversation.feedback``: who answers a recommendation in a sentence.
-    """
-
-    recipe: Recipe
-    dataset: PreparedDataset
-    split: Split
-    protocol: Protocol
-    store: ArtifactStore
-    device: torch.device
-    options: Any
-    training: Any
-    speak: Callable[[np.ndarray, np.ndarray, np.ndarray, int], list[str]] | None = None
-    encode: Callable[[Sequence[str]], np.ndarray] | None = None
-    text_key: Mapping[str, Any] = field(default_factory=dict)
-    feedback: Callable[[str, int], Any] | None = None
 
 
 def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, Path], dict[str, float]]:

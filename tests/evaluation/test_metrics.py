@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 
+from recllm_bench.api import registry
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.metrics import (
     aggregate,
@@ -171,12 +172,12 @@ def test_a_registered_metric_is_reported(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_plug_in_metric_is_found(monkeypatch: pytest.MonkeyPatch):
-    from recllm_bench import plugins
     from recllm_bench.evaluation import metrics
 
     monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
-    monkeypatch.setitem(plugins.METRICS, "Half", "recllm_bench.evaluation.metrics:recall")
-    monkeypatch.setitem(plugins.METRICS, "Broken", "no_such_module:metric")
+    planted = {"Half": "recllm_bench.evaluation.metrics:recall", "Broken": "no_such_module:metric"}
+    real = registry._built_in
+    monkeypatch.setattr(registry, "_built_in", lambda kind: planted if kind == "metrics" else real(kind))
     assert per_user(ranks_of([0, 9]), ("Half",), (5,))["Half@5"].tolist() == [1, 0]
     named = "recllm_bench.evaluation.metrics:ndcg@5"
     assert per_user(ranks_of([2]), (named,), ())[named][0] == pytest.approx(0.5)

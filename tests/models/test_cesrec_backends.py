@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from recllm_bench.api.method import Job
+from recllm_bench.api.registry import model_named
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
-from recllm_bench.models.cesrec import backends as backends_module
-from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, backend_for
+from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
 from recllm_bench.models.cesrec.options import CESRecOptions, check_options
 from recllm_bench.recipe import Recipe
+from recllm_bench.training import cells as cells_module
 from recllm_bench.training.options import TrainingOptions
-from recllm_bench.training.single import single_stage
-from recllm_bench.training.stages import Job, run_stages
+from recllm_bench.training.stages import run_stages
 from tests.conftest import planted_catalogue, planted_histories
 
 N_ITEMS = 40
@@ -40,6 +41,7 @@ def make_job(tmp_path, **changes) -> Job:
         "device": torch.device("cpu"),
         "options": CESRecOptions(),
         "training": TrainingOptions(),
+        "encode": None,
     }
     return Job(**{**values, **changes})
 
@@ -48,7 +50,7 @@ def make_job(tmp_path, **changes) -> Job:
 def test_any_model_that_scores_histories_is_a_back_end(tmp_path, name):
     """Ours and RecBole's, with dot products and without: scores are those the evaluator ranks by."""
     job = make_job(tmp_path)
-    backend = backend_cell(job, name, {"intents": 8} if name == "iclrec" else None, QUICK).load()
+    backend = trained_backend(backend_cell(job, name, {"intents": 8} if name == "iclrec" else None, QUICK))
     cases = job.split.test
     ranks = rank_cases(backend.model, job.split, cases, job.protocol, max_length=backend.history_length, top=1)
     from recllm_bench.models.cesrec.rounds import Loop
@@ -70,39 +72,38 @@ def test_any_model_that_scores_histories_is_a_back_end(tmp_path, name):
 
 def test_the_artifact_is_that_of_the_plain_row(tmp_path, monkeypatch):
     """Nothing is trained twice: the comparison's own row of the same model finds the same folder."""
-    from recllm_bench import plugins
-
     job = make_job(tmp_path)
     cell = backend_cell(job, "SASRec", training=QUICK)
-    folders, seconds = cell.train()
-    assert seconds > 0
-    model_class = plugins.resolve("models", "sasrec")
+    folders, seconds = cell.trained
+    assert sum(seconds.values()) > 0
+    entry = model_named("sasrec")
+    model_class = entry.model
     training = TrainingOptions(**{**model_class.training_defaults, **QUICK})
     plain = dataclasses.replace(
         job, recipe=Recipe("sasrec", "planted"), options=model_class.Options(), training=training
     )
-    again, _ = run_stages(plain, [single_stage(plain, model_class).stage], "sasrec")
+    again, _ = run_stages(plain, entry.method(plain).stages(), "sasrec")
     assert again == folders
 
 
 def test_its_own_recipe_is_followed(tmp_path, monkeypatch):
     recipe = {"options": {"hidden_size": 24}, "training": {"epochs": 1, "max_length": 7, "batch_size": 32}}
-    monkeypatch.setattr(backends_module, "_own_recipe", lambda name, dataset: recipe)
+    monkeypatch.setattr(cells_module, "shipped_recipe", lambda name, dataset: recipe)
     job = make_job(tmp_path)
-    backend = backend_for(job, "sasrec")
+    backend = trained_backend(backend_cell(job, "sasrec"))
     assert backend.history_length == 7 and backend.item_vectors().shape == (N_ITEMS + 1, 24)
-    assert backend_cell(job, "sasrec", {"hidden_size": 16}, {"max_length": 9}).load().history_length == 9
-    assert backend_cell(job, "sasrec").key() != backend_cell(job, "sasrec", {"hidden_size": 16}).key()
+    assert trained_backend(backend_cell(job, "sasrec", {"hidden_size": 16}, {"max_length": 9})).history_length == 9
+    assert backend_cell(job, "sasrec").key != backend_cell(job, "sasrec", {"hidden_size": 16}).key
 
 
 def test_recipes_of_the_project_are_found():
-    assert backends_module._own_recipe("sasrec", "ml-100k")["training"]["max_length"] == 50
-    assert backends_module._own_recipe("GRU4Rec", "ml-100k")["model"] == "GRU4Rec"
-    assert backends_module._own_recipe("sasrec", "nothing") == {}
+    assert cells_module.shipped_recipe("sasrec", "ml-100k")["training"]["max_length"] == 50
+    assert cells_module.shipped_recipe("GRU4Rec", "ml-100k")["model"] == "GRU4Rec"
+    assert cells_module.shipped_recipe("sasrec", "nothing") == {}
 
 
 def test_vectors_and_hash_of_a_back_end(tmp_path):
-    backend = backend_cell(make_job(tmp_path), "sasrec", training=QUICK).load()
+    backend = trained_backend(backend_cell(make_job(tmp_path), "sasrec", training=QUICK))
     vectors = backend.item_vectors()
     assert not vectors.requires_grad and (vectors[0] == 0).all() and vectors[1:].std() > 0
     before = backend.weights_hash()
@@ -115,7 +116,7 @@ def test_vectors_and_hash_of_a_back_end(tmp_path):
 
 
 def test_a_model_without_item_vectors_says_so(tmp_path):
-    backend = backend_cell(make_job(tmp_path), "pop").load()
+    backend = trained_backend(backend_cell(make_job(tmp_path), "pop"))
     with pytest.raises(BenchError, match="backend Pop has no vector for each item"):
         backend.item_vectors()
 
@@ -135,21 +136,23 @@ def test_a_model_that_changes_is_not_remembered():
 
 def test_latentcrs_lends_its_encoder(tmp_path):
     """A method that hears words is a back end through its history encoder alone."""
-    backend = backend_cell(
-        make_job(tmp_path), "latentcrs", {"backbone": "sasrec", "backbone_training": {**QUICK, "max_length": 9}}
-    ).load()
+    backend = trained_backend(
+        backend_cell(
+            make_job(tmp_path), "latentcrs", {"backbone": "sasrec", "backbone_training": {**QUICK, "max_length": 9}}
+        )
+    )
     assert backend.history_length == 9
-    alone = backend_cell(make_job(tmp_path), "sasrec", training={**QUICK, "max_length": 9}).load()
+    alone = trained_backend(backend_cell(make_job(tmp_path), "sasrec", training={**QUICK, "max_length": 9}))
     assert alone.weights_hash() == backend.weights_hash()
 
 
 def test_mistakes_are_one_line(tmp_path):
     job = make_job(tmp_path)
     with pytest.raises(BenchError, match="Did you mean 'sasrec'"):
-        backend_for(job, "sasrek")
+        trained_backend(backend_cell(job, "sasrek"))
     with pytest.raises(BenchError, match="backend text-retrieval ranks by what users say"):
-        backend_for(job, "text-retrieval")
-    with pytest.raises(BenchError, match="backend sasrec of cesrec: unknown option 'hidden'"):
+        trained_backend(backend_cell(job, "text-retrieval"))
+    with pytest.raises(BenchError, match="backend sasrec of cesrec: options: unknown option 'hidden'"):
         backend_cell(job, "sasrec", {"hidden": 3})
     for wrong, words in (
         ({"backend": "CESRec"}, "its own rewriting"),
@@ -163,7 +166,7 @@ def test_mistakes_are_one_line(tmp_path):
 
 def test_contextual_vectors_are_mean_states(tmp_path):
     job = make_job(tmp_path)
-    backend = backend_cell(job, "sasrec", training=QUICK).load()
+    backend = trained_backend(backend_cell(job, "sasrec", training=QUICK))
     found = backend.contextual_vectors(job.split)
     sums, counts = torch.zeros(N_ITEMS + 1, 64), torch.zeros(N_ITEMS + 1)
     for user in range(1, 61):  # windows of 10 inputs over 12 training items: the newest one, and what is left
@@ -177,4 +180,4 @@ def test_contextual_vectors_are_mean_states(tmp_path):
     torch.testing.assert_close(found[known], sums[known] / counts[known, None], rtol=1e-4, atol=1e-5)
     assert torch.equal(found[~known], backend.item_vectors()[~known])
     with pytest.raises(BenchError, match="set collab_source=item_table"):
-        backend_cell(job, "BPR", training=QUICK).load().contextual_vectors(job.split)
+        trained_backend(backend_cell(job, "BPR", training=QUICK)).contextual_vectors(job.split)

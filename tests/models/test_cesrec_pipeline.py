@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from recllm_bench import plugins
+from recllm_bench.api.method import Job
+from recllm_bench.api.registry import model_named, resolve
+from recllm_bench.api.words import Undeclared
 from recllm_bench.artifacts import ArtifactStore
-from recllm_bench.conversation.feedback import feedback_named
+from recllm_bench.conversation.words import SimulatedWords
 from recllm_bench.data.catalogue import Catalogue
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
@@ -23,16 +25,16 @@ from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
 from recllm_bench.language.chat_answers import Answer, Chat
 from recllm_bench.models.cesrec import language_model as language_model_module
+from recllm_bench.models.cesrec import method as method_module
 from recllm_bench.models.cesrec import outcomes as outcomes_module
-from recllm_bench.models.cesrec import stages as stages_module
 from recllm_bench.models.cesrec.free_constructor import FreeConstructor
+from recllm_bench.models.cesrec.method import CESRecMethod
 from recllm_bench.models.cesrec.model import CESRec
 from recllm_bench.models.cesrec.options import CESRecOptions
-from recllm_bench.models.cesrec.outcomes import RoundStore, by_length, by_round, played_rounds
-from recllm_bench.models.cesrec.stages import Pipeline
-from recllm_bench.recipe import Recipe
+from recllm_bench.models.cesrec.outcomes import RoundStore, by_length, by_round
+from recllm_bench.recipe import ConversationOptions, Recipe
 from recllm_bench.training.options import TrainingOptions
-from recllm_bench.training.stages import Job, run_stages
+from recllm_bench.training.stages import run_stages
 from tests.conftest import planted_catalogue, planted_histories
 from tests.models.relrec_planted import tiny_backbone
 
@@ -61,7 +63,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch):
     """The tiny language model wherever one is loaded."""
     language_model_module.forget()
     monkeypatch.setattr(language_model_module, "language_model", lambda job, options: tiny())
-    for module in (stages_module,):
+    for module in (method_module,):
         monkeypatch.setattr(module, "language_model", lambda job, options: tiny())
         monkeypatch.setattr(module, "llm_key", lambda job, options: {"text": "tiny"})
     monkeypatch.setattr(language_model_module, "llm_key", lambda job, options: {"text": "tiny"})
@@ -77,22 +79,40 @@ def planted():
 def make_job(tmp_path, protocol: str = "cesrec.sampled100", catalogue: Catalogue | None = None, **options) -> Job:
     histories = planted()
     catalogue = catalogue or planted_catalogue(N_ITEMS)
+    dataset = SimpleNamespace(checksum="planted", catalogue=catalogue, histories=histories, name="planted")
+    split, store = leave_one_out(histories), ArtifactStore(tmp_path / "store")
     return Job(
         recipe=Recipe("cesrec", "planted", protocol),
-        dataset=SimpleNamespace(checksum="planted", catalogue=catalogue, histories=histories, name="planted"),
-        split=leave_one_out(histories),
+        dataset=dataset,
+        split=split,
         protocol=protocol_named(protocol),
-        store=ArtifactStore(tmp_path / "store"),
+        store=store,
         device=torch.device("cpu"),
         options=CESRecOptions(**{**SMALL, **options}),
         training=TrainingOptions(),
-        feedback=lambda spec, facts: feedback_named(spec, catalogue, seed=42, facts=facts),
+        encode=None,
+        words=SimulatedWords(ConversationOptions(), dataset, split, 42, store, None, {}),
     )
 
 
 def train(job: Job):
-    folders, _ = run_stages(job, CESRec.stages(job), "cesrec")
-    return CESRec.load(job, folders), folders
+    method = CESRecMethod(job)
+    folders, _ = run_stages(job, method.stages(), "cesrec")
+    return method.load(folders), folders
+
+
+def columns_of(job: Job, whose: str = "own"):
+    return CESRecMethod(job).columns(job.split.test, job.words.of(whose))
+
+
+def report_of(job: Job):
+    method = CESRecMethod(job)
+    method.columns(evaluated_cases(job.split.test, job.protocol), job.words)
+    return method.report(method.folders)
+
+
+def rounds_of(job: Job) -> RoundStore:
+    return RoundStore(CESRecMethod(job), job.split.test, job.words)
 
 
 def scored(job: Job, model, columns=None) -> dict[str, float]:
@@ -105,12 +125,12 @@ def scored(job: Job, model, columns=None) -> dict[str, float]:
 
 
 def names(job: Job) -> list[str]:
-    return [stage.name for stage in CESRec.stages(job)]
+    return [stage.name for stage in CESRecMethod(job).stages()]
 
 
 def test_the_class_is_registered():
-    assert plugins.resolve("models", "cesrec") is CESRec
-    assert plugins.display_name("CESRec") == "CESRec"
+    assert resolve("models", "cesrec") is CESRecMethod
+    assert model_named("CESRec").model is CESRec and model_named("CESRec").display_name == "CESRec"
 
 
 @pytest.mark.parametrize("protocol", ["cesrec.sampled100", "cesrec.full"])
@@ -118,9 +138,9 @@ def test_from_the_back_end_to_a_record(tmp_path, protocol):
     job = make_job(tmp_path, protocol, rounds=2)
     model, folders = train(job)
     assert list(folders) == ["backend", "adapter", "pairs", "constructor"]
-    columns = CESRec.case_columns(job, job.split.test)
+    columns = columns_of(job)
     found = scored(job, model, columns)
-    report = CESRec.report(job, folders)
+    report = report_of(job)
     assert set(report) == {"measures", "substitutes", "tokens", "notes"}
     measures = report["measures"]
     assert all(isinstance(value, float) for value in measures.values())
@@ -150,9 +170,9 @@ def test_from_the_back_end_to_a_record(tmp_path, protocol):
 def test_the_back_end_stays_what_it_is(tmp_path):
     """Oracle 9.3, last part: the recommender's weights are the same before and after the whole pipeline."""
     job = make_job(tmp_path)
-    alone = Pipeline(job).cell.load().weights_hash()
+    alone = method_module.trained_backend(CESRecMethod(job).cell).weights_hash()
     model, folders = train(job)
-    CESRec.case_columns(job, job.split.test)
+    columns_of(job)
     assert (
         model.backend.weights_hash() == alone == json.loads((folders["backend"] / "facts.json").read_text())["sha256"]
     )
@@ -162,17 +182,16 @@ def test_the_back_end_stays_what_it_is(tmp_path):
 def test_a_back_end_that_changes_is_a_defect(tmp_path, monkeypatch):
     job = make_job(tmp_path, use_constructor=False)
     _, folders = train(job)
-    loading = stages_module.backend_cell
+    loading = method_module.trained_backend
 
-    def tampered(*args):
-        cell = loading(*args)
-        backend = cell.load()
+    def tampered(cell):
+        backend = loading(cell)
         next(backend.model.parameters()).data.view(-1)[0] += 1
-        return SimpleNamespace(load=lambda: backend, key=cell.key, name=cell.name)
+        return backend
 
-    monkeypatch.setattr(stages_module, "backend_cell", tampered)
+    monkeypatch.setattr(method_module, "trained_backend", tampered)
     with pytest.raises(BenchError, match="has changed since it was trained"):
-        CESRec.load(job, folders)
+        CESRecMethod(job).load(folders)
 
 
 def test_rows_of_the_ablation_share_what_they_have_in_common(tmp_path):
@@ -192,55 +211,53 @@ def test_rows_of_the_ablation_share_what_they_have_in_common(tmp_path):
 def test_nothing_on_is_the_back_end(tmp_path):
     job = make_job(tmp_path, use_constructor=False, use_masking=False, rounds=3)
     model, _ = train(job)
-    columns = CESRec.case_columns(job, job.split.test)
+    columns = columns_of(job)
     assert scored(job, model, columns) == scored(job, model.recommender)
 
 
 def test_without_masking_the_masker_is_never_called(tmp_path, monkeypatch):
     train(make_job(tmp_path))  # its adapter and constructor are the row's
-    monkeypatch.setattr(stages_module, "mask_outliers", lambda *args, **named: pytest.fail("the masker was called"))
+    monkeypatch.setattr(method_module, "mask_outliers", lambda *args, **named: pytest.fail("the masker was called"))
     job = make_job(tmp_path, use_masking=False)
     train(job)
-    assert CESRec.case_columns(job, job.split.test)["pseudo_length"].min() > 0
+    assert columns_of(job)["pseudo_length"].min() > 0
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, monkeypatch):
     train(make_job(tmp_path))
-    short = played_rounds(make_job(tmp_path, rounds=1), make_job(tmp_path).split.test)[1]
+    short = rounds_of(make_job(tmp_path, rounds=1)).played
     calls = []
     original = outcomes_module.Loop.next
     monkeypatch.setattr(
         outcomes_module.Loop, "next", lambda self, last, number: calls.append(number) or original(self, last, number)
     )
     job = make_job(tmp_path, rounds=3)
-    longer = played_rounds(job, job.split.test)[1]
+    longer = rounds_of(job).played
     assert calls == [2, 3]
     assert np.array_equal(longer.rounds[1].pseudo.items, short.rounds[1].pseudo.items)
     assert len(by_round(longer, job.protocol)) == 4 * 2
-    again = played_rounds(job, job.split.test)[1]
+    again = rounds_of(job).played
     assert calls == [2, 3] and again.rounds[3].feedback == longer.rounds[3].feedback
 
 
 def test_rounds_have_keys_of_their_own(tmp_path):
-    _, folders = train(make_job(tmp_path))
+    train(make_job(tmp_path))
     keys = set()
     for changes in (
         {}, {"use_masking": False}, {"forbid_target": True}, {"pool": "catalogue"}, {"refine_from": "original"},
         {"early_accept": False}, {"k": 2, "train_k": 1}, {"similarity": "l2"}, {"most_edits": 1}, {"speculate": False},
     ):  # fmt: skip
         job = make_job(tmp_path, **changes)
-        keys.add(json.dumps(RoundStore(job, folders, job.split.test).key(1), sort_keys=True, default=str))
+        keys.add(json.dumps(rounds_of(job).key(1), sort_keys=True, default=str))
     assert len(keys) == 10
-    one, three = (
-        RoundStore(make_job(tmp_path, rounds=n), folders, make_job(tmp_path).split.test).key(1) for n in (1, 3)
-    )
+    one, three = (rounds_of(make_job(tmp_path, rounds=n)).key(1) for n in (1, 3))
     assert one == three
 
 
 def test_a_strict_run_never_writes_the_target(tmp_path):
     job = make_job(tmp_path, forbid_target=True, rounds=3, early_accept=False)
     train(job)
-    played = played_rounds(job, job.split.test)[1]
+    played = rounds_of(job).played
     assert not any(one.inserted.any() for one in played.rounds)
     assert sum(one.counters.get("n_changed_positions", 0) for one in played.rounds) > 0
 
@@ -250,10 +267,10 @@ def test_a_strict_run_never_writes_the_target(tmp_path):
 def test_every_output_and_mask_mode_ends_in_catalogue_items(tmp_path, output, mode):
     job = make_job(tmp_path, output=output, mask_mode=mode, tune_tokens=400)
     train(job)
-    pseudo = played_rounds(job, job.split.test)[1].rounds[-1].pseudo
+    pseudo = rounds_of(job).played.rounds[-1].pseudo
     inside = np.arange(pseudo.items.shape[1]) < pseudo.lengths[:, None]
     assert ((pseudo.items > 0) == inside).all() and pseudo.items.max() <= N_ITEMS
-    start = played_rounds(job, job.split.test)[1].rounds[0].pseudo
+    start = rounds_of(job).played.rounds[0].pseudo
     assert (pseudo.lengths <= start.lengths).all() and (pseudo.lengths >= start.lengths - 1).all()
 
 
@@ -262,17 +279,17 @@ def test_titles_that_repeat_or_break_lines_are_no_trouble(tmp_path):
     titles = list(plain.titles)
     titles[5], titles[6], titles[7] = "Two\nLines\u0007 of it", titles[8], ""
     job = make_job(tmp_path, catalogue=dataclasses.replace(plain, titles=titles))
-    model, folders = train(job)
-    columns = CESRec.case_columns(job, job.split.test)
+    model, _ = train(job)
+    columns = columns_of(job)
     assert 0 <= scored(job, model, columns)["HR@10"] <= 1
-    measures = CESRec.report(job, folders)["measures"]
+    measures = report_of(job)["measures"]
     assert measures["titles: duplicates"] == 2 and measures["titles: untitled"] == 1
 
 
 def test_outside_the_bench_nobody_speaks(tmp_path):
-    job = dataclasses.replace(make_job(tmp_path), feedback=None)
-    with pytest.raises(BenchError, match="nobody speaks here"):
-        CESRec.stages(job)
+    job = dataclasses.replace(make_job(tmp_path), words=Undeclared("cesrec"))
+    with pytest.raises(BenchError, match="set reads_words = True"):
+        CESRecMethod(job).stages()
 
 
 def test_a_miniature_reads_training_interactions_alone(tmp_path):
@@ -338,9 +355,8 @@ def test_the_whole_pipeline_with_a_chat_model(tmp_path, monkeypatch):
     assert names(job) == ["backend", "adapter"]
     original = FreeConstructor.__init__
     monkeypatch.setattr(FreeConstructor, "__init__", lambda self, *rows: original(self, *rows, encoder=None))
-    _, folders = train(job)
-    CESRec.case_columns(job, job.split.test)
-    report = CESRec.report(job, folders)
+    train(job)
+    report = report_of(job)
     assert 0 < report["measures"]["fallback rate"] <= 1 or report["measures"]["n_exact"] > 0
     assert report["notes"]["constructor"].startswith("free text")
 
@@ -348,7 +364,7 @@ def test_the_whole_pipeline_with_a_chat_model(tmp_path, monkeypatch):
 def test_buckets_cover_every_user_once(tmp_path):
     job = make_job(tmp_path, use_constructor=False)
     train(job)
-    played = played_rounds(job, job.split.test)[1]
+    played = rounds_of(job).played
     found = by_length(played, job.protocol)
     users = {name: value for name, value in found.items() if name.startswith("users, ")}
     assert sum(users.values()) == N_USERS
@@ -358,10 +374,10 @@ def test_buckets_cover_every_user_once(tmp_path):
 
 
 def test_rows_to_compare_with_follow_the_back_end():
-    rows = CESRec.comparison_rows({"backend": "GRU4Rec", "backend_training": {"epochs": 3}})
+    rows = CESRecMethod.comparison_rows({"backend": "GRU4Rec", "backend_training": {"epochs": 3}})
     assert rows[0] == {"model": "GRU4Rec", "training": {"epochs": 3}}
     assert [row.get("label") for row in rows[1:]] == ["CESRec w/o d.a.", "CESRec w/o c."]
-    assert CESRec.comparison_rows({})[0]["model"] == "sasrec"
+    assert CESRecMethod.comparison_rows({})[0]["model"] == "sasrec"
 
 
 def test_in_plain_recbole_it_is_its_back_end(tmp_path):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from recllm_bench import plugins
+from recllm_bench.api.method import Job
+from recllm_bench.api.registry import model_named
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.splits import leave_one_out
@@ -21,17 +22,18 @@ from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
 from recllm_bench.language.generation import generate
 from recllm_bench.language.labels import Labels, label_documents
-from recllm_bench.models.relrec import inference, labelling, stages
+from recllm_bench.models.relrec import inference, labelling
+from recllm_bench.models.relrec import method as method_module
 from recllm_bench.models.relrec.inference import reconstruct, similarities
+from recllm_bench.models.relrec.method import LlamaSeqMethod, ReLRecMethod
 from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.packing import _ragged
-from recllm_bench.models.relrec.stages import Pipeline
 from recllm_bench.models.relrec.trainer import Trainer
 from recllm_bench.recipe import Recipe
 from recllm_bench.training import loop
 from recllm_bench.training.options import TrainingOptions
-from recllm_bench.training.stages import Job, run_stages
+from recllm_bench.training.stages import run_stages
 from tests.conftest import planted_catalogue, planted_histories
 from tests.models.relrec_planted import planted_labels, tiny_backbone, tiny_tokenizer
 
@@ -49,8 +51,8 @@ def encode(texts) -> np.ndarray:
 def tiny(monkeypatch: pytest.MonkeyPatch):
     """The tiny language model wherever one is loaded, and ready labels."""
     backbone = tiny_backbone(torch.float32)
-    monkeypatch.setattr(Pipeline, "backbone", lambda self: backbone)
-    monkeypatch.setattr(Pipeline, "_llm_key", lambda self: {"tiny": 1})
+    monkeypatch.setattr(ReLRecMethod, "backbone", lambda self: backbone)
+    monkeypatch.setattr(ReLRecMethod, "_llm_key", lambda self: {"tiny": 1})
 
     def ready(job, options, dataset, split, work, is_other=False):
         found = planted_labels(split.histories.n_users, split.histories.n_items)
@@ -78,19 +80,20 @@ def make_job(
         options=model.Options(**{"p": 16, "label_tokens": 40, **options}),
         training=TrainingOptions(**{**defaults, **(training or {})}),
         encode=encode,
-        text_key={"simulator": "rules", "encoder": "stub"},
+        encoder_key={"encoder": "stub"},
     )
 
 
 def train(job: Job, model=ReLRec):
-    folders, _ = run_stages(job, model.stages(job), job.recipe.model)
-    return model.load(job, folders), folders
+    method = (ReLRecMethod if model is ReLRec else LlamaSeqMethod)(job)
+    folders, _ = run_stages(job, method.stages(), job.recipe.model)
+    return method.load(folders), folders
 
 
 def test_the_classes_are_registered():
-    assert plugins.resolve("models", "relrec") is ReLRec
-    assert plugins.resolve("models", "llama2-seq") is LlamaSeq
-    assert plugins.display_name("Llama2-Seq") == "Llama2-seq"
+    assert model_named("relrec").model is ReLRec
+    assert model_named("llama2-seq").model is LlamaSeq
+    assert model_named("Llama2-Seq").display_name == "Llama2-seq"
 
 
 def test_the_language_model_stays_what_it_is(tmp_path, tiny):
@@ -101,7 +104,7 @@ def test_the_language_model_stays_what_it_is(tmp_path, tiny):
         before = tiny.model(prompt).logits
     text = generate(tiny, [prompt[0].tolist()], max_new_tokens=12)
     job = make_job(tmp_path)
-    start = {name: value.clone() for name, value in Pipeline(job, ReLRec).model().tables.state_dict().items()}
+    start = {name: value.clone() for name, value in ReLRecMethod(job).fresh().tables.state_dict().items()}
     model, folders = train(job)
     with torch.no_grad():
         assert torch.equal(tiny.model(prompt).logits, before)
@@ -115,13 +118,13 @@ def test_the_language_model_stays_what_it_is(tmp_path, tiny):
 
 
 def test_a_changed_language_model_is_a_defect(tmp_path, tiny, monkeypatch):
-    original = stages.fit
+    original = method_module.fit
 
     def tampering(*args, **named):
         tiny.model.model.norm.weight.data[0] += 1
         return original(*args, **named)
 
-    monkeypatch.setattr(stages, "fit", tampering)
+    monkeypatch.setattr(method_module, "fit", tampering)
     with pytest.raises(BenchError, match="changed while training"):
         train(make_job(tmp_path, {"epochs": 1}))
 
@@ -200,7 +203,7 @@ def test_other_options_run(tmp_path, options):
     model, folders = train(job)
     ranks = rank_cases(model, job.split, job.split.test, job.protocol, max_length=model.history_length)
     assert 0 < aggregate(per_user(ranks, ("NDCG",), (10,)))["NDCG@10"] <= 1
-    report = ReLRec.report(job, folders)
+    report = ReLRecMethod(job).report(folders)
     if options.get("recon", True):
         assert report["substitutes"]["labels"] == "planted for gpt-3.5-turbo"
         assert ("label similarity (items)" in report["measures"]) == (options.get("recon_items", 0) >= 0)
@@ -216,12 +219,12 @@ def test_llama2_seq_has_items_alone(tmp_path):
         "items.projection.outer.weight",
         "items.projection.outer.bias",
     }
-    assert LlamaSeq.report(job, folders)["substitutes"] == {"language model": "tiny random Llama for Llama-2-7b"}
+    assert LlamaSeqMethod(job).report(folders)["substitutes"] == {"language model": "tiny random Llama for Llama-2-7b"}
 
 
 def test_moving_windows_bring_every_target_in_every_epoch(tmp_path):
     job = make_job(tmp_path, {"coverage": "moving"}, histories=planted_histories(N_USERS, N_ITEMS, 30), recon=False)
-    trainer = Trainer(Pipeline(job, ReLRec).model(), job, None, tmp_path / "terms.json")
+    trainer = Trainer(ReLRecMethod(job).fresh(), job, None, tmp_path / "terms.json")
     one, two = ([torch.cat([b.targets for b in trainer.batches(epoch)]), trainer.windows] for epoch in (1, 2))
     assert len(one[0]) == one[1].n_targets == N_USERS * 27
     assert torch.equal(one[0].sort().values, two[0].sort().values)
@@ -236,8 +239,8 @@ def test_it_learns_a_small_world_by_heart(tmp_path):
     job = make_job(tmp_path, training, histories=histories, recon=False, seq_softmax="items_only", init="random", p=64)
     model, folders = train(job)
     # The last epoch's weights, not those that validated best: what is tested is that the training loss can vanish.
-    pipeline = Pipeline(job, ReLRec)
-    model = pipeline.model()
+    pipeline = ReLRecMethod(job)
+    model = pipeline.fresh()
     trainer = Trainer(model, job, None, tmp_path / "terms.json")
     optimiser = RowAdamW(model.tables.parameters(), lr=1e-2)
     generator = torch.Generator()
@@ -318,12 +321,10 @@ def test_switched_labels_change_labels_alone(tmp_path, monkeypatch):
             assert [row[0] for row in found.items[1:6]] == ["i1", "i2", "i3", "i1", "i2"]
         assert labelling.labels_key(job.options) != labelling.labels_key(plain_job.options)
         book = [
-            Trainer(Pipeline(each, ReLRec).model(), each, labels, tmp_path / "terms.json").book
+            Trainer(ReLRecMethod(each).fresh(), each, labels, tmp_path / "terms.json").book
             for each, labels in ((plain_job, plain), (job, found))
         ]
-        sequences = [
-            one.sequences(Pipeline(job, ReLRec)._windows(Pipeline(job, ReLRec).model()), np.arange(5)) for one in book
-        ]
+        sequences = [one.sequences(ReLRecMethod(job)._windows(ReLRecMethod(job).fresh()), np.arange(5)) for one in book]
         streams = [
             made.flat[_ragged(plan.starts.ravel(), plan.lengths.ravel())]
             for made, plan in zip(book, sequences, strict=True)
@@ -364,7 +365,7 @@ def test_documents_of_training_labels_hold_no_later_review():
 
 def test_which_stages_depend_on_what(tmp_path):
     def keys(**options) -> dict:
-        return {stage.name: stage.key for stage in ReLRec.stages(make_job(tmp_path, **options))}
+        return {stage.name: stage.key for stage in ReLRecMethod(make_job(tmp_path, **options)).stages()}
 
     plain = keys()
     assert list(plain) == ["labels", "train", "reconstruction"]
@@ -392,7 +393,7 @@ def test_labels_that_exceed_the_context(tmp_path, tiny):
 
 def test_a_file_of_labels_that_is_missing(tmp_path):
     with pytest.raises(BenchError, match=r"nowhere\.jsonl: no such file of labels"):
-        ReLRec.stages(make_job(tmp_path, labels="nowhere.jsonl"))
+        ReLRecMethod(make_job(tmp_path, labels="nowhere.jsonl")).stages()
 
 
 def test_a_loss_that_explodes_is_reported(tmp_path):
@@ -413,9 +414,9 @@ def test_ranking_speed_is_measured_and_reported(tmp_path):
     job = make_job(tmp_path, timed_batches=3, recon=False)
     _, folders = train(job)
     assert "speed" in folders
-    measures = ReLRec.report(job, folders)["measures"]
+    measures = ReLRecMethod(job).report(folders)["measures"]
     assert measures["batches/s (16 users)"] > 0
-    assert "speed" not in [stage.name for stage in ReLRec.stages(make_job(tmp_path, recon=False))]
+    assert "speed" not in [stage.name for stage in ReLRecMethod(make_job(tmp_path, recon=False)).stages()]
 
 
 def test_names_in_imported_labels_become_tokens(tmp_path, monkeypatch):

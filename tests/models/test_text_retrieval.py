@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+from recllm_bench.api.method import Job
+from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.conversation.dialogue import Dialogue
 from recllm_bench.conversation.loop import run_dialogues
 from recllm_bench.conversation.profile import build_profiles
 from recllm_bench.conversation.simulators import simulator_named
+from recllm_bench.conversation.words import SimulatedWords, other_user
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError
 from recllm_bench.language.encoders import load_text_encoder
 from recllm_bench.language.vectors import text_vectors
-from recllm_bench.models.text_retrieval import TextRetrieval
-from recllm_bench.recipe import recipe_from
-from recllm_bench.training.stages import Job, run_stages
-from recllm_bench.training.utterances import embedded, other_user, record_utterances, utterance_columns
+from recllm_bench.models.text_retrieval import TextRetrievalMethod, TextRetrievalOptions
+from recllm_bench.recipe import ConversationOptions, recipe_from
+from recllm_bench.training.stages import run_stages
 from tests.conftest import planted_catalogue, planted_histories
 
 HISTORIES = planted_histories(30, 40, 8)
@@ -38,31 +40,41 @@ def encoder():
     return load_text_encoder()
 
 
-def make_job(root, encoder, **conversation) -> Job:
+class Counted(SimulatedWords):
+    """Counts how often somebody is asked to speak."""
+
+    def profiles(self, cases):
+        COUNTS["spoken"] += 1
+        return super().profiles(cases)
+
+
+COUNTS = {"spoken": 0}
+
+
+def make_job(root, encoder) -> Job:
     store = ArtifactStore(root)
-    recipe = recipe_from({"model": "text-retrieval", "dataset": "planted", "conversation": conversation}, "test")
-    counts = {"spoken": 0}
+    dataset = types.SimpleNamespace(catalogue=CATALOGUE, histories=HISTORIES, checksum="data")
+    split = types.SimpleNamespace(histories=HISTORIES, checksum="split", test=CASES)
+    COUNTS["spoken"] = 0
 
-    def speak(users, ends, targets, seed):
-        counts["spoken"] += 1
-        profiles = build_profiles(CATALOGUE, HISTORIES, users, ends, targets)
-        return simulator_named("rules:2", CATALOGUE, seed=seed).open(profiles)
+    def encode(texts):
+        return text_vectors(encoder, texts, store)
 
-    job = Job(
-        recipe=recipe,
-        dataset=types.SimpleNamespace(catalogue=CATALOGUE, checksum="data"),
-        split=types.SimpleNamespace(histories=HISTORIES, checksum="split", test=CASES),
+    return Job(
+        recipe=recipe_from({"model": "text-retrieval", "dataset": "planted"}, "test"),
+        dataset=dataset,
+        split=split,
         protocol=types.SimpleNamespace(shown_per_turn=5),
         store=store,
         device=torch.device("cpu"),
-        options=None,
+        options=TextRetrievalOptions(),
         training=types.SimpleNamespace(max_length=50),
-        speak=speak,
-        encode=lambda texts: text_vectors(encoder, texts, store),
-        text_key={"simulator": "rules:2", "encoder": "minilm"},
+        encode=encode,
+        encoder_key={"encoder": "minilm"},
+        words=Counted(
+            ConversationOptions(simulator="rules:2"), dataset, split, 42, store, encode, {"encoder": "minilm"}
+        ),
     )
-    object.__setattr__(job, "counts", counts)
-    return job
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +82,19 @@ def job(tmp_path_factory, encoder):
     return make_job(tmp_path_factory.mktemp("store"), encoder)
 
 
+def columns_of(job, whose="own"):
+    return TextRetrievalMethod(job).columns(CASES, job.words.of(whose))["utterance_vector"]
+
+
 @pytest.fixture(scope="module")
 def model(job):
-    folders, _ = run_stages(job, TextRetrieval.stages(job), "text-retrieval")
-    return TextRetrieval.load(job, folders)
+    method = TextRetrievalMethod(job)
+    folders, _ = run_stages(job, method.stages(), "text-retrieval")
+    return method.load(folders)
 
 
 def test_scores_are_cosines(job, model, encoder):
-    column = TextRetrieval.case_columns(job, CASES)["utterance_vector"]
+    column = columns_of(job)
     assert column.shape == (30, 384)
     profiles = build_profiles(CATALOGUE, HISTORIES, CASES.users, CASES.ends, CASES.targets)
     said = simulator_named("rules:2", CATALOGUE, seed=42).open(profiles)
@@ -98,22 +115,24 @@ def test_scores_are_cosines(job, model, encoder):
 
 
 def test_words_find_better_than_chance(job, model):
-    queries = model.query_vectors(
-        {"utterance_vector": torch.from_numpy(TextRetrieval.case_columns(job, CASES)["utterance_vector"])}
-    )
+    queries = model.query_vectors({"utterance_vector": torch.from_numpy(columns_of(job))})
     scores = queries @ model.item_vectors()[1:].T
     own = scores[torch.arange(30), torch.from_numpy(CASES.targets.astype(np.int64)) - 1]
     assert ((scores < own[:, None]).float().mean(1)).mean() > 0.6
 
 
-def test_shuffled_words_belong_to_somebody_else(job, tmp_path, encoder):
-    shuffled_job = make_job(tmp_path, encoder, shuffle_utterances=True)
-    plain = utterance_columns(job, CASES)["utterance_vector"]
-    shuffled = utterance_columns(shuffled_job, CASES)["utterance_vector"]
+def test_another_users_words_belong_to_somebody_else(job):
+    plain, other = columns_of(job), columns_of(job, "another")
     source = other_user(CASES.users, 42)
-    np.testing.assert_allclose(shuffled, plain[source], atol=1e-6)
+    np.testing.assert_allclose(other, plain[source], atol=1e-6)
     assert (source != np.arange(30)).all()
-    np.testing.assert_array_equal(shuffled, utterance_columns(shuffled_job, CASES)["utterance_vector"])
+    np.testing.assert_array_equal(other, columns_of(job, "another"))
+
+
+def test_no_words_are_a_neutral_sentence_for_everybody(job, encoder):
+    vectors = columns_of(job, "none")
+    assert (vectors == vectors[0]).all()
+    np.testing.assert_allclose(vectors[0], encoder.encode([NEUTRAL_OPENING])[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("users", [np.arange(50), np.repeat(np.arange(6), [1, 4, 2, 3, 1, 4]), np.array([1, 2])])
@@ -136,32 +155,28 @@ def test_one_user_cannot_be_shuffled():
 
 def test_nothing_is_spoken_twice(tmp_path, encoder):
     job = make_job(tmp_path, encoder)
-    indices, vectors = record_utterances(job, CASES.users, CASES.ends, CASES.targets)
-    np.testing.assert_array_equal(vectors[indices], utterance_columns(job, CASES)["utterance_vector"])
-    assert job.counts["spoken"] == 1
-    assert len(vectors) == len(np.unique(indices)) <= 30
-    utterance_columns(job, CASES.take(np.arange(3)))
-    assert job.counts["spoken"] == 2
+    rows, vectors = job.words.distinct_vectors(CASES)
+    np.testing.assert_array_equal(vectors[rows], columns_of(job))
+    assert COUNTS["spoken"] == 1
+    assert len(vectors) == len(np.unique(rows)) <= 30
+    job.words.opening_vectors(CASES.take(np.arange(3)))
+    assert COUNTS["spoken"] == 2
+
+
+class Mumbling(SimulatedWords):
+    """Nobody hears the first and the last user."""
+
+    def _spoken(self, cases):
+        return ["", *super()._spoken(cases)[1:-1], ""]
 
 
 def test_silent_users_are_marked(tmp_path, encoder):
-    job = make_job(tmp_path, encoder)
-    talk = job.speak
-    silent = dataclasses.replace(job, speak=lambda *a: ["  ", *talk(*a)[1:-1], ""])
-    indices, vectors = record_utterances(silent, CASES.users, CASES.ends, CASES.targets)
-    assert np.flatnonzero(indices < 0).tolist() == [0, 29]
-    assert indices.max() == len(vectors) - 1
-    assert np.isfinite(utterance_columns(silent, CASES)["utterance_vector"]).all()
-    short = dataclasses.replace(make_job(tmp_path / "other", encoder), speak=lambda *a: ["one"])
-    with pytest.raises(BenchError, match="1 utterances for 30"):
-        utterance_columns(short, CASES)
-
-
-def test_missing_voices_are_named(job):
-    with pytest.raises(BenchError, match="simulator"):
-        utterance_columns(dataclasses.replace(job, speak=None), CASES)
-    with pytest.raises(BenchError, match="encoder"):
-        embedded(dataclasses.replace(job, encode=None), ["x"])
+    words = make_job(tmp_path, encoder).words
+    silent = Mumbling(**{field.name: getattr(words, field.name) for field in dataclasses.fields(words)})
+    rows, vectors = silent.distinct_vectors(CASES)
+    assert np.flatnonzero(rows < 0).tolist() == [0, 29]
+    assert rows.max() == len(vectors) - 1
+    assert np.isfinite(silent.opening_vectors(CASES)).all()
 
 
 def test_respond_shows_the_nearest_items_and_none_twice(job, model, encoder):

@@ -33,7 +33,6 @@ class FadingMean(SequentialRecommender):
 
     Options = FadingMeanOptions
     display_name = "FadingMean"
-    needs: ClassVar[frozenset[str]] = frozenset()
     default_protocol = "unified.full"
     training_defaults: ClassVar[dict[str, Any]] = {"objective": "ce", "learning_rate": 0.005}
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recllm_bench.artifacts import content_hash
-from recllm_bench.errors import BenchError
 from recllm_bench.models.cesrec.prompts import ANSWER, REMARK
 
 if TYPE_CHECKING:
+    from recllm_bench.api.method import Job
     from recllm_bench.language.backbone import Backbone
     from recllm_bench.models.cesrec.options import CESRecOptions
-    from recllm_bench.training.stages import Job
 
 _SAID_OF_EACH = 2  # remarks that wish for an item, in a miniature's text
 _NAMED_OF_EACH = 10  # wishes for it without a remark around them
@@ -102,13 +101,11 @@ def _texts(job: Job) -> Iterator[str]:
     the title of an item that has what is wished for, all in the layout of short prompts. No validation or test
     interaction is read.
     """
-    if job.feedback is None:
-        raise BenchError("cesrec: nobody speaks here; run it on the bench")
     catalogue, titles = job.dataset.catalogue, job.dataset.catalogue.titles
     rng = np.random.default_rng([job.recipe.seed, 0x7E])
     yield from (text for text in catalogue.texts() if text)
     yield from _lists(job, rng)
-    speaker = job.feedback("rules", _FACTS)
+    speaker = job.words.feedback("rules", _FACTS)
     titled = np.flatnonzero([bool(title) for title in titles])
     for item in titled.tolist():
         yield from (f"{wish}: {titles[item]}" for wish in speaker.wishes(item, _NAMED_OF_EACH, rng))

@@ -21,10 +21,10 @@ def measure_latency(store: RoundStore, first: Round) -> dict[str, float]:
 
     The first two warm up; the mean is over those that follow.
     """
-    loop, pipeline = store.loop(), store.pipeline
+    loop, method = store.loop(), store.method
     n = min(len(store.cases), store.options.latency_users + _WARM_UP)
     rows = np.random.default_rng(store.job.recipe.seed).choice(len(store.cases), n, replace=False)
-    anew = _vectors_anew(store) if pipeline.masks else None
+    anew = _vectors_anew(store) if method.masks else None
     spent: dict[str, list[float]] = {}
 
     def timed(name: str, call: Any) -> Any:
@@ -64,7 +64,7 @@ def _vectors_anew(store: RoundStore) -> Callable[[torch.Tensor], torch.Tensor]:
 
     job, options = store.job, store.options
     encoder = StateEncoder(language_model(job, options), options.text_pool)
-    width = store.pipeline.hybrid_vectors(store.folders).shape[1]
+    width = store.method.hybrid_vectors(store.folders).shape[1]
     adapter = load_adapter(store.folders["adapter"], encoder.width, width, options.adapter_hidden).to(job.device)
     texts = item_texts(job.dataset.catalogue, options.item_text)
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
-from recllm_bench import plugins
+from recllm_bench.api.registry import model_named
 from recllm_bench.errors import BenchError
 from recllm_bench.models.cesrec.backends import TrainedBackend
 from recllm_bench.models.cesrec.options import CESRecOptions, check_options
 from recllm_bench.options import options_from_config
-from recllm_bench.recbole_bridge.bare import FIELDS, Ids
+from recllm_bench.recbole_bridge.bare import Ids, Overlay, bare_config
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from recllm_bench.data.splits import Cases
-    from recllm_bench.training.stages import Job, Stage
+    from recllm_bench.api.method import Job
 
 ITEMS, LENGTHS = "pseudo_list", "pseudo_length"
 """Columns of a case: its pseudo-history, and how many items it holds."""
@@ -30,8 +25,9 @@ ITEMS, LENGTHS = "pseudo_list", "pseudo_length"
 class CESRec(SequentialRecommender):
     """An unchanged recommender that scores pseudo-histories (Findings of EMNLP 2025; arXiv 2509.09342).
 
-    On the bench it is a pipeline (:meth:`stages`), and :meth:`case_columns` plays the rounds of feedback: the model
-    itself only scores what they left. In plain RecBole there are neither stages nor words, and it is its back end.
+    On the bench :class:`~recllm_bench.models.cesrec.method.CESRecMethod` trains it and plays the rounds of feedback:
+    the model itself only scores what they left. In plain RecBole there are neither stages nor words, and it is its
+    back end.
 
     Parameters
     ----------
@@ -45,7 +41,7 @@ class CESRec(SequentialRecommender):
 
     Options = CESRecOptions
     display_name = "CESRec"
-    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    reads_words = True
     default_protocol = "cesrec.sampled100"
     training_defaults: ClassVar[dict[str, Any]] = {}
 
@@ -53,8 +49,8 @@ class CESRec(SequentialRecommender):
         super().__init__(config, dataset)
         self.options = check_options(options_from_config(CESRecOptions, config))
         if backend is None:
-            model_class = plugins.resolve("models", self.options.backend)
-            inner = _Overlay(config, self.options.backend_options or {})
+            model_class = model_named(self.options.backend).model
+            inner = Overlay(config, self.options.backend_options or {})
             try:
                 model = model_class(inner, dataset)
             except (KeyError, TypeError) as error:
@@ -72,59 +68,12 @@ class CESRec(SequentialRecommender):
             self.query_vectors = self._query_vectors
             self.item_vectors = self._item_vectors
 
-    # the bench's pipeline
-
-    @classmethod
-    def stages(cls, job: Job) -> list[Stage]:
-        """Back end, aligned item vectors, training pairs, constructor; what the options leave out is not there."""
-        from recllm_bench.models.cesrec.stages import Pipeline
-
-        return Pipeline(job).stages()
-
-    @classmethod
-    def load(cls, job: Job, folders: Mapping[str, Path]) -> CESRec:
-        """The model from its finished stages, on the job's device, in evaluation mode."""
-        from recllm_bench.models.cesrec.stages import Pipeline
-
-        return cls.around(job, Pipeline(job).backend(folders))
-
     @classmethod
     def around(cls, job: Job, backend: TrainedBackend) -> CESRec:
         """The model around a trained back end, in evaluation mode."""
-        values = {name: getattr(job.options, name) for name in CESRecOptions.__dataclass_fields__}
-        config = {**FIELDS, **values, "MAX_ITEM_LIST_LENGTH": backend.history_length, "device": job.device}
+        config = bare_config(job.options, backend.history_length, job.device)
         model = cls(config, Ids(job.split.histories.n_items), backend)
         return model.eval().requires_grad_(False)
-
-    @classmethod
-    def case_columns(cls, job: Job, cases: Cases) -> dict[str, np.ndarray]:
-        """``pseudo_list [n, L]`` and ``pseudo_length [n]``: what the rounds of feedback made of each history.
-
-        Simulated users know their targets here; what leaves this function holds item ids alone.
-        """
-        from recllm_bench.models.cesrec.outcomes import final_columns
-
-        return final_columns(job, cases)
-
-    @classmethod
-    def report(cls, job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """What belongs beside the ranking: ``measures``, ``substitutes``, ``tokens`` and ``notes``."""
-        from recllm_bench.models.cesrec.outcomes import report
-
-        return report(job, folders)
-
-    @classmethod
-    def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
-        """Rows to compare with, where a recipe names none: the back end itself, and each half of the method alone."""
-        backend = {"model": options.get("backend") or CESRecOptions().backend}
-        for part in ("options", "training"):
-            if options.get(f"backend_{part}"):
-                backend[part] = dict(options[f"backend_{part}"])
-        return [
-            backend,
-            {"model": "cesrec", "label": "CESRec w/o d.a.", "options": {"use_masking": False}},
-            {"model": "cesrec", "label": "CESRec w/o c.", "options": {"use_constructor": False}},
-        ]
 
     # scores
 
@@ -157,16 +106,3 @@ class CESRec(SequentialRecommender):
             return batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
         lengths = batch[LENGTHS].long()
         return batch[ITEMS][:, : int(lengths.max())].long(), lengths
-
-
-class _Overlay:
-    """A configuration with some values on top."""
-
-    def __init__(self, config: Any, values: Mapping[str, Any]) -> None:
-        self._config, self._values = config, values
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key] if key in self._values else self._config[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values or key in self._config

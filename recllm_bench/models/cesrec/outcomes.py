@@ -5,29 +5,33 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.evaluation.candidates import protocol_candidates
+from recllm_bench.models.cesrec.model import ITEMS, LENGTHS
 from recllm_bench.models.cesrec.rounds import Loop, Pseudo, Round, sums
-from recllm_bench.models.cesrec.stages import ADAPTER, BACKEND, CONSTRUCTOR, FACTS, PAIRS, Pipeline
 from recllm_bench.progress import log
-from recllm_bench.training.stages import Job, run_stages
 
 if TYPE_CHECKING:
+    from recllm_bench.api.words import Undeclared, Words
     from recllm_bench.data.splits import Cases
     from recllm_bench.evaluation.candidates import Candidates
     from recllm_bench.evaluation.places import Ranks
     from recllm_bench.evaluation.protocols import Protocol
+    from recllm_bench.models.cesrec.method import CESRecMethod
 
 _LOOP = ("use_masking", "use_constructor", "early_accept", "refine_from", "pool", "forbid_target")
 _MASKING = ("k", "min_keep", "similarity", "mask_mode")
 _WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
 _VERSION = 1  # part of keys: raise it when equal options give other rounds
+BACKEND, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "adapter", "pairs", "constructor"
+FACTS = "facts.json"
 BUCKETS = (5, 10, 20, 50, 100)
 """Upper ends of the history lengths whose users are measured apart."""
 
@@ -53,19 +57,19 @@ class RoundStore:
 
     Parameters
     ----------
-    job : Job
-    folders : mapping
-        The finished stages.
+    method : CESRecMethod
+        Its stages are finished, or are finished now.
     cases : Cases
         Whom to play with.
+    words : Words
+        What they say.
     """
 
-    def __init__(self, job: Job, folders: Mapping[str, Path], cases: Cases) -> None:
-        from recllm_bench.evaluation.candidates import protocol_candidates
-
-        self.job, self.folders, self.cases = job, folders, cases
-        self.pipeline = Pipeline(job)
-        self.options = self.pipeline.options
+    def __init__(self, method: CESRecMethod, cases: Cases, words: Words | Undeclared) -> None:
+        job = method.job
+        self.method, self.job, self.folders, self.cases = method, job, method.folders, cases
+        self.options = method.options
+        self.speaker = method.speaker_of(words, cases)
         self.candidates: Candidates | None = protocol_candidates(job.protocol, job.split, cases, job.store)
         self._loop: Loop | None = None
         self._model: Any = None
@@ -73,11 +77,11 @@ class RoundStore:
     def key(self, number: int) -> dict[str, Any]:
         """What a round depends on; the number of rounds asked for is no part of it."""
         options, job, cases = self.options, self.job, self.cases
-        names = _LOOP + (_MASKING if self.pipeline.masks else ()) + (_WRITING if options.use_constructor else ())
+        names = _LOOP + (_MASKING if self.method.masks else ()) + (_WRITING if options.use_constructor else ())
         rows = np.column_stack([cases.users, cases.ends, cases.targets]).astype(np.int64)
         needed = [BACKEND]
-        needed += [ADAPTER] if self.pipeline.masks else []
-        needed += [CONSTRUCTOR] if self.pipeline.tunes else []
+        needed += [ADAPTER] if self.method.masks else []
+        needed += [CONSTRUCTOR] if self.method.tunes else []
         key = {
             "data": job.dataset.checksum,
             "split": job.split.checksum,
@@ -86,13 +90,14 @@ class RoundStore:
             "cases": hashlib.sha256(rows.tobytes()).hexdigest(),
             "candidates": "" if self.candidates is None else self.candidates.hash(),
             "options": {name: getattr(options, name) for name in names},
-            "feedback": self.pipeline.speaker.key() if options.use_constructor else "",
+            "feedback": self.speaker.key() if options.use_constructor else "",
             "seed": job.recipe.seed,
             "version": _VERSION,
         }
         return {**key, "round": number}
 
-    def play(self) -> Played:
+    @cached_property
+    def played(self) -> Played:
         """All rounds up to the number asked for."""
         folders = []
         for number in range(self.options.rounds + 1):
@@ -102,23 +107,23 @@ class RoundStore:
             make = lambda work, number=number: self._make(work, number, folders[-1] if folders else None)  # noqa: E731
             folders.append(self.job.store.build("cesrec-round", key, make))
         if self._loop is not None:
-            self.pipeline.assert_unchanged(self._loop.backend, self.folders)
+            self.method.assert_unchanged(self._loop.backend, self.folders)
         return Played([Round.load(folder) for folder in folders], [self._load_ranks(folder) for folder in folders])
 
     def loop(self) -> Loop:
         """The loop with everything it needs, made once."""
         if self._loop is None:
-            options, pipeline = self.options, self.pipeline
+            options, method = self.options, self.method
             self._loop = Loop(
-                pipeline.backend(self.folders),
+                method.backend(self.folders),
                 self.cases,
                 self.job.split.histories,
                 candidates=self.candidates,
                 exclude_history=self.job.protocol.exclude_history,
-                mask=pipeline.masker(self.folders),
-                construct=pipeline.constructor(self.folders),
+                mask=method.masker(self.folders),
+                construct=method.constructor(self.folders),
                 # Who rewrites nothing by words needs none.
-                say=pipeline.speaker.say if options.use_constructor else None,
+                say=self.speaker.say if options.use_constructor else None,
                 early_accept=options.early_accept,
                 refine_from=options.refine_from,
                 pool=options.pool,
@@ -129,7 +134,7 @@ class RoundStore:
     def latency(self, played: Played) -> dict[str, float]:
         """Seconds a user takes alone, measured once (specification, section 7.5); empty where it is not asked for."""
         options = self.options
-        if not options.latency_users or not options.rounds or not (self.pipeline.masks or options.use_constructor):
+        if not options.latency_users or not options.rounds or not (self.method.masks or options.use_constructor):
             return {}
         key = {**self.key(1), "latency_users": options.latency_users, "device": str(self.job.device)}
 
@@ -175,14 +180,13 @@ class RoundStore:
         played.save(work)
 
     def _leaks(self) -> int:
-        return self.pipeline.speaker.redactor.n_leaks if self.options.use_constructor else 0
+        return self.speaker.n_leaks if self.options.use_constructor else 0
 
     def _rank(self, pseudo: Pseudo, rules: Protocol | None = None) -> Ranks:
         from recllm_bench.evaluation.ranks import rank_cases
-        from recllm_bench.models.cesrec.model import CESRec
 
         if self._model is None:
-            self._model = CESRec.around(self.job, self.pipeline.backend(self.folders))
+            self._model = self.method.load(self.folders)
         job, rules = self.job, rules or self.job.protocol
         return rank_cases(
             self._model,
@@ -204,32 +208,12 @@ class RoundStore:
 
 def columns(pseudo: Pseudo) -> dict[str, np.ndarray]:
     """Pseudo-histories as columns of the cases."""
-    from recllm_bench.models.cesrec.model import ITEMS, LENGTHS
-
     return {ITEMS: pseudo.items, LENGTHS: pseudo.lengths}
 
 
-def played_rounds(job: Job, cases: Cases) -> tuple[RoundStore, Played]:
-    """The rounds of a job, whose stages are finished, and where they are kept."""
-    kind = job.recipe.model.lower().replace(":", "-").replace(".", "-")
-    folders, _ = run_stages(job, Pipeline(job).stages(), kind)
-    store = RoundStore(job, folders, cases)
-    return store, store.play()
-
-
-def final_columns(job: Job, cases: Cases) -> dict[str, np.ndarray]:
-    """See :meth:`recllm_bench.models.cesrec.model.CESRec.case_columns`."""
-    return columns(played_rounds(job, cases)[1].rounds[-1].pseudo)
-
-
-def report(job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """See :meth:`recllm_bench.models.cesrec.model.CESRec.report`."""
-    from recllm_bench.evaluation.candidates import evaluated_cases
-
-    cases = evaluated_cases(job.split.test, job.protocol)
-    store = RoundStore(job, folders, cases)
-    played = store.play()
-    options = store.options
+def report(store: RoundStore) -> dict[str, dict[str, Any]]:
+    """See :meth:`recllm_bench.models.cesrec.method.CESRecMethod.report`."""
+    job, folders, played, options = store.job, store.folders, store.played, store.options
     measures = {**by_round(played, job.protocol), **monitored(played, job.protocol), **by_length(played, job.protocol)}
     measures |= store.in_full_ranking(played)
     measures |= counted(played) if options.use_constructor else {}
@@ -238,7 +222,7 @@ def report(job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     asked = sum(played_round.counters.get("asked", 0) for played_round in played.rounds)
     if latency and asked:
         seconds = sums(played.rounds, "seconds")
-        parts = (("mask", "masking", store.pipeline.masks), ("construct", "construction", options.use_constructor))
+        parts = (("mask", "masking", store.method.masks), ("construct", "construction", options.use_constructor))
         for name, what, is_on in parts:
             if is_on:
                 measures[f"{what}, seconds a user in batches"] = seconds[name] / asked
@@ -250,7 +234,7 @@ def report(job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     substitutes, notes = {"text encoder": "", "simulator": ""}, {}
     tokens = sums(played.rounds, "tokens")
     if options.use_constructor:
-        speaker = store.pipeline.speaker.name
+        speaker = store.speaker.name
         substitutes["simulator"] = f"{speaker} for gpt-4o-mini"
         notes["constructor"] = _output_note(options)
     if ADAPTER in folders:

@@ -2,83 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recllm_bench import plugins
+from recllm_bench.api.method import Job
 from recllm_bench.data.splits import Cases, Split
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
-from recllm_bench.locations import resource
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
-from recllm_bench.options import read_options
-from recllm_bench.recipe import read_recipe_file
-from recllm_bench.training.options import TrainingOptions
-from recllm_bench.training.stages import Job, run_stages
+from recllm_bench.training.cells import Cell, inner_cell
 
 _ROWS_AT_ONCE = 1024
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """The encoder's own cell: the plain baseline's recipe on the same data, with the changes asked for."""
-
-    job: Job
-    single: Any
-    kind: str
-
-    def key(self) -> dict[str, Any]:
-        """What the encoder depends on, beside data, split and seed."""
-        return {"model": self.kind, "key": dict(self.single.stage.key)}
-
-    def train(self) -> tuple[dict[str, Path], float]:
-        """Train it unless it exists; returns its folders and the seconds it took when it was made."""
-        folders, seconds = run_stages(self.job, [self.single.stage], self.kind)
-        return folders, sum(seconds.values())
-
-    def load(self) -> nn.Module:
-        """The encoder in evaluation mode on the job's device."""
-        encoder = self.single.load(self.train()[0])
-        return encoder.to(self.job.device).eval().requires_grad_(False)
-
-
-def backbone_of(job: Job, options: LatentCRSOptions) -> Backbone:
-    """Describe the encoder of a LatentCRS job.
+def backbone_of(job: Job, options: LatentCRSOptions) -> Cell:
+    """The encoder of a LatentCRS job: the plain baseline's recipe on the same data, with the changes asked for.
 
     Raises
     ------
     BenchError
         When the backbone is no causal encoder, or its options are wrong.
     """
-    from recllm_bench.training.single import single_stage
-
-    model_class = plugins.resolve("models", options.backbone)
-    if not (hasattr(model_class, "sequence_states") and hasattr(model_class, "item_vectors")):
-        raise BenchError(f"latentcrs: backbone '{options.backbone}' is no causal encoder; use iclrec or sasrec")
-    values: dict[str, Any] = {}
-    if (resource("recipes") / f"{options.backbone}-{job.recipe.dataset}.yaml").exists():
-        values = read_recipe_file(f"{options.backbone}-{job.recipe.dataset}")
-    own = {**(values.get("options") or {}), **(options.backbone_options or {})}
-    training = {**(values.get("training") or {}), **(options.backbone_training or {})}
     where = f"backbone {options.backbone} of latentcrs"
-    defaults = getattr(model_class, "training_defaults", {})
-    inner = dataclasses.replace(
-        job,
-        recipe=dataclasses.replace(job.recipe, model=options.backbone, options=own, training=training, budget=""),
-        options=read_options(model_class.Options, own, f"{where}: options"),
-        training=read_options(TrainingOptions, {**defaults, **training}, f"{where}: training"),
-    )
-    return Backbone(
-        inner, single_stage(inner, model_class), options.backbone.lower().replace(":", "-").replace(".", "-")
-    )
+    cell = inner_cell(job, options.backbone, options.backbone_options, options.backbone_training, where)
+    if not (hasattr(cell.entry.model, "sequence_states") and hasattr(cell.entry.model, "item_vectors")):
+        raise BenchError(f"latentcrs: backbone '{options.backbone}' is no causal encoder; use iclrec or sasrec")
+    return cell
+
+
+def trained_encoder(cell: Cell) -> nn.Module:
+    """The encoder in evaluation mode on the job's device, frozen."""
+    return cell.load().to(cell.job.device).eval().requires_grad_(False)
 
 
 def frozen_items(encoder: nn.Module) -> Tensor:

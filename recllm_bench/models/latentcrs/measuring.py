@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from recllm_bench.api.method import Job
 from recllm_bench.artifacts import write_json
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError
-from recllm_bench.training.stages import Job
 
 
 class Curves:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,29 +13,27 @@ import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recllm_bench import plugins
+from recllm_bench.api.registry import model_named
 from recllm_bench.errors import BenchError
-from recllm_bench.models.latentcrs.backbone import backbone_of, frozen_items, last_states
+from recllm_bench.models.latentcrs.backbone import frozen_items, last_states
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.measuring import check_vectors
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
-from recllm_bench.models.latentcrs.stages import Pipeline
 from recllm_bench.options import options_from_config
-from recllm_bench.training.loop import load_weights
-from recllm_bench.training.stages import Job, Stage
+from recllm_bench.recbole_bridge.bare import Overlay
 
 if TYPE_CHECKING:
+    from recllm_bench.api.method import Job
     from recllm_bench.conversation.dialogue import Dialogue, Response
-    from recllm_bench.data.splits import Cases
 
 
 class LatentCRS(SequentialRecommender):
     """Latent intents joined by variational EM (arXiv 2503.10703v1), in the paper's or the released code's reading.
 
-    On the bench it is a pipeline (:meth:`stages`). In plain RecBole, where there are neither stages nor words, the
-    encoder trains by its own loss, both networks in one loop by the sum of their losses (as ``ablation: direct_kl``)
-    on detached states, and the utterance is the zero vector.
+    On the bench :class:`~recllm_bench.models.latentcrs.method.LatentCRSMethod` trains it. In plain RecBole, where there
+    are neither stages nor words, the encoder trains by its own loss, both networks in one loop by the sum of their
+    losses (as ``ablation: direct_kl``) on detached states, and the utterance is the zero vector.
 
     Parameters
     ----------
@@ -52,7 +49,7 @@ class LatentCRS(SequentialRecommender):
 
     Options = LatentCRSOptions
     display_name = "LatentCRS"
-    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    reads_words = True
     default_protocol = "latentcrs.one_turn"
     training_defaults: ClassVar[dict[str, Any]] = {
         "batch_size": 480,
@@ -71,9 +68,8 @@ class LatentCRS(SequentialRecommender):
         self.options = options = resolve_options(options_from_config(LatentCRSOptions, config))
         self.history_length = options.window - 1
         if encoder is None:
-            encoder = plugins.resolve("models", options.backbone)(
-                _Overlay(config, options.backbone_options or {}), dataset
-            )
+            inner = Overlay(config, options.backbone_options or {})
+            encoder = model_named(options.backbone).model(inner, dataset)
         self.encoder = encoder
         width = encoder.item_vectors().shape[1]
         if intents is None:
@@ -86,45 +82,6 @@ class LatentCRS(SequentialRecommender):
                     network.encoder = copy.deepcopy(encoder)
         if options.tie_value_map and self.inference is not None:
             tie_value_map(self.inference, self.generative)
-
-    # the bench's pipeline
-
-    @classmethod
-    def stages(cls, job: Job) -> list[Stage]:
-        """Backbone, utterances, states, intents, two warm-ups, joint EM."""
-        return Pipeline(job).stages()
-
-    @classmethod
-    def load(cls, job: Job, folders: Mapping[str, Path]) -> LatentCRS:
-        """The model from its finished stages, on the job's device, in evaluation mode."""
-        options = resolve_options(job.options)
-        backbone = backbone_of(job, options).load()
-        intents = torch.from_numpy(np.load(folders["intents"] / "intents.npy"))
-        text_width = np.load(folders["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
-        config = _Overlay(_PLAIN, {"device": job.device, "MAX_ITEM_LIST_LENGTH": options.window - 1})
-        values = {name: getattr(job.options, name) for name in LatentCRSOptions.__dataclass_fields__}
-        config = _Overlay(config, {**values, "text_width": text_width})
-        model = cls(config, _Catalogue(job.split.histories.n_items), backbone, intents.to("cpu"))
-        final = folders.get("joint", folders["generative"])
-        modules = {"generative": model.generative}
-        if model.inference is not None:
-            modules["inference"] = model.inference
-        load_weights(final, modules)
-        return model.to(job.device).eval().requires_grad_(False)
-
-    @classmethod
-    def history_encoder(cls, job: Job) -> nn.Module:
-        """The encoder of histories alone, trained by its own recipe: what can rank where nobody speaks."""
-        return backbone_of(job, resolve_options(job.options)).load()
-
-    @classmethod
-    def case_columns(cls, job: Job, cases: Cases) -> dict[str, np.ndarray]:
-        """``utterance_vector [n, d_x]``: what each user says first (another user's words in the shuffled control)."""
-        from recllm_bench.training.utterances import utterance_columns
-
-        columns = utterance_columns(job, cases)
-        check_vectors(columns["utterance_vector"])
-        return columns
 
     # scores
 
@@ -234,8 +191,6 @@ class LatentCRS(SequentialRecommender):
 
     def _sentence_vectors(self, job: Job, dialogues: Sequence[Dialogue]) -> Tensor:
         """Vectors of what the users said; zero for a user who said nothing."""
-        if job.encode is None:
-            raise BenchError("latentcrs: dialogues need a text encoder (conversation.encoder)")
         texts = []
         for dialogue in dialogues:
             sentences = [text.strip() for role, text in dialogue.messages if role == "user" and text.strip()]
@@ -261,35 +216,3 @@ class LatentCRS(SequentialRecommender):
         if "utterance_vector" in columns:
             return columns["utterance_vector"].to(states)
         return states.new_zeros(len(states), self.generative.projector.enter.in_features)
-
-
-_PLAIN = {
-    "USER_ID_FIELD": "user_id",
-    "ITEM_ID_FIELD": "item_id",
-    "LIST_SUFFIX": "_list",
-    "ITEM_LIST_LENGTH_FIELD": "item_length",
-    "NEG_PREFIX": "neg_",
-}
-
-
-class _Overlay:
-    """A configuration with some values changed."""
-
-    def __init__(self, config: Any, changes: Mapping[str, Any]) -> None:
-        self.config, self.changes = config, changes
-
-    def __getitem__(self, name: str) -> Any:
-        return self.changes[name] if name in self.changes else self.config[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.changes or name in self.config
-
-
-class _Catalogue:
-    """The part of RecBole's ``Dataset`` that a sequence model reads."""
-
-    def __init__(self, n_items: int) -> None:
-        self.n_items = n_items
-
-    def num(self, field: str) -> int:
-        return self.n_items + 1

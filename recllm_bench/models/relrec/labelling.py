@@ -9,7 +9,7 @@ from recllm_bench.artifacts import file_hash
 from recllm_bench.models.relrec.options import ReLRecOptions
 
 if TYPE_CHECKING:
-    from recllm_bench.training.stages import Job
+    from recllm_bench.api.method import Job
 
 _KEY = (
     "labels",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,7 +18,6 @@ from recllm_bench.options import options_from_config
 
 if TYPE_CHECKING:
     from recllm_bench.data.windows import WindowBatch
-    from recllm_bench.training.stages import Job, Stage
 
 _TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 32768}
 """Tokens of a ranking pass."""
@@ -28,8 +26,9 @@ _TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 32768}
 class ReLRec(SequentialRecommender):
     """Next-item prediction by a frozen language model whose only new parts are user and item rows.
 
-    On the bench it is a pipeline (:meth:`stages`): labels, training with label reconstruction, and the measure of what
-    was reconstructed. In plain RecBole there are no labels, and the sequence loss (1) trains alone.
+    On the bench :class:`~recllm_bench.models.relrec.method.ReLRecMethod` trains it: labels, training with label
+    reconstruction, and the measure of what was reconstructed. In plain RecBole there are no labels, and the sequence
+    loss (1) trains alone.
 
     Parameters
     ----------
@@ -43,7 +42,6 @@ class ReLRec(SequentialRecommender):
 
     Options: ClassVar[type[ReLRecOptions]] = ReLRecOptions
     display_name = "ReLRec"
-    needs: ClassVar[frozenset[str]] = frozenset()
     default_protocol = "relrec.full"
     training_defaults: ClassVar[dict[str, Any]] = {
         "batch_size": 16,
@@ -81,29 +79,6 @@ class ReLRec(SequentialRecommender):
         self.history_length = self._fitting(int(self.max_seq_length), name)
         self.checkpointing = options.checkpointing == "on"
         self.at_once = scores_at_once(options.scores_at_once, backbone.device)
-
-    # the bench's pipeline
-
-    @classmethod
-    def stages(cls, job: Job) -> list[Stage]:
-        """Labels, training, label reconstruction (the first and the last only with ``recon``)."""
-        from recllm_bench.models.relrec.stages import Pipeline
-
-        return Pipeline(job, cls).stages()
-
-    @classmethod
-    def load(cls, job: Job, folders: Mapping[str, Path]) -> ReLRec:
-        """The model from its finished stages, on the job's device, in evaluation mode."""
-        from recllm_bench.models.relrec.stages import Pipeline
-
-        return Pipeline(job, cls).trained(folders)
-
-    @classmethod
-    def report(cls, job: Job, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """What belongs beside the ranking: ``measures``, ``substitutes``, ``tokens`` and ``notes``."""
-        from recllm_bench.models.relrec.stages import Pipeline
-
-        return Pipeline(job, cls).report(folders)
 
     # losses
 

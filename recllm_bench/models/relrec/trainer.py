@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from recllm_bench.api.method import Job
 from recllm_bench.artifacts import write_json
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
@@ -17,7 +18,6 @@ from recllm_bench.models.relrec.memory import choose_checkpointing
 from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, Book, LabelTokens, Plan, join, pack
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, USER_PROMPTS
 from recllm_bench.progress import log
-from recllm_bench.training.stages import Job
 
 if TYPE_CHECKING:
     from recllm_bench.models.relrec.model import ReLRec

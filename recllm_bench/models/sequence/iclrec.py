@@ -70,7 +70,6 @@ class ICLRec(CausalRecommender):
 
     Options = ICLRecOptions
     display_name = "ICLRec"
-    needs: ClassVar[frozenset[str]] = frozenset()
     default_protocol = "unified.full"
     training_defaults: ClassVar[dict[str, Any]] = {
         "objective": "bce",

@@ -43,7 +43,6 @@ class SASRec(CausalRecommender):
 
     Options = SASRecOptions
     display_name = "SASRec (ours)"
-    needs: ClassVar[frozenset[str]] = frozenset()
     default_protocol = "unified.full"
     training_defaults: ClassVar[dict[str, Any]] = {"objective": "ce"}
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from recllm_bench import plugins
+from recllm_bench.api import registry
 from recllm_bench.errors import BenchError
 
 
 def test_listing_names_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from recllm_bench import plugins; plugins.names('models'); plugins.model_kind('latentcrs');"
+        "import sys; from recllm_bench.api import registry; registry.names('models');"
+        "registry.is_zoo_name('latentcrs');"
         "assert not {'torch', 'recbole', 'numpy', 'pandas', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -22,25 +23,25 @@ def test_listing_names_imports_nothing_heavy() -> None:
 
 def test_every_built_in_name_resolves() -> None:
     for kind in ("models", "simulators"):
-        for name, target in plugins._BUILT_IN[kind].items():
-            found = plugins.resolve(kind, name.upper())
+        for name, target in registry._built_in(kind).items():
+            found = registry.resolve(kind, name.upper())
             assert f"{found.__module__}:{found.__qualname__}" == target
 
 
 def test_ours_come_before_recboles_and_a_prefix_asks_for_recboles() -> None:
-    assert plugins.resolve("models", "SASRec").__module__ == "recllm_bench.models.sequence.sasrec"
-    assert plugins.resolve("models", "recbole:sasrec").__module__ == "recbole.model.sequential_recommender.sasrec"
-    assert plugins.resolve("models", "gru4rec").__name__ == "GRU4Rec"
-    assert plugins.model_kind("SASREC") == "own"
-    assert plugins.model_kind("lightgcn") == plugins.model_kind("RecBole:SASRec") == "zoo"
-    assert {"sasrec", "recbole:SASRec", "GRU4Rec"} <= set(plugins.names("models"))
-    assert "SASRec" not in plugins.names("models")
+    assert registry.resolve("models", "SASRec").__module__ == "recllm_bench.models.sequence.sasrec"
+    assert registry.resolve("models", "recbole:sasrec").__module__ == "recbole.model.sequential_recommender.sasrec"
+    assert registry.resolve("models", "gru4rec").__name__ == "GRU4Rec"
+    assert not registry.is_zoo_name("SASREC")
+    assert registry.is_zoo_name("lightgcn") and registry.is_zoo_name("RecBole:SASRec")
+    assert {"sasrec", "recbole:SASRec", "GRU4Rec"} <= set(registry.names("models"))
+    assert "SASRec" not in registry.names("models")
 
 
 def test_display_names() -> None:
-    assert plugins.display_name("gru4rec") == "GRU4Rec (RecBole)"
-    assert plugins.display_name("recbole:SASRec") == "SASRec (RecBole)"
-    assert plugins.display_name("sasrec") == plugins.resolve("models", "sasrec").display_name
+    assert registry.model_named("gru4rec").display_name == "GRU4Rec (RecBole)"
+    assert registry.model_named("recbole:SASRec").display_name == "SASRec (RecBole)"
+    assert registry.model_named("sasrec").display_name == registry.resolve("models", "sasrec").display_name
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_display_names() -> None:
 )
 def test_a_wrong_name_is_one_clear_line(kind: str, name: str, message: str) -> None:
     with pytest.raises(BenchError) as caught:
-        plugins.resolve(kind, name)
+        registry.resolve(kind, name)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -80,19 +81,19 @@ def test_entry_points_and_explicit_classes(tmp_path: Path, monkeypatch: pytest.M
         "[recllm_bench.simulators]\nplanted-talker = planted_plugin:Talker\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    mine = plugins.resolve("models", "Planted-Model")
-    assert mine is plugins.resolve("models", "planted_plugin:Mine")
-    assert mine.__name__ == plugins.display_name("planted-model") == "Mine"
-    assert plugins.model_kind("planted-model") == "own"
-    assert plugins.resolve("models", "sasrec") is not mine  # a plug-in does not replace a built-in model
-    assert plugins.resolve("simulators", "planted-talker").__name__ == "Talker"
-    assert "planted-model" in plugins.names("models")
-    assert {"planted-talker", "rules"} <= set(plugins.names("simulators"))
+    mine = registry.resolve("models", "Planted-Model")
+    assert mine is registry.resolve("models", "planted_plugin:Mine")
+    assert mine.__name__ == registry.model_named("planted-model").display_name == "Mine"
+    assert not registry.is_zoo_name("planted-model")
+    assert registry.resolve("models", "sasrec") is not mine  # a plug-in does not replace a built-in model
+    assert registry.resolve("simulators", "planted-talker").__name__ == "Talker"
+    assert "planted-model" in registry.names("models")
+    assert {"planted-talker", "rules"} <= set(registry.names("simulators"))
     with pytest.raises(BenchError, match="Did you mean 'planted-model'"):
-        plugins.resolve("models", "planted-modle")
+        registry.resolve("models", "planted-modle")
 
 
 def test_a_model_has_one_spelling():
     names = ("gru4rec", "GRU4REC", "recbole:gru4rec", "SASRec", "recbole:sasrec", "LatentCRS", "a.b:C")
-    found = [plugins.canonical_name(name) for name in names]
+    found = [registry.canonical_name(name) for name in names]
     assert found == ["GRU4Rec", "GRU4Rec", "GRU4Rec", "sasrec", "recbole:SASRec", "latentcrs", "a.b:C"]

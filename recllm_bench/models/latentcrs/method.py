@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.data.splits import Cases
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import (
-    Backbone,
     backbone_of,
     encode_cases,
     frozen_items,
     last_states,
     pooled_states,
+    trained_encoder,
 )
 from recllm_bench.models.latentcrs.em import Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.intents import cluster_states
 from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measure
+from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
+from recllm_bench.training.cells import Cell
 from recllm_bench.training.loop import fit, load_weights, threads
-from recllm_bench.training.stages import Job, Stage
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
 _STATES = ("encoder_dropout_in_train", "encoder_states", "train_encoder", "pad_to")
@@ -44,19 +47,15 @@ _GENERATIVE = (
 _JOINT = ("posterior_form", "stage3_intent_init")
 
 
-class Pipeline:
-    """The stages of one job.
+class LatentCRSMethod(Method):
+    """Backbone, utterances, states, intents, two warm-ups, joint EM."""
 
-    Parameters
-    ----------
-    job : Job
-        What is run; ``job.options`` need not be resolved yet.
-    """
+    model = LatentCRS
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        super().__init__(job)
         self.options: LatentCRSOptions = resolve_options(job.options)
-        self.backbone: Backbone = backbone_of(job, self.options)
+        self.backbone: Cell = backbone_of(job, self.options)
 
     def stages(self) -> list[Stage]:
         """Stages in order; which ones depends on the ablation."""
@@ -69,11 +68,11 @@ class Pipeline:
         states = {**data, **self._key(("encoder_dropout_in_train", "encoder_states", "pad_to"))}
         states["repeats"] = options.train_repeat if self._draws_states() else 0
         intents = self._key(("intents", "intent_pool", "intent_normalise", "intent_source"))
-        text = {**data, "text": dict(self.job.text_key)}
+        text = {**data, "text": dict(self.job.words.key)}
         inference = {**data, **common, **self._key(_INFERENCE), "training": warm}
         generative = {**data, **common, **self._key(_GENERATIVE), "w_rec": self.w_rec, "training": warm}
         stages = [
-            Stage("backbone", self.backbone.key(), self.make_backbone, ()),
+            Stage("backbone", self.backbone.key, self.make_backbone, ()),
             Stage("utterances", text, self.make_utterances, ()),
             Stage("states", states, self.make_states, ("backbone",)),
             Stage("intents", intents, self.make_intents, ("backbone",)),
@@ -101,6 +100,28 @@ class Pipeline:
         """alpha_E of joint training after the ablation."""
         return 0.0 if self.options.ablation == "no_rec" else self.options.w_e_rec
 
+    def load(self, folders: Mapping[str, Path]) -> LatentCRS:
+        """The model from its finished stages, on the job's device, in evaluation mode."""
+        job, intents = self.job, torch.from_numpy(np.load(folders["intents"] / "intents.npy"))
+        width = np.load(folders["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
+        config = bare_config(job.options, self.options.window - 1, job.device, text_width=width)
+        model = self.model(config, Ids(job.split.histories.n_items), self._encoder(), intents)
+        modules = {"generative": model.generative}
+        if model.inference is not None:
+            modules["inference"] = model.inference
+        load_weights(folders.get("joint", folders["generative"]), modules)
+        return model.to(job.device).eval().requires_grad_(False)
+
+    def history_encoder(self) -> nn.Module:
+        """The encoder of histories alone, trained by its own recipe."""
+        return self._encoder()
+
+    def columns(self, cases: Cases, words: Any) -> dict[str, np.ndarray]:
+        """``utterance_vector [n, d_x]``: what each user says first."""
+        columns = super().columns(cases, words)
+        check_vectors(columns["utterance_vector"])
+        return columns
+
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
         augment = self.options.ablation != "no_augmentation"
@@ -110,23 +131,20 @@ class Pipeline:
 
     def make_backbone(self, work: Path, done: dict[str, Path]) -> None:
         """Train the encoder, or find the plain baseline's."""
-        seconds = self.backbone.train()[1]
-        write_json(work / "backbone.json", {"model": self.options.backbone, "seconds": seconds})
+        seconds = self.backbone.trained[1]
+        write_json(work / "backbone.json", {"model": self.options.backbone, "seconds": sum(seconds.values())})
 
     def make_utterances(self, work: Path, done: dict[str, Path]) -> None:
         """Opening utterances of training records and validation cases, and their vectors (stage 0b)."""
-        from recllm_bench.training.utterances import record_utterances
-
-        records, valid = self.records(), self.job.split.valid
-        for name, cases in (("records", records), ("valid", valid)):
-            rows, vectors = record_utterances(self.job, cases.users, cases.ends, cases.targets)
+        for name, cases in (("records", self.records()), ("valid", self.job.split.valid)):
+            rows, vectors = self.job.words.distinct_vectors(cases)
             check_vectors(vectors)
             _save(work / f"{name}_rows.npy", rows)
             _save(work / f"{name}_vectors.npy", vectors.astype(np.float32))
 
     def make_states(self, work: Path, done: dict[str, Path]) -> None:
         """States of records (without dropout, and one draw with it for each repeat), validation and test cases."""
-        encoder, histories = self.backbone.load(), self._histories()
+        encoder, histories = self._encoder(), self._histories()
         length, pad_to = self.options.window - 1, self.options.pad_to
         records, split = self.records(), self.job.split
         for name, cases in (("clean", records), ("valid", split.valid), ("test", split.test)):
@@ -143,7 +161,7 @@ class Pipeline:
 
     def make_intents(self, work: Path, done: dict[str, Path]) -> None:
         """K-means over the encoder's states of users (3)."""
-        encoder, options = self.backbone.load(), self.options
+        encoder, options = self._encoder(), self.options
         if options.intent_source == "backbone":
             own = getattr(encoder, "centroids", None)
             if own is None or len(own) != options.intents:
@@ -216,7 +234,7 @@ class Pipeline:
 
     def _with_encoder(self, network: Any) -> Any:
         if self.options.train_encoder:
-            network.encoder = copy.deepcopy(self.backbone.load()).requires_grad_(True)
+            network.encoder = copy.deepcopy(self._encoder()).requires_grad_(True)
         return network
 
     def _intents(self, done: dict[str, Path]) -> Tensor:
@@ -277,7 +295,7 @@ class Pipeline:
 
     def _live_encoder(self, records: Cases) -> Callable[[nn.Module | None, Tensor], Tensor]:
         histories, options = self._histories(), self.options
-        frozen = self.backbone.load().train()
+        frozen = self._encoder().train()
 
         def encode(encoder: nn.Module | None, rows: Tensor) -> Tensor:
             places = rows.cpu().numpy()
@@ -375,6 +393,9 @@ class Pipeline:
 
     def _key(self, *groups: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for group in groups for name in group}
+
+    def _encoder(self) -> nn.Module:
+        return trained_encoder(self.backbone)
 
     def _histories(self) -> DeviceHistories:
         return DeviceHistories(self.job.split.histories, self.job.device)

@@ -12,17 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from recllm_bench.api.method import Job, Method, Stage
+from recllm_bench.api.words import Speaker, Undeclared, Words
 from recllm_bench.artifacts import write_json
+from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError
-from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell
+from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
+from recllm_bench.models.cesrec.model import CESRec
 from recllm_bench.models.cesrec.options import CESRecOptions, check_options
+from recllm_bench.models.cesrec.outcomes import (
+    ADAPTER,
+    BACKEND,
+    CONSTRUCTOR,
+    FACTS,
+    PAIRS,
+    RoundStore,
+    columns,
+    report,
+)
 from recllm_bench.training.sequence import training_counts
-from recllm_bench.training.stages import Job, Stage
+from recllm_bench.training.stages import run_stages
 
-BACKEND, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "adapter", "pairs", "constructor"
-FACTS, TUNED = "facts.json", "adapter"
+TUNED = "adapter"
 _MASKING = ("min_keep", "similarity", "mask_mode")
 _VECTORS = ("text_pool", "item_text", "collab_source")
 _PAIRS = ("replace_with", "pair_targets", "outliers", "examples", "prompt_items")
@@ -30,20 +43,50 @@ _PROMPTS = ("output", "wording", "prompt_items", "title_tokens", "most_edits")
 _CONTRACTS = 1  # part of keys: raise it when equal options give another product
 
 
-class Pipeline:
-    """The stages of one job, and what is made of the finished ones.
+class CESRecMethod(Method):
+    """Back end, aligned item vectors, training pairs, constructor; what the options leave out is not there."""
 
-    Parameters
-    ----------
-    job : Job
-        What is run.
-    """
+    model = CESRec
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        super().__init__(job)
         self.options: CESRecOptions = check_options(job.options)
         options = self.options
         self.cell = backend_cell(job, options.backend, options.backend_options, options.backend_training)
+
+    @cached_property
+    def folders(self) -> dict[str, Path]:
+        """The finished stages."""
+        return run_stages(self.job, self.stages(), self.job.recipe.family)[0]
+
+    def load(self, folders: Mapping[str, Path]) -> CESRec:
+        """The model around the trained back end, in evaluation mode."""
+        return CESRec.around(self.job, self.backend(folders))
+
+    def columns(self, cases: Cases, words: Words | Undeclared) -> dict[str, np.ndarray]:
+        """``pseudo_list [n, L]`` and ``pseudo_length [n]``: what the rounds of feedback made of each history.
+
+        Simulated users know their targets here; what leaves this function holds item ids alone.
+        """
+        self.rounds = RoundStore(self, cases, words)
+        return columns(self.rounds.played.rounds[-1].pseudo)
+
+    def report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+        """What the rounds of :meth:`columns` measured, and what stood in for the paper's parts."""
+        return report(self.rounds)
+
+    @classmethod
+    def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """The back end itself, and each half of the method alone."""
+        backend = {"model": options.get("backend") or CESRecOptions().backend}
+        for part in ("options", "training"):
+            if options.get(f"backend_{part}"):
+                backend[part] = dict(options[f"backend_{part}"])
+        return [
+            backend,
+            {"model": "cesrec", "label": "CESRec w/o d.a.", "options": {"use_masking": False}},
+            {"model": "cesrec", "label": "CESRec w/o c.", "options": {"use_constructor": False}},
+        ]
 
     # what is needed
 
@@ -79,7 +122,7 @@ class Pipeline:
 
     def stages(self) -> list[Stage]:
         """Stages in order; what the options do not need is left out."""
-        stages = [Stage(BACKEND, {**self.cell.key(), "version": _CONTRACTS}, self.make_backend, ())]
+        stages = [Stage(BACKEND, {**self._backend_key(), "version": _CONTRACTS}, self.make_backend, ())]
         if self.aligns:
             key = {**self._key(_VECTORS), **dataclasses.asdict(self._alignment()), "llm": self.llm_key}
             stages.append(Stage(ADAPTER, {**key, "version": _CONTRACTS}, self.make_alignment, (BACKEND,)))
@@ -98,9 +141,9 @@ class Pipeline:
 
     def make_backend(self, work: Path, done: Mapping[str, Path]) -> None:
         """Train the recommender as its own row does, and note its hash."""
-        _, seconds = self.cell.train()
-        backend = self.cell.load()
-        facts = {"name": self.cell.name, "sha256": backend.weights_hash(), "trained_seconds": round(seconds, 3)}
+        backend = trained_backend(self.cell)
+        seconds = 0.0 if self.cell.entry.reads_words else sum(self.cell.trained[1].values())
+        facts = {"name": self.cell.entry.name, "sha256": backend.weights_hash(), "trained_seconds": round(seconds, 3)}
         write_json(work / FACTS, {**facts, "history_length": backend.history_length})
 
     def make_alignment(self, work: Path, done: Mapping[str, Path]) -> None:
@@ -137,7 +180,7 @@ class Pipeline:
             seed=job.recipe.seed,
         )
         pairs.save(work / "pairs.json")
-        facts = {**pairs.counts, "leaks": speaker.redactor.n_leaks, "empty": speaker.n_empty, "speaker": speaker.name}
+        facts = {**pairs.counts, "leaks": speaker.n_leaks, "empty": speaker.n_empty, "speaker": speaker.name}
         write_json(work / FACTS, facts)
 
     def make_constructor(self, work: Path, done: Mapping[str, Path]) -> None:
@@ -170,7 +213,7 @@ class Pipeline:
             When its weights are not those that the first stage noted.
         """
         if self._backend is None:
-            self._backend = self.cell.load()
+            self._backend = trained_backend(self.cell)
             if BACKEND in folders:
                 self.assert_unchanged(self._backend, folders)
         return self._backend
@@ -189,17 +232,13 @@ class Pipeline:
         return llm_key(self.job, self.options)
 
     @cached_property
-    def speaker(self) -> Any:
-        """Who answers recommendations.
+    def speaker(self) -> Speaker:
+        """Who answers recommendations in training pairs."""
+        return self.speaker_of(self.job.words)
 
-        Raises
-        ------
-        BenchError
-            Outside the bench, where nobody speaks.
-        """
-        if self.job.feedback is None:
-            raise BenchError("cesrec: nobody speaks here; run it on the bench")
-        return self.job.feedback(self.options.feedback, self.options.feedback_facts)
+    def speaker_of(self, words: Words | Undeclared, cases: Cases | None = None) -> Speaker:
+        """Who answers recommendations, among the users of some words."""
+        return words.feedback(self.options.feedback, self.options.feedback_facts, cases)
 
     def semantic_vectors(self) -> np.ndarray:
         """E_llm, float32 [n_items + 1, d_l]."""
@@ -310,6 +349,9 @@ class Pipeline:
             batch_size=options.tune_batch,
             most_tokens=options.tune_tokens,
         )
+
+    def _backend_key(self) -> dict[str, Any]:
+        return {**self.cell.key, "history_only": self.cell.entry.reads_words}
 
     def _key(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for name in names}

@@ -6,25 +6,24 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
 from recllm_bench.models.relrec.inference import measure, ranking_speed
 from recllm_bench.models.relrec.labelling import labels_key, make_labels
+from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.options import ReLRecOptions, check_options
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
 from recllm_bench.models.relrec.trainer import Trainer, mark_warm_users
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.training.loop import fit, load_weights
 from recllm_bench.training.sequence import validator
-from recllm_bench.training.stages import Job, Stage
-
-if TYPE_CHECKING:
-    from recllm_bench.models.relrec.model import ReLRec
 
 LABELS, FACTS, WRITTEN, MEASURES = "labels.jsonl", "facts.json", "written.jsonl", "measures.json"
 _MODEL = ("user_token", "p", "proj", "share_projection", "init", "init_noise", "item_head", "seq_softmax")
@@ -34,20 +33,14 @@ _MEASURED = ("recon_users", "recon_items", "recon_similarity")
 _loaded: dict[tuple, Any] = {}
 
 
-class Pipeline:
-    """The stages of one job.
+class ReLRecMethod(Method):
+    """Labels, training, label reconstruction (the first and the last only with ``recon``)."""
 
-    Parameters
-    ----------
-    job : Job
-        What is run.
-    model_class : type
-        ``ReLRec`` or a subclass.
-    """
+    model = ReLRec
 
-    def __init__(self, job: Job, model_class: type[ReLRec]) -> None:
-        self.job, self.model_class = job, model_class
-        self.name = model_class.display_name.lower()
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.name = self.model.display_name.lower()
         self.options: ReLRecOptions = check_options(job.options, self.name)
 
     def stages(self) -> list[Stage]:
@@ -72,7 +65,7 @@ class Pipeline:
             *timed,
         ]
         if options.recon_users >= 0 or options.recon_items >= 0:
-            key = {**self._key(_MEASURED), "encoder": self._encoder_key()}
+            key = {**self._key(_MEASURED), "encoder": dict(self.job.encoder_key)}
             stages.append(Stage("reconstruction", key, self.make_reconstruction, ("labels", "train")))
         return stages
 
@@ -88,7 +81,7 @@ class Pipeline:
 
     def make_training(self, work: Path, done: Mapping[str, Path]) -> None:
         """Train the side tables, and assert that the language model is what it was."""
-        job, options, model = self.job, self.options, self.model()
+        job, options, model = self.job, self.options, self.fresh()
         frozen = model.backbone.weights_hash()
         trainer = Trainer(model, job, self._labels(done), work / "terms.json")
         training = job.training
@@ -112,7 +105,7 @@ class Pipeline:
             work,
             device=job.device,
             seed=job.recipe.seed,
-            label=self.model_class.display_name,
+            label=self.model.display_name,
             steps=steps,
             optimiser=rows,
         )
@@ -132,9 +125,7 @@ class Pipeline:
 
     def make_reconstruction(self, work: Path, done: Mapping[str, Path]) -> None:
         """Write labels from the trained tokens, and compare them with what was to be learnt."""
-        job, options, model = self.job, self.options, self.trained(done)
-        if job.encode is None:
-            raise BenchError(f"{self.name}: the similarity of labels needs a text encoder (conversation.encoder)")
+        job, options, model = self.job, self.options, self.load(done)
         labels = self._labels(done)
         measures: dict[str, Any] = {}
         lines: list[dict[str, Any]] = []
@@ -161,7 +152,7 @@ class Pipeline:
 
     def make_speed(self, work: Path, done: Mapping[str, Path]) -> None:
         """Time ranking as the paper's Table 12 does."""
-        write_json(work / MEASURES, ranking_speed(self.trained(done), self.job.split, self.options.timed_batches))
+        write_json(work / MEASURES, ranking_speed(self.load(done), self.job.split, self.options.timed_batches))
 
     # models
 
@@ -177,29 +168,24 @@ class Pipeline:
             _loaded[key] = load_backbone(name, precision=options.llm_precision, device=job.device, store=job.store)
         return _loaded[key]
 
-    def model(self) -> ReLRec:
-        """A fresh model; the seed fixes its rows."""
+    def fresh(self) -> ReLRec:
+        """An untrained model; the seed fixes its rows."""
         job = self.job
         histories = job.split.histories
         backbone = self.backbone()
-        config = {
-            **_PLAIN,
-            **{name: getattr(job.options, name) for name in type(job.options).__dataclass_fields__},
-            "MAX_ITEM_LIST_LENGTH": job.training.max_length,
-            "device": job.device,
-        }
+        config = bare_config(job.options, job.training.max_length, job.device)
         torch.manual_seed(job.recipe.seed)
-        return self.model_class(config, _Counts(histories.n_users, histories.n_items), backbone)
+        return self.model(config, Ids(histories.n_items, histories.n_users), backbone)
 
-    def trained(self, folders: Mapping[str, Path]) -> ReLRec:
+    def load(self, folders: Mapping[str, Path]) -> ReLRec:
         """The model with the weights of the finished stage, in evaluation mode."""
-        model = self.model()
+        model = self.fresh()
         load_weights(folders["train"], {"tables": model.tables})
         mark_warm_users(model, self._windows(model))
         return model.eval().requires_grad_(False)
 
     def report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """See :meth:`ReLRec.report`."""
+        """See :meth:`recllm_bench.api.method.Method.report`."""
         facts = json.loads((folders["train"] / FACTS).read_text())
         report: dict[str, dict[str, Any]] = {
             "measures": {"cold users": facts["cold_users"], "trainable parameters": facts["trainable"]},
@@ -273,9 +259,6 @@ class Pipeline:
         texts = ["label documents and extractive labels, train_only", content_hash([USER_PROMPTS, ITEM_PROMPTS])]
         return {"data": job.dataset.checksum, "split": job.split.checksum, "texts": texts}
 
-    def _encoder_key(self) -> dict[str, Any]:
-        return {name: value for name, value in self.job.text_key.items() if name != "simulator"}
-
     def _key(self, *groups: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for group in groups for name in group}
 
@@ -292,20 +275,7 @@ def described(labels: Sequence[Sequence[str]], prompts: Sequence[str], names: Se
     ]
 
 
-_PLAIN = {
-    "USER_ID_FIELD": "user_id",
-    "ITEM_ID_FIELD": "item_id",
-    "LIST_SUFFIX": "_list",
-    "ITEM_LIST_LENGTH_FIELD": "item_length",
-    "NEG_PREFIX": "neg_",
-}
+class LlamaSeqMethod(ReLRecMethod):
+    """Training alone: no users, no labels."""
 
-
-class _Counts:
-    """The part of RecBole's ``Dataset`` that the model reads: how many users and items there are."""
-
-    def __init__(self, n_users: int, n_items: int) -> None:
-        self.counts = {"user_id": n_users + 1, "item_id": n_items + 1}
-
-    def num(self, field: str) -> int:
-        return self.counts[field]
+    model = LlamaSeq

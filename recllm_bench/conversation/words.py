@@ -1,0 +1,239 @@
+"""What the simulated users of a run say, and its vectors: spoken once, embedded once, shared by all who read words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recllm_bench.api.words import NEUTRAL_OPENING, Speaker
+from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
+from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
+from recllm_bench.conversation.profile import Profile, build_profiles
+from recllm_bench.conversation.rules import PLAIN_REFUSALS
+from recllm_bench.conversation.simulators import GuardedSimulator, simulator_named
+from recllm_bench.errors import BenchError
+from recllm_bench.progress import log
+from recllm_bench.recipe import ConversationOptions
+
+if TYPE_CHECKING:
+    from recllm_bench.data.prepared import PreparedDataset
+    from recllm_bench.data.splits import Cases, Split
+
+
+@dataclass(frozen=True)
+class SimulatedWords:
+    """The simulated users of a run; implements :class:`recllm_bench.api.words.Words`.
+
+    Attributes
+    ----------
+    talk : ConversationOptions
+        Simulator, encoder, and whose words are handed out.
+    dataset, split
+        Whom the users want what from.
+    seed : int
+        Of all that is said.
+    store : ArtifactStore
+        Where sentences are kept.
+    encode : callable
+        ``encode(texts) -> float32 [n, width]``; it keeps what it has embedded.
+    encoder_key : mapping
+        What decides vectors.
+    """
+
+    talk: ConversationOptions
+    dataset: PreparedDataset
+    split: Split
+    seed: int
+    store: ArtifactStore
+    encode: Callable[[Sequence[str]], np.ndarray]
+    encoder_key: Mapping[str, Any]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """See :attr:`recllm_bench.api.words.Words.key`."""
+        whose = {} if self.talk.words == "own" else {"words": self.talk.words}
+        return {"simulator": self.talk.simulator, **self.encoder_key, **whose}
+
+    def of(self, whose: str) -> SimulatedWords:
+        """The same users, handing out their own words, another user's, or none."""
+        return replace(self, talk=replace(self.talk, words=whose))
+
+    def openings(self, cases: Cases) -> list[str]:
+        """First sentences, spoken once and kept; ``""`` where there was nothing to say.
+
+        Raises
+        ------
+        BenchError
+            When the simulator answers with another number of texts.
+        """
+        if self.talk.words == "none":
+            return [""] * len(cases)
+        texts = self._spoken(cases)
+        if self.talk.words == "another":
+            return [texts[row] for row in other_user(cases.users, self.seed).tolist()]
+        return texts
+
+    def opening_vectors(self, cases: Cases) -> np.ndarray:
+        """Vectors ``float32 [n, width]``; a neutral sentence stands for a user who said nothing."""
+        rows, vectors = self._embedded([text or NEUTRAL_OPENING for text in self.openings(cases)])
+        return vectors[rows]
+
+    def distinct_vectors(self, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+        """Rows ``int64 [n]`` (-1 where nothing was said) into vectors ``float32 [m, width]`` of distinct sentences."""
+        texts = self.openings(cases)
+        said = np.array([row for row, text in enumerate(texts) if text], dtype=np.int64)
+        if len(said) < len(texts):
+            log.warning(f"{len(texts) - len(said)} of {len(texts)} training records have no utterance and are dropped")
+        rows = np.full(len(texts), -1, dtype=np.int64)
+        rows[said], vectors = self._embedded([texts[row] for row in said])
+        return rows, vectors
+
+    def feedback(self, spec: str, facts: int, cases: Cases | None = None) -> Speaker:
+        """Who answers recommendations; see :func:`recllm_bench.conversation.feedback.feedback_named`."""
+        if self.talk.words == "none":
+            return NoSpeaker()
+        speaker = feedback_named(spec, self.dataset.catalogue, seed=self.seed, facts=facts)
+        if self.talk.words == "own":
+            return speaker
+        if cases is None:
+            raise BenchError("another user's words: name the cases whose users are exchanged")
+        return OtherSpeaker(speaker, cases, self.seed)
+
+    def speaker(self) -> GuardedSimulator:
+        """A fresh simulator behind the guard, for whole dialogues."""
+        return simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed)
+
+    def profiles(self, cases: Cases) -> list[Profile]:
+        """What the users of some cases know; no system under test sees it."""
+        return build_profiles(self.dataset.catalogue, self.dataset.histories, cases.users, cases.ends, cases.targets)
+
+    @cached_property
+    def _simulator(self) -> GuardedSimulator:
+        return self.speaker()
+
+    def _spoken(self, cases: Cases) -> list[str]:
+        columns = (cases.users, cases.ends, cases.targets)
+        rows = [np.ascontiguousarray(column, dtype=np.int64) for column in columns]
+        key = {
+            "data": self.dataset.checksum,
+            "split": self.split.checksum,
+            "seed": self.seed,
+            "simulator": self.talk.simulator,
+            "rows": content_hash([column.tolist() for column in rows]),
+        }
+
+        def make(work: Path) -> None:
+            texts = [(text or "").strip() for text in self._simulator.open(self.profiles(cases))]
+            unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
+            write_atomic(work / "texts.json", lambda file: file.write(json.dumps(unique.tolist()).encode()))
+            write_atomic(work / "rows.npy", lambda file: np.save(file, place.reshape(-1).astype(np.int64)))
+
+        folder = self.store.build("utterances", key, make)
+        unique = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+        return [unique[row] for row in np.load(folder / "rows.npy").tolist()]
+
+    def _embedded(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Row of each text ``int64 [n]``, and one vector ``float32 [m, width]`` for each distinct one."""
+        row_of: dict[str, int] = {}
+        rows = np.fromiter((row_of.setdefault(text, len(row_of)) for text in texts), np.int64, len(texts))
+        return rows, self.encode(list(row_of))
+
+
+class NoSpeaker:
+    """Control: a user who refuses and says nothing of what is wanted."""
+
+    name = "nobody"
+    n_leaks = n_empty = 0
+
+    def say(
+        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
+    ) -> list[str]:
+        """The same plain refusal for everybody."""
+        return [f"{PLAIN_REFUSALS[0]} {PLAIN_WISHES[0]}"] * len(users)
+
+    def key(self) -> dict[str, Any]:
+        """Nothing decides the words."""
+        return {"feedback": "none"}
+
+
+class OtherSpeaker:
+    """Control: every user of some cases says what another of these users would say.
+
+    Parameters
+    ----------
+    speaker : Speaker
+        Who speaks.
+    cases : Cases
+        Whose users are exchanged.
+    seed : int
+        Fixes the exchange.
+    """
+
+    def __init__(self, speaker: Any, cases: Cases, seed: int) -> None:
+        self._speaker, self._seed, self.name = speaker, seed, speaker.name
+        pairs = zip(cases.users.tolist(), cases.targets.tolist(), strict=True)
+        wanted = cases.targets[other_user(cases.users, seed)].tolist()
+        self._wanted = dict(zip(pairs, wanted, strict=True))
+
+    @property
+    def n_leaks(self) -> int:
+        """See :class:`recllm_bench.api.words.Speaker`."""
+        return self._speaker.n_leaks
+
+    @property
+    def n_empty(self) -> int:
+        """See :class:`recllm_bench.api.words.Speaker`."""
+        return self._speaker.n_empty
+
+    def say(
+        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
+    ) -> list[str]:
+        """What another user would say of what is shown; neither target is named."""
+        own = [int(target) for target in targets]
+        others = [self._wanted[int(user), target] for user, target in zip(users, own, strict=True)]
+        return self._speaker.redactor.redact(self._speaker.say(users, shown, others, turn), own).texts
+
+    def key(self) -> dict[str, Any]:
+        """What decides the words."""
+        return {**self._speaker.key(), "words": "another", "seed": self._seed}
+
+
+def other_user(users: np.ndarray, seed: int) -> np.ndarray:
+    """A permutation of the rows in which no row gets a row of its own user.
+
+    The rows are put in a random order, user by user, and rotated by the largest number of rows one user has.
+
+    Parameters
+    ----------
+    users : array [n]
+        User of each row.
+    seed : int
+        Fixes the order of the users.
+
+    Returns
+    -------
+    int64 [n]
+        For each row, the row it takes instead.
+
+    Raises
+    ------
+    BenchError
+        When one user has more than half of the rows, so that no such permutation exists.
+    """
+    _, group, counts = np.unique(users, return_inverse=True, return_counts=True)
+    if not len(users):
+        return np.zeros(0, dtype=np.int64)
+    shift = int(counts.max())
+    if 2 * shift > len(users):
+        raise BenchError("words of another user: one user has more than half of the cases, nobody else's are left")
+    rng = np.random.default_rng([seed, 0x5F])
+    order = np.lexsort((rng.random(len(users)), rng.permutation(len(counts))[group.reshape(-1)]))
+    source = np.empty(len(users), dtype=np.int64)
+    source[order] = np.roll(order, -shift)
+    return source

@@ -1,0 +1,460 @@
+"""One cell of the bench, from recipe to run record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recllm_bench import __version__
+from recllm_bench.api.method import Job
+from recllm_bench.api.registry import ModelEntry, model_named
+from recllm_bench.api.words import Undeclared
+from recllm_bench.artifacts import ArtifactStore, content_hash
+from recllm_bench.errors import BenchError
+from recllm_bench.evaluation.protocols import Protocol, protocol_named
+from recllm_bench.locations import cache_folder, results_folder
+from recllm_bench.progress import log, log_to
+from recllm_bench.recipe import Recipe
+
+DIALOGUE_PROTOCOL = "latentcrs.multi_turn"
+"""How dialogues are held beside a ranking whose own protocol has no turns."""
+
+
+def default_store() -> ArtifactStore:
+    """The artifact store of this machine."""
+    return ArtifactStore(cache_folder() / "artifacts")
+
+
+def device_named(name: str):
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a torch device.
+
+    Raises
+    ------
+    BenchError
+        When CUDA is asked for and absent, or the name is unknown.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise BenchError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:0")
+    if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
+        raise BenchError(f"device '{name}' is not on this machine; leave DEVICE=auto or see 'recllm-bench doctor'")
+    return torch.device(name)
+
+
+class BenchCell:
+    """A recipe on its data: what is trained, measured and recorded share what they need.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to run, resolved.
+    label : str
+        Name of the row where the model's display name does not serve.
+    store : ArtifactStore, optional
+        Where products are kept.
+
+    Raises
+    ------
+    BenchError
+        For every mistake in the recipe that a user can mend; nothing is trained yet.
+    """
+
+    def __init__(self, recipe: Recipe, label: str = "", store: ArtifactStore | None = None) -> None:
+        from recllm_bench.data.prepare import prepare
+        from recllm_bench.data.splits import split_named
+
+        self.recipe, self.store = recipe, store or default_store()
+        self.entry: ModelEntry = model_named(recipe.model)
+        self.name = label or self.entry.display_name
+        self.device = device_named(recipe.device)
+        self.protocol: Protocol = protocol_named(recipe.protocol)
+        self.dataset = prepare(recipe.dataset, filter=self.protocol.filter, store=self.store)
+        self.split = split_named(self.protocol.split, self.dataset.histories, **dict(self.protocol.split_params))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the record is, or will be."""
+        recipe = self.recipe
+        key = {
+            "recipe": recipe.hash(),
+            "label": self.name,
+            "split": self.split.checksum,
+            "protocol": self.protocol.fingerprint(),
+            "version": __version__,
+        }
+        dataset = Path(recipe.dataset).name
+        stem = f"{recipe.model}-{dataset}-{recipe.protocol}".lower().replace(":", "-").replace("/", "-")
+        return results_folder() / "runs" / f"{stem}-{content_hash(key, 10)}"
+
+    @cached_property
+    def cell(self) -> Any:
+        """The model on its job (:class:`recllm_bench.training.cells.Cell`)."""
+        from recllm_bench.training.cells import Cell
+
+        return Cell(self.entry, self.job)
+
+    @cached_property
+    def job(self) -> Job:
+        """What the method gets."""
+        from recllm_bench.training.cells import typed_options
+
+        recipe = self.recipe
+        where = f"{recipe.model} on {recipe.dataset}"
+        options, training = typed_options(self.entry, recipe.options, recipe.training, where)
+        return Job(
+            recipe=recipe,
+            dataset=self.dataset,
+            split=self.split,
+            protocol=self.protocol,
+            store=self.store,
+            device=self.device,
+            options=options,
+            training=training,
+            encode=self._encode,
+            encoder_key=self._encoder_key,
+            words=self._words("own") if self.entry.reads_words else Undeclared(self.entry.display_name),
+        )
+
+    def check(self) -> None:
+        """Name what would stop the run, before anything is trained.
+
+        Raises
+        ------
+        BenchError
+            For an option, a language model, a simulator or an encoder that cannot serve, or too little data.
+        """
+        from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
+
+        self.cell.method.stages()
+        cases = evaluated_cases(self.split.test, self.protocol)
+        protocol_candidates(self.protocol, self.split, cases, self.store)
+        if self.entry.reads_words:
+            self._words("own").speaker()
+
+    def run(self, *, again: bool = False) -> Path:
+        """Run it and return the folder of its record; a finished record is reused.
+
+        Parameters
+        ----------
+        again : bool
+            Compute the evaluation again even when a record exists.
+
+        Returns
+        -------
+        Path
+            Folder with ``run.json``, ``users.parquet``, ``recipe.yaml``, ``log.jsonl``.
+
+        Raises
+        ------
+        BenchError
+            For every mistake a user can mend.
+        """
+        from recllm_bench.reporting import records
+
+        if (self.folder / "run.json").exists() and not again:
+            return self.folder
+        records.check_writable(self.folder.parent)
+        with log_to(self._journal):
+            return self._run()
+
+    @property
+    def _journal(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.log.jsonl")
+
+    def _run(self) -> Path:
+        from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
+        from recllm_bench.evaluation.ranks import rank_cases
+        from recllm_bench.reporting import records
+
+        start = time.perf_counter()
+        log.info(f"{self.name} on {self.dataset.name} ({self.recipe.protocol}, seed {self.recipe.seed})")
+        folders, stages = self.cell.trained
+        model = self.cell.load()
+        cases = evaluated_cases(self.split.test, self.protocol)
+        columns = self.columns(cases)
+        candidates = protocol_candidates(self.protocol, self.split, cases, self.store)
+        before = time.perf_counter()
+        ranks = rank_cases(
+            model,
+            self.split,
+            cases,
+            self.protocol,
+            columns=columns,
+            candidates=candidates,
+            max_length=self.cell.history_length(model),
+            device=self.device,
+            top=max(self.protocol.cutoffs),
+        )
+        evaluation_seconds = time.perf_counter() - before
+        outcomes = self._dialogues(model)
+        report = self._report(folders)
+        record = records.make_record(
+            name=self.name,
+            recipe=self.recipe,
+            block="text" if self.entry.reads_words else "history",
+            dataset=self.dataset,
+            protocol=self.protocol,
+            split=self.split,
+            ranks=ranks,
+            outcomes=outcomes,
+            stages=stages,
+            evaluation_seconds=evaluation_seconds,
+            measures=report["measures"],
+            tokens=report["tokens"],
+            notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
+            curves=_curves(folders),
+            candidates=candidates,
+            # What a method reports as empty had no part in it.
+            substitutes={what: who for what, who in {**self._substitutes(), **report["substitutes"]}.items() if who},
+            device=str(self.device),
+        )
+        log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")
+        return records.write_record(self.folder, record, ranks, outcomes, self._journal, self._transcripts(outcomes))
+
+    def columns(self, cases: Any) -> dict[str, Any] | None:
+        """Further columns of the cases; words and targets reach a reader of words alone."""
+        import numpy as np
+
+        if self.entry.reads_words:
+            found = self.cell.method.columns(cases, self._words(self.recipe.conversation.words))
+        else:
+            hidden = dataclasses.replace(cases, targets=np.zeros_like(cases.targets))
+            found = self.cell.method.columns(hidden, self.job.words)
+        return found or None
+
+    def talking_job(self) -> Job:
+        """The job under a protocol that has turns: its own, or the published one for dialogues."""
+        rules = self.protocol if self.protocol.turns else protocol_named(DIALOGUE_PROTOCOL)
+        return dataclasses.replace(self.job, protocol=rules)
+
+    def _words(self, whose: str) -> Any:
+        from recllm_bench.conversation.words import SimulatedWords
+
+        return SimulatedWords(
+            dataclasses.replace(self.recipe.conversation, words=whose),
+            self.dataset,
+            self.split,
+            self.recipe.seed,
+            self.store,
+            self._encode,
+            self._encoder_key,
+        )
+
+    @property
+    def _encoder_key(self) -> dict[str, str]:
+        talk = self.recipe.conversation
+        return {"encoder": talk.encoder, "template": talk.template, "pooling": talk.pooling}
+
+    def _encode(self, texts: Sequence[str]):
+        from recllm_bench.language.vectors import text_vectors
+
+        talk = self.recipe.conversation
+        return text_vectors(
+            talk.encoder, texts, self.store, template=talk.template, pooling=talk.pooling, device=self.device
+        )
+
+    def _notes(self, folders: Mapping[str, Path]) -> list[str]:
+        """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""
+        notes = [self.recipe.budget] if self.recipe.budget else []
+        for name, facts in _outcomes(folders).items():
+            if facts.get("stopped_by") == "budget":
+                notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
+        return notes
+
+    def _dialogues(self, model: Any) -> Any:
+        """Play the multi-turn conversations, when the recipe asks for them and the model can talk.
+
+        The controls with other words have none: their dialogues would be those of the model itself.
+        """
+        talk = self.recipe.conversation
+        if not talk.users or talk.words != "own" or not self.entry.converses:
+            return None
+        from recllm_bench.conversation.loop import run_dialogues
+        from recllm_bench.evaluation.candidates import evaluated_cases
+
+        job, words = self.talking_job(), self._words("own")
+        rules = job.protocol
+        wanted = min(talk.users, self.dataset.histories.n_users)
+        cases = evaluated_cases(self.split.test, dataclasses.replace(rules, users=wanted))
+        return run_dialogues(
+            lambda dialogues: model.respond(job, dialogues),
+            words.speaker(),
+            words.profiles(cases),
+            cases,
+            self.dataset.histories,
+            self.dataset.catalogue,
+            max_turns=rules.turns,
+            shown_per_turn=rules.shown_per_turn,
+        )
+
+    def _transcripts(self, outcomes: Any) -> dict[str, Callable[[Path], None]]:
+        """The dialogues as a file for people to read."""
+        if outcomes is None:
+            return {}
+        from recllm_bench.conversation.loop import write_transcripts
+
+        return {"dialogues.jsonl": lambda path: write_transcripts(path, outcomes, self.dataset.catalogue)}
+
+    def _report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
+        """What the method says beside its ranking: measures, tokens, notes, and what stood in for the paper's parts."""
+        said = self.cell.method.report(folders)
+        return {key: said.get(key) or {} for key in ("measures", "tokens", "notes", "substitutes")}
+
+    def _substitutes(self) -> dict[str, str]:
+        if not self.entry.reads_words:
+            return {}
+        talk = self.recipe.conversation
+        return {"simulator": talk.simulator, "text encoder": talk.encoder}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """What became of the cells of a comparison.
+
+    Attributes
+    ----------
+    folders : list of Path
+        Records, in the order of the rows.
+    failures : list of (str, str)
+        Rows that could not be run, and why.
+    """
+
+    folders: list[Path]
+    failures: list[tuple[str, str]]
+
+
+def run_cell(recipe: Recipe, label: str = "", *, store: ArtifactStore | None = None, again: bool = False) -> Path:
+    """Run one cell and return the folder of its record; see :meth:`BenchCell.run`."""
+    return BenchCell(recipe, label, store).run(again=again)
+
+
+def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> Finished:
+    """Run the cells of a comparison, the last row (the model that was asked for) first.
+
+    Every row is checked before the first one trains. A companion that cannot run is left out with its reason.
+
+    Raises
+    ------
+    BenchError
+        When the model that was asked for cannot run.
+    """
+    store = default_store()
+    cells: dict[int, BenchCell] = {}
+    failures: dict[int, tuple[str, str]] = {}
+    order = [len(recipes) - 1, *range(len(recipes) - 1)]
+    for row in order:
+        label, recipe = recipes[row]
+        try:
+            cell = BenchCell(recipe, label, store)
+            cell.check()
+            cells[row] = cell
+        except BenchError as error:
+            if row == order[0]:
+                raise
+            failures[row] = (label or model_named(recipe.model).display_name, str(error))
+    folders: dict[int, Path] = {}
+    todo = [row for row in order if row in cells]
+    for number, row in enumerate(todo, 1):
+        cell = cells.pop(row)  # a finished cell holds a model; only its record is needed
+        if len(todo) > 1:
+            log.info(f"row {number} of {len(todo)}: {cell.name}")
+        try:
+            folders[row] = cell.run(again=again)
+        except BenchError as error:
+            if row == order[0]:
+                raise
+            failures[row] = (cell.name, str(error))
+    return Finished([folders[row] for row in sorted(folders)], [failures[row] for row in sorted(failures)])
+
+
+def _outcomes(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """``outcome.json`` of every stage that trained something."""
+    paths = {name: folder / "outcome.json" for name, folder in folders.items()}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:
+    """Validation curves: for each stage rows of (epoch, metric)."""
+    curves = {}
+    for name, facts in _outcomes(folders).items():
+        points = [[entry["epoch"], entry["validation"]] for entry in facts["history"] if "validation" in entry]
+        if points:
+            curves[name] = points
+    return curves
+
+
+def evaluate_checkpoint(model: str, checkpoint: Path, dataset: str, protocol_name: str, device: str) -> str:
+    """Evaluate a released checkpoint and return its metrics as text.
+
+    Raises
+    ------
+    BenchError
+        When the file is missing, is no checkpoint of that model, or its item table does not fit the dataset.
+    """
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import split_named
+    from recllm_bench.evaluation.metrics import per_user
+    from recllm_bench.evaluation.ranks import rank_cases
+
+    protocol = protocol_named(protocol_name)
+    prepared = prepare(dataset, filter=protocol.filter, store=default_store())
+    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
+    model_class: Any = model_named(model).model
+    if not hasattr(model_class, "load_released"):
+        raise BenchError(f"{model} cannot read released checkpoints; a model that can has 'load_released'")
+    place = device_named(device)
+    network = model_class.load_released(checkpoint, n_items=prepared.histories.n_items).to(place).eval()
+    ranks = rank_cases(network, split, split.test, protocol, max_length=network.history_length, device=place)
+    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties)
+    lines = [f"{checkpoint.name} on {prepared.name}: {protocol.name}, {len(split.test):,} users"]
+    lines += [f"  {name:<9} {column.mean():.4f}" for name, column in values.items()]
+    return "\n".join(lines)
+
+
+def chat(recipe: Recipe, user: int) -> None:
+    """Talk with a conversational model on the terminal, as one of the dataset's users.
+
+    Raises
+    ------
+    BenchError
+        When the model does not converse, or there is no such user.
+    """
+    from recllm_bench.conversation.dialogue import Dialogue
+
+    cell = BenchCell(recipe)
+    dataset = cell.dataset
+    if not cell.entry.converses:
+        raise BenchError(f"{recipe.model} does not converse; try latentcrs")
+    if not 1 <= user <= dataset.histories.n_users:
+        raise BenchError(f"--user {user}: {dataset.name} has users 1 to {dataset.histories.n_users}")
+    model, job = cell.cell.load(), cell.talking_job()
+    titles = dataset.catalogue.titles
+    history = dataset.histories.of(user)
+    print(f"user {user} likes: " + "; ".join(titles[item] for item in history[-5:]))
+    print("say what you are looking for; an empty line ends")
+    dialogue = Dialogue(user=user, history=history, messages=[], shown=[])
+    while sentence := _said():
+        dialogue.messages.append(("user", sentence))
+        answer = model.respond(job, [dialogue])[0]
+        dialogue.shown.extend(answer.items)
+        dialogue.messages.append(("assistant", answer.say))
+        for number, item in enumerate(answer.items, 1):
+            print(f"  {number}. {dataset.catalogue.text(item)}")
+
+
+def _said() -> str:
+    """The next sentence; empty at the end of the input."""
+    try:
+        return input("> ").strip()
+    except EOFError:
+        print()
+        return ""

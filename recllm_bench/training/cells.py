@@ -1,0 +1,115 @@
+"""A model on a job: its method, its trained weights. The row of a table and the recommender inside another method are
+the same thing, so nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recllm_bench.api.method import Job, Method
+from recllm_bench.api.registry import ModelEntry, model_named
+from recllm_bench.api.words import Undeclared
+from recllm_bench.options import read_options
+from recllm_bench.recipe import shipped_recipe
+from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.stages import run_stages
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model on a job.
+
+    Attributes
+    ----------
+    entry : ModelEntry
+        Which model.
+    job : Job
+        On which data, with which options.
+    """
+
+    entry: ModelEntry
+    job: Job
+
+    @cached_property
+    def method(self) -> Method:
+        """What trains and loads it; one object, so that its parts share what they build."""
+        return self.entry.method(self.job)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the trained model depends on, beside data, split and seed."""
+        return {
+            "model": self.entry.name,
+            "stages": [{"stage": stage.name, "key": dict(stage.key)} for stage in self.method.stages()],
+        }
+
+    @cached_property
+    def trained(self) -> tuple[dict[str, Path], dict[str, float]]:
+        """The product of each stage and the seconds it took; made now where it does not exist."""
+        return run_stages(self.job, self.method.stages(), self.entry.family)
+
+    def load(self) -> Any:
+        """The trained model in evaluation mode."""
+        model = self.method.load(self.trained[0])
+        return model.eval() if hasattr(model, "eval") else model
+
+    def history_length(self, model: Any) -> int:
+        """Items of a history that the model reads."""
+        return int(getattr(model, "history_length", 0) or self.job.training.max_length)
+
+
+def typed_options(
+    entry: ModelEntry, options: Mapping[str, Any], training: Mapping[str, Any], where: str
+) -> tuple[Any, TrainingOptions]:
+    """A model's options and those of its training, checked; RecBole's models keep a dict.
+
+    Raises
+    ------
+    BenchError
+        For an unknown option or a value that it cannot have.
+    """
+    loop = read_options(TrainingOptions, {**entry.training_defaults, **training}, f"{where}: training")
+    if entry.options is None:
+        return dict(options), loop
+    return read_options(entry.options, options, f"{where}: options"), loop
+
+
+def inner_cell(
+    job: Job, name: str, options: Mapping[str, Any] | None, training: Mapping[str, Any] | None, where: str
+) -> Cell:
+    """A recommender inside another method: its own recipe on the same data, split and seed, with the changes asked for.
+
+    Parameters
+    ----------
+    job : Job
+        The outer method's.
+    name : str
+        Any model.
+    options, training : mapping, optional
+        Changes to its recipe.
+    where : str
+        What messages call it.
+
+    Raises
+    ------
+    BenchError
+        For an unknown model or wrong options.
+    """
+    entry = model_named(name)
+    shipped = shipped_recipe(entry.name, job.recipe.dataset)
+    own = {**(shipped.get("options") or {}), **(options or {})}
+    trained = {**(shipped.get("training") or {}), **(training or {})}
+    typed, loop = typed_options(entry, own, trained, where)
+    inner = dataclasses.replace(
+        job,
+        recipe=dataclasses.replace(job.recipe, model=entry.name, options=own, training=trained, budget=""),
+        options=typed,
+        training=loop,
+        words=job.words if entry.reads_words else Undeclared(entry.name),
+    )
+    return Cell(entry, inner)
