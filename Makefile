@@ -9,12 +9,13 @@ RECIPE ?=
 SET ?=
 LLM ?=
 BACKEND ?=
+QUICK ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED)) $(if $(DEVICE),--device $(DEVICE)) \
 	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(LLM),--llm $(LLM)) $(if $(BACKEND),--backend $(BACKEND)) \
-	$(if $(SET),--set $(SET))
+	$(if $(QUICK),--quick $(QUICK)) $(if $(SET),--set $(SET))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lint format test test-slow test-gpu bench bench-prepare benchmark benchmark-quality benchmark-growth \
@@ -23,7 +24,7 @@ ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE LLM BACKEND SET=\"training.epochs=20 ...\" PYTHON"
+	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE LLM BACKEND QUICK=2 SET=\"training.epochs=20 ...\" PYTHON"
 	@echo "  example:   make bench MODEL=latentcrs DATASET=ml1m"
 
 venv: $(READY) ## the environment alone

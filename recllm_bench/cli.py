@@ -88,6 +88,15 @@ def build_parser() -> argparse.ArgumentParser:
     _cell_arguments(run)
     run.add_argument("--recipe", help="a recipe file or name; MODEL and DATASET then come from it")
     run.add_argument("--alone", action="store_true", help="no rows to compare with")
+    run.add_argument(
+        "--quick",
+        type=int,
+        nargs="?",
+        const=2,
+        default=0,
+        metavar="PASSES",
+        help="a first look: at most this many passes over the data in every training of every row (2)",
+    )
     run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
 
     sweep = _command(commands, "sweep", _sweep, "run every row of a sweep or ablation recipe, print one table")
@@ -190,6 +199,8 @@ def _settings(options: argparse.Namespace) -> list[str]:
     settings += [f"{name}={value}" for name in ("llm", "backend") if (value := getattr(options, name))]
     if options.device:
         settings.append(f"device={options.device}")
+    if getattr(options, "quick", 0):
+        settings.append(f"quick={options.quick}")
     return settings
 
 

@@ -109,7 +109,9 @@ class BenchCell:
 
         recipe = self.recipe
         where = f"{recipe.model} on {recipe.dataset}"
-        options, training = typed_options(self.entry, recipe.options, recipe.training, where)
+        options, training = typed_options(
+            self.entry, recipe.options, recipe.training, where, quick=recipe.quick, split=self.split
+        )
         return Job(
             recipe=recipe,
             dataset=self.dataset,
@@ -265,6 +267,8 @@ class BenchCell:
     def _notes(self, folders: Mapping[str, Path]) -> list[str]:
         """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""
         notes = [self.recipe.budget] if self.recipe.budget else []
+        if self.recipe.quick:
+            notes.append(f"quick: at most {self.recipe.quick} passes over the data in every training")
         for name, facts in _outcomes(folders).items():
             if facts.get("stopped_by") == "budget":
                 notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
