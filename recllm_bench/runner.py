@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
 from recllm_bench.locations import cache_folder, results_folder
 from recllm_bench.progress import log, log_to
-from recllm_bench.recipe import Recipe
+from recllm_bench.recipe import ConversationOptions, Recipe
 
 DIALOGUE_PROTOCOL = "latentcrs.multi_turn"
 """How dialogues are held beside a ranking whose own protocol has no turns."""
@@ -48,6 +48,36 @@ def device_named(name: str):
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
         raise BenchError(f"device '{name}' is not on this machine; leave DEVICE=auto or see 'recllm-bench doctor'")
     return torch.device(name)
+
+
+class EncoderKey(Mapping[str, Any]):
+    """What decides text vectors: the encoder's files, how it reads and pools. Looked up when it is first asked for.
+
+    Parameters
+    ----------
+    talk : ConversationOptions
+        Names the encoder.
+    """
+
+    def __init__(self, talk: ConversationOptions) -> None:
+        self._talk = talk
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        from recllm_bench.language.encoder_files import find_encoder, revision
+
+        talk = self._talk
+        own = {"encoder": talk.encoder, "revision": revision(find_encoder(talk.encoder).folder)}
+        return {**own, "template": talk.template, "pooling": talk.pooling}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
 
 
 class BenchCell:
@@ -79,6 +109,7 @@ class BenchCell:
         self.protocol: Protocol = protocol_named(recipe.protocol)
         self.dataset = prepare(recipe.dataset, filter=self.protocol.filter, store=self.store)
         self.split = split_named(self.protocol.split, self.dataset.histories, **dict(self.protocol.split_params))
+        self.encoder_key = EncoderKey(recipe.conversation)
 
     @cached_property
     def folder(self) -> Path:
@@ -122,7 +153,7 @@ class BenchCell:
             options=options,
             training=training,
             encode=self._encode,
-            encoder_key=self._encoder_key,
+            encoder_key=self.encoder_key,
             words=self._words("own") if self.entry.reads_words else Undeclared(self.entry.display_name),
         )
 
@@ -141,6 +172,7 @@ class BenchCell:
         protocol_candidates(self.protocol, self.split, cases, self.store)
         if self.entry.reads_words:
             self._words("own").speaker()
+            dict(self.encoder_key)
 
     def run(self, *, again: bool = False) -> Path:
         """Run it and return the folder of its record; a finished record is reused.
@@ -248,13 +280,8 @@ class BenchCell:
             self.recipe.seed,
             self.store,
             self._encode,
-            self._encoder_key,
+            self.encoder_key,
         )
-
-    @property
-    def _encoder_key(self) -> dict[str, str]:
-        talk = self.recipe.conversation
-        return {"encoder": talk.encoder, "template": talk.template, "pooling": talk.pooling}
 
     def _encode(self, texts: Sequence[str]):
         from recllm_bench.language.vectors import text_vectors
