@@ -27,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "datasets": "",
     "metrics": "",
     "protocols": "",
+    "published": "recllm_bench.models:PUBLISHED",
 }
 """Where the names of each kind are listed as ``name: "module:attribute"``; empty where only plug-ins have some."""
 ZOO = "recbole:"
@@ -101,7 +102,7 @@ def names(kind: str) -> list[str]:
 
     Parameters
     ----------
-    kind : {"models", "datasets", "simulators", "metrics", "protocols"}
+    kind : {"models", "datasets", "simulators", "metrics", "protocols", "published"}
         Which registry. Models include RecBole's zoo; a zoo name that a built-in shadows is listed with ``recbole:``.
     """
     own = {*_built_in(kind), *(entry.name for entry in _entries(kind))}
@@ -116,7 +117,7 @@ def resolve(kind: str, name: str) -> Any:
 
     Parameters
     ----------
-    kind : {"models", "datasets", "simulators", "metrics", "protocols"}
+    kind : {"models", "datasets", "simulators", "metrics", "protocols", "published"}
         Which registry.
     name : str
         ``module:Class``, a built-in name, an entry point's name, or for models a class of RecBole's zoo; case does

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import content_hash, write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.reporting.users_file import users_hash, write_users
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from recllm_bench.evaluation.protocols import Protocol
     from recllm_bench.recipe import Recipe
 
-SCHEMA = 1
+SCHEMA = 2
 _FILES = ("run.json", "users.parquet", "recipe.yaml", "log.jsonl")
 
 
@@ -74,7 +75,7 @@ class RunRecord:
         Validation metric of each trained stage.
     evaluation_seconds : float
         Seconds of ranking.
-    measures : dict of str to float
+    measures : list of Measure
         What a method measures beside the ranking, such as the similarity of reconstructed labels.
     tokens : dict
         Language-model tokens by kind; empty when none were used.
@@ -114,7 +115,7 @@ class RunRecord:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
     evaluation_seconds: float = 0.0
-    measures: dict[str, float] = dataclasses.field(default_factory=dict)
+    measures: list[Measure] = dataclasses.field(default_factory=list)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -134,7 +135,8 @@ class RunRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of ``run.json``; where the record lies is no part of it."""
-        return {name: getattr(self, name) for name in _stored()}
+        values = {name: getattr(self, name) for name in _stored()}
+        return {**values, "measures": [measure.as_dict() for measure in self.measures]}
 
 
 def _stored() -> list[str]:
@@ -154,7 +156,7 @@ def make_record(
     outcomes: Any = None,
     stages: Mapping[str, float] | None = None,
     evaluation_seconds: float = 0.0,
-    measures: Mapping[str, float] | None = None,
+    measures: Sequence[Measure] = (),
     tokens: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
     substitutes: Mapping[str, str] | None = None,
@@ -220,7 +222,7 @@ def make_record(
         stages={stage: float(seconds) for stage, seconds in (stages or {}).items()},
         curves={stage: [list(point) for point in points] for stage, points in (curves or {}).items()},
         evaluation_seconds=round(evaluation_seconds, 3),
-        measures={measure: float(value) for measure, value in (measures or {}).items()},
+        measures=list(measures),
         tokens=dict(tokens or {}),
         substitutes=dict(substitutes or {}),
         notes=list(notes),
@@ -332,12 +334,20 @@ def read_record(folder: Path) -> RunRecord:
         if values.get("schema", 0) > SCHEMA:
             raise BenchError(f"{path} was written by a newer recllm-bench (schema {values['schema']}); update it")
         record = RunRecord(**{key: value for key, value in values.items() if key in fields})
+        record.measures = _measures(values.get("measures") or [])
     except FileNotFoundError as error:
         raise BenchError(f"{folder} is no run record: it has no run.json") from error
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise BenchError(f"{path} is damaged ({error}); remove the folder and run again") from error
     record.folder = Path(folder)
     return record
+
+
+def _measures(stored: Any) -> list[Measure]:
+    """Measures of a record; the first schema had a value by name."""
+    if isinstance(stored, dict):
+        return [Measure(name, float(value)) for name, value in stored.items()]
+    return [Measure.of(facts) for facts in stored]
 
 
 def find_records(root: Path) -> list[Path]:
