@@ -171,7 +171,7 @@ def _file_values(name: str) -> dict[str, Any]:
         place = f"{path}:{line + 1}" if line is not None else str(path)
         raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(values, dict):
-        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: latentcrs'")
+        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: sasrec'")
     return values
 
 

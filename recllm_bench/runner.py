@@ -18,11 +18,9 @@ from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
 from recllm_bench.locations import cache_folder, results_folder
+from recllm_bench.models import DIALOGUE_PROTOCOL
 from recllm_bench.progress import log, log_to
 from recllm_bench.recipe import ConversationOptions, Recipe
-
-DIALOGUE_PROTOCOL = "latentcrs.multi_turn"
-"""How dialogues are held beside a ranking whose own protocol has no turns."""
 
 
 def default_store() -> ArtifactStore:
@@ -464,7 +462,7 @@ def chat(recipe: Recipe, user: int) -> None:
     cell = BenchCell(recipe)
     dataset = cell.dataset
     if not cell.entry.converses:
-        raise BenchError(f"{recipe.model} does not converse; try latentcrs")
+        raise BenchError(f"{recipe.model} does not converse; try text-retrieval")
     if not 1 <= user <= dataset.histories.n_users:
         raise BenchError(f"--user {user}: {dataset.name} has users 1 to {dataset.histories.n_users}")
     model, job = cell.cell.load(), cell.talking_job()

@@ -24,6 +24,7 @@ from recllm_bench.evaluation.metrics import aggregate, per_user
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
 from recllm_bench.language.chat_answers import Answer, Chat
+from recllm_bench.language.pool import empty_pool
 from recllm_bench.models.cesrec import language_model as language_model_module
 from recllm_bench.models.cesrec import method as method_module
 from recllm_bench.models.cesrec import round_store as store_module
@@ -62,14 +63,14 @@ def tiny():
 @pytest.fixture(autouse=True)
 def tiny_model(monkeypatch: pytest.MonkeyPatch):
     """The tiny language model wherever one is loaded."""
-    language_model_module.forget()
+    empty_pool()
     monkeypatch.setattr(language_model_module, "language_model", lambda job, options: tiny())
     for module in (method_module,):
         monkeypatch.setattr(module, "language_model", lambda job, options: tiny())
         monkeypatch.setattr(module, "llm_key", lambda job, options: {"text": "tiny"})
     monkeypatch.setattr(language_model_module, "llm_key", lambda job, options: {"text": "tiny"})
     yield
-    language_model_module.forget()
+    empty_pool()
 
 
 @lru_cache(maxsize=1)
