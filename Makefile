@@ -55,9 +55,12 @@ check-lock: ## resolve constraints.txt for each Python, without installing
 	@for version in 3.10 3.11 3.12 3.13; do echo "Python $$version"; \
 		$(RESOLVE) --python-version $$version -c constraints.txt --only-binary :all: -o /dev/null || exit 1; done
 
-lint: $(READY) ## check style and formatting
+lint: $(READY) ## check style, floors of imports, types, what nothing reaches
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/type_errors.py
+	$(BIN)/vulture
 
 format: $(READY) ## mend style and formatting
 	$(BIN)/ruff check --fix .

@@ -44,12 +44,11 @@ def _bars() -> dict[str, tuple[Any, dict[str, Any]]]:
 
         last = time.monotonic()
 
-        def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
             if time.monotonic() - Lines.last >= LOG_SECONDS:
                 Lines.last = time.monotonic()
                 self.fp.write(f"{self}\n")
                 self.fp.flush()
-            return True
 
         def clear(self, nolock: bool = False) -> None:
             """Nothing is on the screen that could be in the way of another line."""
@@ -57,7 +56,7 @@ def _bars() -> dict[str, tuple[Any, dict[str, Any]]]:
         def close(self) -> None:
             if not self.disable:
                 self.disable = True
-                self._decr_instances(self)
+                self._decr_instances(self)  # type: ignore[attr-defined]
 
     plain = "{desc}: {n_fmt} of {total_fmt} {unit} in {elapsed}, {remaining} left{postfix}"
     return {
