@@ -85,4 +85,5 @@ def test_without_recbole_the_first_command_says_how_to_get_it(built: Path, tmp_p
     doctor = command("doctor").stdout
     assert how in doctor
     assert "1 to mend" in doctor, doctor
+    assert "constraints.txt" not in doctor, "a wheel has no such file"
     assert command("list", "recipes").returncode == 0
