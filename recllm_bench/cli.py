@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when all went well, 2 after a user's mistake, 130 after Ctrl-C.
+        0 when all went well, 2 after a user's mistake, 130 after Ctrl-C or kill.
     """
     parser = build_parser()
     options = parser.parse_args(arguments)
@@ -54,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from recllm_bench.progress import show_log
 
     show_log()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill stops it as Ctrl-C does: no half line stays
     try:
+        if options.command in NEED_RECBOLE:
+            _require_recbole()
         options.command(options)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -414,6 +421,17 @@ def _doctor(options: argparse.Namespace) -> None:
     from recllm_bench.doctor import report
 
     print(report())
+
+
+NEED_RECBOLE = (_run, _sweep, _evaluate, _chat, _options)
+"""Commands that name a model: without RecBole they say at once how to get it, not after data was prepared."""
+
+
+def _require_recbole() -> None:
+    if find_spec("recbole") is None:
+        from recllm_bench.recbole_bridge import load_recbole
+
+        load_recbole()
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     BenchError
         For an unknown key, a wrong type, or a value out of range.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     clean = {}
     for key, value in values.items():
@@ -194,6 +194,6 @@ def _name(hint: Any) -> str:
 
 def options_from_config(cls: type[T], config: Any) -> T:
     """Read an options dataclass out of a RecBole ``Config``, so that a model runs in plain RecBole too."""
-    names = (field.name for field in dataclasses.fields(cls))
+    names = (field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
     values = {name: config[name] for name in names if name in config}
     return read_options(cls, values, f"configuration of {cls.__qualname__}")

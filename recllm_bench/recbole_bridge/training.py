@@ -127,7 +127,7 @@ class ZooTraining:
         # trainer.py NCLTrainer._train_epoch leaves the prototype loss out while it warms up.
         if hasattr(self.model, "e_step") and self._epoch <= int(self.config["warm_up_step"]):
             parts = parts[:-1]
-        return sum(parts)
+        return sum(parts)  # type: ignore[return-value]
 
     def _one_pass(self) -> Iterator[Any]:
         with self._explained():

@@ -127,10 +127,10 @@ def fit(
         return finished
     given = _parameters(modules) if parameters is None else parameters
     trained = [parameter for parameter in given if parameter.requires_grad]
-    optimiser = _adamw(trained, options, device) if optimiser is None else optimiser(trained)
+    steps_by = _adamw(trained, options, device) if optimiser is None else optimiser(trained)
     state = _State()
-    state.resume(work / CHECKPOINT, modules, optimiser)
-    step = _Step(trained, optimiser, options, device, label)
+    state.resume(work / CHECKPOINT, modules, steps_by)
+    step = _Step(trained, steps_by, options, device, label)
     with track(label=label, total=options.epochs, unit="epoch") as bar:
         bar.update(state.epoch)
         while not (stopped_by := state.stopped_by(options)):
@@ -149,7 +149,7 @@ def fit(
                 with torch.no_grad():
                     entry["validation"] = float(validate())
             state.record(entry, time.perf_counter() - start, modules, options, validated=validate is not None)
-            state.save(work / CHECKPOINT, modules, optimiser)
+            state.save(work / CHECKPOINT, modules, steps_by)
             write_json(work / HISTORY, state.history)
             shown = f" {options.validate_metric} {entry['validation']:.4f}" if "validation" in entry else ""
             bar.set_postfix_str(f"loss {entry['loss']:.4f}{shown} best {state.best_epoch}", refresh=False)

@@ -52,7 +52,8 @@ def train_with_recbole(
     recbole_bridge.load_recbole()
     from recbole.utils import get_trainer, init_seed
 
-    config, dataset = model.recbole_parts
+    parts: Any = model.recbole_parts
+    config, dataset = parts
     settings: dict[str, Any] = {
         "epochs": options.epochs,
         "learning_rate": options.learning_rate,
@@ -74,6 +75,7 @@ def train_with_recbole(
     with track(label=f"{label} (RecBole's trainer)", total=options.epochs, unit="epoch") as bar:
 
         def valid_epoch(valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+            assert validate is not None  # fit is given data only then
             metric = float(validate())
             metrics.append(metric)
             if metric > best["metric"]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ def train_sequence_model(
         steps=source.steps,
     )
     if hasattr(model, "write_products"):
-        model.write_products(work)
+        cast(Any, model).write_products(work)
     return outcome
 
 
@@ -202,7 +202,7 @@ def reads_windows(model: nn.Module) -> bool:
     return hasattr(model, "training_loss") or is_causal_encoder(model)
 
 
-def _source(model: nn.Module, split: Split, options: TrainingOptions, device: torch.device, seed: int) -> _Source:
+def _source(model: Any, split: Split, options: TrainingOptions, device: torch.device, seed: int) -> _Source:
     if not reads_windows(model):
         zoo = recbole_bridge.zoo_training(model, device, seed)
         return _Source(zoo.batches, zoo.loss, zoo.before_epoch, zoo.steps)
@@ -285,7 +285,7 @@ def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
 
 
 def encoder_loss(
-    model: nn.Module, split: Split, options: TrainingOptions, device: torch.device
+    model: Any, split: Split, options: TrainingOptions, device: torch.device
 ) -> Callable[[WindowBatch, torch.Generator], torch.Tensor]:
     """Loss of a causal encoder: the objective at every position that has a target, and at no other."""
     n_items = split.histories.n_items
