@@ -45,6 +45,8 @@ class Interactions:
         Where the source keeps an interaction's review.
     noticed : mapping of str to int
         What the reader counted on its way: lines, lines skipped, scraps.
+    notes : tuple of str
+        What else the reader noticed, for people.
     """
 
     users: np.ndarray
@@ -59,6 +61,7 @@ class Interactions:
     parents: np.ndarray | None = None
     rows: np.ndarray | None = None
     noticed: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.users)

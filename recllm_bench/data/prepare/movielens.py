@@ -12,19 +12,8 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from recllm_bench.data.interactions import Interactions, ItemText
-from recllm_bench.data.prepare.textfiles import (
-    clean_text,
-    decode,
-    encode_tokens,
-    header,
-    numbers,
-    parse_options,
-    pieces,
-    read_bytes,
-    read_columns,
-    refuse_empty,
-    unix_seconds,
-)
+from recllm_bench.data.prepare.textfiles import decode, header, parse_options, pieces, read_bytes, read_columns
+from recllm_bench.data.prepare.values import clean_text, encode_tokens, numbers, refuse_empty, unix_seconds
 from recllm_bench.errors import BenchError
 
 # The year may be a span: "Fawlty Towers (1975-1979)", "Big Bang Theory, The (2007-)".

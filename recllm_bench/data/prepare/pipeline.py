@@ -25,7 +25,7 @@ from recllm_bench.errors import BenchError, nearest
 from recllm_bench.progress import log
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
-_VERSION = 4
+_VERSION = 5
 
 # Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
 _IN_MEMORY = {
@@ -73,7 +73,9 @@ def prepare_dataset(
     def make(work: Path) -> None:
         log.info(f"preparing {card['name']} (filter {filter}, {variant['name']})")
         rows = _read(source, store, most_bad)
-        settings, remarks = dict(spec), list(notes)
+        settings, remarks = dict(spec), [*notes, *rows.notes]
+        for note in rows.notes:
+            log.warning(f"{card['name']}: {note}")
         if rows.ratings is None and card.get("own") and filter in USER_FILTERS and settings.pop("min_rating", None):
             remarks.append("the data has no ratings: the filter's min_rating was left out")
         consumed = int(np.count_nonzero(np.bincount(rows.items)))

@@ -15,8 +15,10 @@ from recllm_bench.artifacts import ArtifactStore, file_hash, write_json
 from recllm_bench.data.cards import all_cards, find_card, user_card
 from recllm_bench.data.download import download, unpack, wrong_checksum
 from recllm_bench.data.prepare.id_lists import IdLists
+from recllm_bench.data.prepare.own_cards import own_card
 from recllm_bench.data.prepare.sequence_files import holds_pairs
-from recllm_bench.data.prepare.tables import TABLE_KINDS, atomic_files, own_card, table_files
+from recllm_bench.data.prepare.table_files import TABLE_KINDS, table_files
+from recllm_bench.data.prepare.tables import atomic_files
 from recllm_bench.data.prepare.textfiles import read_bytes
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import data_mirror

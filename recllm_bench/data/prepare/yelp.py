@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews
 from recllm_bench.data.prepare.records import BAD_SHARE, Records, dates, ratings
-from recllm_bench.data.prepare.textfiles import clean_text
+from recllm_bench.data.prepare.values import clean_text
 
 
 class Review(msgspec.Struct, gc=False):
