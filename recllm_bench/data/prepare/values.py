@@ -25,8 +25,8 @@ _UNITS = ((1e11, 1e3), (1e14, 1e6), (1e17, 1e9))
 # Earlier than any interaction on the web (1973), later than any position in a history.
 _FIRST_SECOND = 100_000_000
 _EXACT = 2**53  # from here on floats skip whole numbers
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_WHOLE_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.0+)?|-?\d\.\d+[eE]\+?\d+|-?\d[eE]\+\d+")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.0+)?|-?\d\.\d+[eE]\+?\d+|-?\d[eE]\+\d+", re.ASCII)
 _DATE = re.compile(r"\d{4}[-/]\d{1,2}")
 _ZONE_NAME = r"\s*(UTC|GMT)$"
 
