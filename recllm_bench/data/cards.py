@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,21 @@ def find_card(name: str) -> dict[str, Any]:
 def dataset_names() -> list[str]:
     """Names of all datasets that have a card."""
     return sorted(all_cards())
+
+
+def hide_card_folder() -> None:
+    """Keep Python from taking the checkout's folder of cards, ``datasets/``, for Hugging Face's package ``datasets``.
+
+    Where that package is absent and the checkout's root is on the path (``python -m``, ``PYTHONPATH``), Python makes
+    an empty package of the folder, and libraries that look whether ``datasets`` is there find it. None in
+    ``sys.modules`` is Python's own way to say that there is none.
+    """
+    if "datasets" in sys.modules:
+        return
+    spec = find_spec("datasets")
+    cards = str(resource("datasets"))
+    if spec is not None and spec.origin is None and cards in (spec.submodule_search_locations or ()):
+        sys.modules["datasets"] = None  # type: ignore[assignment]  # documented, but not in the type of sys.modules
 
 
 def default_store() -> ArtifactStore:

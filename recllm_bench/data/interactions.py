@@ -16,7 +16,11 @@ from recllm_bench.data.item_texts import ItemText, listed, texts_of
 from recllm_bench.errors import BenchError
 from recllm_bench.options import option, read_options
 
-__all__ = ["FilterOptions", "Interactions", "ItemText", "apply_filter", "build_histories", "read_filter"]
+__all__ = ["FilterOptions", "Interactions", "ItemText", "NothingLeft", "apply_filter", "build_histories", "read_filter"]
+
+
+class NothingLeft(BenchError):
+    """A filter that no interaction passes."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,9 @@ def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactio
     Raises
     ------
     BenchError
-        When ratings or an item list are asked for but absent, or nothing stays.
+        When ratings or an item list are asked for but absent.
+    NothingLeft
+        When no interaction stays.
     """
     if options.min_rating is not None:
         if rows.ratings is None:
@@ -142,7 +148,9 @@ def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactio
     if options.listed == "after":
         rows = rows.keep(known[rows.items])
     if not len(rows):
-        raise BenchError("the filter leaves no interaction; lower min_rating, users_min or items_min")
+        cuts = {"min_rating": None, "users_min": 1, "items_min": 1}
+        lower = [name for name, none in cuts.items() if getattr(options, name) != none]
+        raise NothingLeft(f"leaves no interaction; lower {' or '.join(lower)}" if lower else "leaves no interaction")
     return rows, history
 
 

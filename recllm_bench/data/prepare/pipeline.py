@@ -16,7 +16,7 @@ from recllm_bench.artifacts import MANIFEST, ArtifactStore, content_hash
 from recllm_bench.data.cards import USER_FILTERS
 from recllm_bench.data.catalogue import TEXT_FIELDS
 from recllm_bench.data.facts import count, refuse_unexpected
-from recllm_bench.data.interactions import Interactions, apply_filter, build_histories, read_filter
+from recllm_bench.data.interactions import Interactions, NothingLeft, apply_filter, build_histories, read_filter
 from recllm_bench.data.prepare.id_lists import keep_listed_ids
 from recllm_bench.data.prepare.sources import Source, find_id_lists, find_source
 from recllm_bench.data.prepared import PreparedDataset
@@ -85,7 +85,14 @@ def prepare_dataset(
         if lists:
             rows, facts["id_lists"] = keep_listed_ids(rows, lists)
         options = read_filter(settings, f"filter '{filter}' of {card['name']}")
-        kept, rounds = apply_filter(rows, options)
+        try:
+            kept, rounds = apply_filter(rows, options)
+        except NothingLeft as error:
+            said = ", ".join(f"{name}={value}" for name, value in settings.items())
+            raise NothingLeft(
+                f"{card['name']}, {before['interactions']:,} interactions: the filter '{filter}'"
+                f"{f' ({said})' if said and said != filter else ''} {error}"
+            ) from error
         histories, catalogue, user_tokens, places = build_histories(
             kept, card["domain"], card.get("text_fields", TEXT_FIELDS)
         )

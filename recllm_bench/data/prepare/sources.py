@@ -17,7 +17,7 @@ from recllm_bench.data.download import download, unpack, wrong_checksum
 from recllm_bench.data.prepare.id_lists import IdLists
 from recllm_bench.data.prepare.own_cards import own_card
 from recllm_bench.data.prepare.sequence_files import holds_pairs
-from recllm_bench.data.prepare.table_files import TABLE_KINDS, table_files
+from recllm_bench.data.prepare.table_files import TABLE_KINDS, holds_parts, table_files
 from recllm_bench.data.prepare.tables import atomic_files
 from recllm_bench.data.prepare.textfiles import read_bytes
 from recllm_bench.errors import BenchError, nearest
@@ -158,9 +158,12 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
                     return source
             except BenchError as error:
                 problem = problem or error
+        atomic = any(path.glob("*.inter*"))
         # Files with a known dataset's names but other content: somebody's own data if they are atomic files.
-        if problem and not any(path.glob("*.inter*")):
+        if problem and not atomic:
             raise problem
+        if not atomic and holds_parts(path):
+            return _checked(user_card(path.resolve().name, "table"), {"name": "table"}, table_files(path), store)
         return _checked(user_card(path.resolve().name, "atomic"), {"name": "atomic files"}, atomic_files(path), store)
     if path.suffix in (".zip", ".tar", ".tgz") or path.name.endswith(".tar.gz"):
         for card, variant in _variants():
@@ -191,8 +194,8 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
         reader = "pairs" if holds_pairs(path) else "sequences"
         return _checked(user_card(name, reader), {"name": reader}, {"sequences": path}, store)
     raise BenchError(
-        f"{path}: not a known kind of data; give a folder of RecBole atomic files, a .csv, .tsv, .parquet "
-        "or .jsonl file with named columns, a .txt file of sequences, or a .yaml card of your own"
+        f"{path}: not a known kind of data; give a folder of RecBole atomic files or of Parquet parts, a .csv, .tsv, "
+        ".parquet or .jsonl file with named columns, a .txt file of sequences, or a .yaml card of your own"
     )
 
 

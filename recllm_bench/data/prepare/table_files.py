@@ -37,6 +37,11 @@ def table_files(path: Path) -> dict[str, Path]:
     return {**files, "items": found} if found else files
 
 
+def holds_parts(folder: Path) -> bool:
+    """Whether a folder is a table in parts."""
+    return bool(_parts(folder))
+
+
 def table_parts(folder: Path) -> list[Path]:
     """Files of a table in parts, by name; files of other programs' own (``_SUCCESS``, ``.crc``) are no parts.
 
@@ -45,6 +50,16 @@ def table_parts(folder: Path) -> list[Path]:
     BenchError
         When there are none, or of several kinds.
     """
+    parts = _parts(folder)
+    if not parts:
+        raise BenchError(f"{folder}: has no Parquet files and no part-* files of a table")
+    kinds = sorted({table_kind(path) for path in parts})
+    if len(kinds) > 1:
+        raise BenchError(f"{folder}: parts of several kinds ({', '.join(kinds)}); keep one kind in the folder")
+    return parts
+
+
+def _parts(folder: Path) -> list[Path]:
     files = [
         path
         for path in sorted(folder.rglob("*"))
@@ -53,13 +68,7 @@ def table_parts(folder: Path) -> list[Path]:
         and not f".{_stem(path)}".endswith(".items")
     ]
     parts = [path for path in files if table_kind(path) in PARQUET]
-    parts = parts or [path for path in files if path.name.startswith("part-") and table_kind(path) in TABLE_KINDS]
-    if not parts:
-        raise BenchError(f"{folder}: has no Parquet files and no part-* files of a table")
-    kinds = sorted({table_kind(path) for path in parts})
-    if len(kinds) > 1:
-        raise BenchError(f"{folder}: parts of several kinds ({', '.join(kinds)}); keep one kind in the folder")
-    return parts
+    return parts or [path for path in files if path.name.startswith("part-") and table_kind(path) in TABLE_KINDS]
 
 
 def table_kind(path: Path) -> str:

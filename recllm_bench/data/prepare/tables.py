@@ -146,7 +146,7 @@ def atomic_files(folder: Path) -> dict[str, Path]:
     found = sorted([*folder.glob("*.inter"), *folder.glob("*.inter.gz")])
     if not found:
         here = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise BenchError(f"{folder}: has no .inter file (RecBole atomic files); it holds {here}")
+        raise BenchError(f"{folder}: has no .inter file (RecBole atomic files) and no Parquet file; it holds {here}")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise BenchError(
