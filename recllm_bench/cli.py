@@ -24,6 +24,7 @@ environment:
   RECLLM_MODELS        folder in which language models are looked up first
   RECLLM_CACHE         downloads and artifacts (default .recllm)
   RECLLM_RESULTS       run records (default results)
+  RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
 """
 
 DESCRIBE_EPILOG = """\
@@ -122,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--bad-lines",
         type=float,
         metavar="SHARE",
-        help="share of lines of a JSON source that may be bad (default 0.001)",
+        help="share of lines of a large JSON source that may be bad (default RECLLM_BAD_LINES, or 0.001)",
     )
 
     describe = _command(commands, "describe", _describe, "what a dataset looks like: counts, shapes, text, order")

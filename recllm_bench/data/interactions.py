@@ -51,6 +51,8 @@ class Interactions:
         What the reader counted on its way: lines, lines skipped, scraps.
     notes : tuple of str
         What else the reader noticed, for people.
+    skipped : tuple of (str, int, int)
+        Of each file with bad lines: the first of them, how many, and of how many lines.
     """
 
     users: np.ndarray
@@ -66,6 +68,7 @@ class Interactions:
     rows: np.ndarray | None = None
     noticed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.users)

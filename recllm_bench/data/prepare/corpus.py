@@ -23,6 +23,7 @@ from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.data.columns import TextFile, TextWriter, map_columns, write_columns
 from recllm_bench.data.interactions import Interactions
 from recllm_bench.data.item_texts import ITEM_COLUMNS, ItemTable
+from recllm_bench.data.prepare.bad_lines import Skipped
 from recllm_bench.data.prepare.records import RecordChunk, Records, dates, ids, missing, ratings
 from recllm_bench.errors import BenchError
 
@@ -58,18 +59,22 @@ class Stream:
         Whether the source has what users wrote.
     facts : Counter
         What the reader noticed, by words for people.
+    skipped : list of Skipped
+        Bad lines, by file.
     """
 
     reviews: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
     items: Callable[[Iterable[str]], Iterator[pa.RecordBatch]] | None = None
     has_text: bool = False
     facts: Counter = field(default_factory=Counter)
+    skipped: list[Skipped] = field(default_factory=list)
 
     def note_lines(self, role: str, records: Records) -> None:
         """Note how many lines a file had, and how many were skipped."""
         self.facts[f"lines in {role}"] += records.lines
         if records.bad.count:
             self.facts[f"lines skipped in {role}"] += records.bad.count
+            self.skipped.append(records.bad.skipped(records.lines))
 
 
 def read_reviews(
@@ -280,7 +285,7 @@ def write_corpus(folder: Path, stream: Stream) -> None:
             for batch in stream.items(item_tokens.to_pylist()):
                 items_file.write(batch)
     noticed = dict(sorted(stream.facts.items()))
-    write_json(folder / "facts.json", {"noticed": noticed, "has_text": stream.has_text})
+    write_json(folder / "facts.json", {"noticed": noticed, "has_text": stream.has_text, "skipped": stream.skipped})
 
 
 def write_reviews(folder: Path, stream: Stream, rows: int) -> None:
@@ -331,6 +336,7 @@ def open_corpus(folder: Path) -> Interactions:
         parents=parents,
         rows=np.arange(len(array("users"))) if facts["has_text"] else None,
         noticed=facts["noticed"],
+        skipped=tuple(Skipped(*file) for file in facts["skipped"]),
     )
 
 

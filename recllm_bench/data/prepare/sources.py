@@ -6,12 +6,14 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from recllm_bench.artifacts import ArtifactStore, file_hash, write_json
+from recllm_bench.artifacts import MANIFEST, ArtifactStore, file_hash, write_json
 from recllm_bench.data.cards import all_cards, find_card, user_card
 from recllm_bench.data.download import download, unpack, wrong_checksum
 from recllm_bench.data.prepare.id_lists import IdLists
@@ -25,6 +27,7 @@ from recllm_bench.locations import data_mirror
 
 _CARDS = (".yaml", ".yml")
 _LARGE = 64 << 20  # a file that takes longer to hash than to look up
+_SETTLED_NS = 3 * 10**9  # coarser than the clock of any file system
 _KINDS = (*TABLE_KINDS, *_CARDS, ".zip", ".tar", ".tgz", ".gz", ".txt", ".inter")
 
 
@@ -260,7 +263,7 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
         name = PurePosixPath(archive.get("file") or archive["url"]).name
         url = base + name if base else archive["url"]
         checksums = archive.get("checksums", {})
-        key = {"name": name, "checksums": checksums}
+        key = download_key(url, checksums)
         folder = store.build("download", key, lambda work: download(url, work / name, checksums, notice, card["title"]))
         return _from_archive(card, variant, folder / name, store)
     files = {}
@@ -271,19 +274,32 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
                 continue
             return None
         name = PurePosixPath(url).name
-        key = {"name": name, "sha256": entry.get("sha256")}
+
+        def fetch(work: Path, url: str = url, name: str = name) -> None:
+            download(url, work / name, None, notice, card["title"])
+
+        key = download_key(url, {"sha256": entry["sha256"]} if "sha256" in entry else {})
         try:
-            folder = store.build(
-                "download",
-                key,
-                lambda work, url=url, name=name: download(url, work / name, None, notice, card["title"]),
-            )
+            folder = store.build("download", key, fetch)
         except BenchError:
             if entry.get("optional"):
                 continue
             raise
         files[role] = folder / name
-    return _checked(card, variant, files, store) if files else None
+    try:
+        return _checked(card, variant, files, store) if files else None
+    except BenchError:
+        for path in files.values():  # what is wrong must not stand in the way of the next try
+            shutil.rmtree(path.parent, ignore_errors=True)
+        raise
+
+
+def download_key(url: str, checksums: dict[str, Any]) -> dict[str, Any]:
+    """What a downloaded file depends on: its checksums where they are known, else its whole address.
+
+    Different files share a name: ``meta_Books.json.gz`` is one of 2014 and one of 2018.
+    """
+    return {"name": PurePosixPath(url).name, "checksums": checksums, "url": "" if checksums else url}
 
 
 def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Path], store: ArtifactStore) -> Source:
@@ -303,16 +319,38 @@ def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Pat
 
 
 def _hash(path: Path, store: ArtifactStore) -> str:
-    """SHA-256 of a file; that of a large one is remembered while its size and time of change stay."""
+    """SHA-256 of a file; that of a large one is remembered for as long as nothing touches the file.
+
+    Reading 5 GB to say that nothing has changed takes 7 seconds at each call. So the checksum is kept by what the
+    system says of the file: place, size, inode and both times. A change that keeps size and time of modification
+    (``cp -p``, ``rsync -t``, ``touch -r``) still moves the time of the inode, which nobody can set. A change within
+    the clock's step of an earlier one does not: what is younger than some seconds is not remembered.
+    """
     try:
-        stat = path.stat()
-        if stat.st_size < _LARGE:
+        state = _state(path)
+        if state["bytes"] < _LARGE:
             return file_hash(path)
-        state = {"path": str(path.resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-        folder = store.build("checksum", state, lambda work: write_json(work / "sha256.json", file_hash(path)))
+        folder = store.path("checksum", state)
+        if not (folder / MANIFEST).exists():
+            digest = file_hash(path)
+            settled = time.time_ns() - max(state["changed"], state["inode changed"]) > _SETTLED_NS
+            if not settled or _state(path) != state:
+                return digest
+            store.build("checksum", state, lambda work: write_json(work / "sha256.json", digest))
+        return json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror or error}") from error
-    return json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
+
+
+def _state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "bytes": stat.st_size,
+        "changed": stat.st_mtime_ns,
+        "inode": [stat.st_dev, stat.st_ino],
+        "inode changed": stat.st_ctime_ns,
+    }
 
 
 def find_id_lists(card: dict[str, Any], name: str, store: ArtifactStore) -> IdLists:
