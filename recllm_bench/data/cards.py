@@ -69,11 +69,6 @@ def find_card(name: str) -> dict[str, Any]:
     raise BenchError(f"unknown dataset '{name}'.{nearest(name, known)} A path to your own data works as well.")
 
 
-def dataset_names() -> list[str]:
-    """Names of all datasets that have a card."""
-    return sorted(all_cards())
-
-
 def hide_card_folder() -> None:
     """Keep Python from taking the checkout's folder of cards, ``datasets/``, for Hugging Face's package ``datasets``.
 

@@ -148,7 +148,7 @@ def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactio
             raise BenchError("the filter asks for listed items but this dataset has no item list; leave listed out")
         known = listed(rows.text, rows.item_tokens)
     rows, history = _cut(rows, options, known if options.listed == "rounds" else None)
-    if options.listed == "after":
+    if options.listed == "after" and known is not None:
         rows = rows.keep(known[rows.items])
     if not len(rows):
         cuts = {"min_rating": None, "users_min": 1, "items_min": 1}

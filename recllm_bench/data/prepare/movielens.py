@@ -167,9 +167,9 @@ def _typed(path: Path, data: bytes, start: int, stop: int, separator: str, names
         if said.endswith("id"):
             refuse_empty(path, columns[what], said, first_line)
         values[what] = numbers(path, columns[what], said, first_line)
-        broken = np.flatnonzero(values[what] != np.floor(values[what])) if what != "rating" else ()
-        if len(broken):
-            row = int(broken[0])
+        broken = (values[what] != np.floor(values[what])) & (what != "rating")
+        if broken.any():
+            row = int(np.argmax(broken))
             raise BenchError(f"{path}:{first_line + row}: the {said} '{columns[what][row]}' is not a whole number")
     return pa.table({what: pa.array(values[what]).cast(kind) for what, kind in _TYPES.items()})
 

@@ -31,6 +31,14 @@ _SETTLED_NS = 3 * 10**9  # coarser than the clock of any file system
 _KINDS = (*TABLE_KINDS, *_CARDS, ".zip", ".tar", ".tgz", ".gz", ".txt", ".inter")
 
 
+class _WrongFileError(BenchError):
+    """A file with another checksum than its card's."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+
+
 @dataclass(frozen=True)
 class Source:
     """The files of one variant of a dataset, present and checked.
@@ -288,9 +296,8 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
         files[role] = folder / name
     try:
         return _checked(card, variant, files, store) if files else None
-    except BenchError:
-        for path in files.values():  # what is wrong must not stand in the way of the next try
-            shutil.rmtree(path.parent, ignore_errors=True)
+    except _WrongFileError as error:  # it must not stand in the way of the next try
+        shutil.rmtree(error.path.parent, ignore_errors=True)
         raise
 
 
@@ -311,9 +318,10 @@ def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Pat
             # Packed by someone else: what counts is the content.
             checksums[role] = hashlib.sha256(read_bytes(path)).hexdigest()
         if expected and checksums[role] not in expected:
-            raise BenchError(
-                f"{path}: wrong checksum, sha256 {checksums[role]} instead of {expected[0]} ({card['name']}, variant "
-                f"{variant['name']}); the file is truncated or changed, get it again"
+            raise _WrongFileError(
+                path,
+                f"wrong checksum, sha256 {checksums[role]} instead of {expected[0]} ({card['name']}, variant "
+                f"{variant['name']}); the file is truncated or changed, get it again",
             )
     return Source(card, variant, files, checksums)
 
@@ -375,7 +383,7 @@ def find_id_lists(card: dict[str, Any], name: str, store: ArtifactStore) -> IdLi
 
 
 def _wanted_paths(card: dict[str, Any]) -> list[str]:
-    wanted = {}
+    wanted: dict[str, None] = {}
     for variant in card["variants"]:
         if "package" not in variant and "file" not in variant.get("archive", {}):
             wanted.update({entry["path"]: None for entry in variant["files"].values() if not entry.get("optional")})
