@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
 from recllm_bench.data.interactions import Interactions
 from recllm_bench.data.prepare import prepare
 from recllm_bench.data.prepare.table_files import table_files
@@ -17,6 +20,11 @@ CSV = "user,item,rating,time\nu1,b,4,978300760\nu2,a,5,978300700\nu1,a,3.5,97830
 def write(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def parquet_table(path: Path, **columns) -> Path:
+    parquet.write_table(pa.table(columns), path)
     return path
 
 

@@ -43,7 +43,7 @@ def test_a_long_separator_inside_quotes_is_text(tmp_path):
     assert rows.text["b"].title == "Be:ta"
 
 
-@pytest.mark.parametrize("sign", [";", "|", "\t", "::", "^"])
+@pytest.mark.parametrize("sign", [";", "|", "\t", "::", "^", " ", "~"])
 def test_another_separator_is_named_with_its_mend(tmp_path, sign):
     shown = {"\t": "\\t"}.get(sign, sign)
     with pytest.raises(BenchError) as caught:
@@ -58,7 +58,9 @@ def test_another_separator_is_named_with_its_mend(tmp_path, sign):
 def test_the_mend_for_a_table_of_items_is_its_own_key(tmp_path):
     write(tmp_path / "t.csv", CSV)
     write(tmp_path / "t.items.csv", "item;title\na;Alpha, the first\nb;Beta\n")
-    with pytest.raises(BenchError, match=r't\.items\.csv:1: .* write in your card: item_delimiter: ";"'):
+    with pytest.raises(
+        BenchError, match=r't\.items\.csv:1: .* write in the card of the interactions: item_delimiter: ";"'
+    ):
         prepare(str(tmp_path / "t.csv"))
     prepared = prepared_by_card(tmp_path, 'table: t.csv\nitem_delimiter: ";"\n')
     assert prepared.catalogue.titles == ["", "Alpha, the first", "Beta"]

@@ -17,7 +17,7 @@ from recllm_bench.data.prepare.textfiles import decode, header, read_columns, re
 from recllm_bench.errors import BenchError
 
 QUOTING = ("fields", "lines", "none")
-_SIGNS = {"\t": "\\t", ";": ";", "|": "|", ",": ",", "::": "::", "^": "^", "~": "~", "\x01": "\\x01"}
+_SIGNS = {"\t": "\\t", ";": ";", "|": "|", ",": ",", "::": "::", "^": "^", "~": "~", "\x01": "\\x01", " ": " "}
 # Stand for a separator of several bytes while Arrow cuts the lines; text has none of them.
 _SPARE = tuple(bytes([code]) for code in (31, 30, 29, 28, 1, 2))
 _SAID = re.compile(rb'^"?sep=(.{1,3}?)"?$', re.IGNORECASE)  # the line by which a spreadsheet says its separator
@@ -115,12 +115,14 @@ def _check_header(
     if fits(names):
         return
     key = "item_" if of_items else ""
-    card = "your card" if of_items else f"a card ({path.stem}.yaml, with the line 'table: {path.name}')"
+    card = (
+        "the card of the interactions" if of_items else f"a card ({path.stem}.yaml, with the line 'table: {path.name}')"
+    )
     cuts = {sign: _cut(line, sign) for sign in _SIGNS if sign != delimiter}
     # A sign that gives the columns needed; else one that cuts where the separator does not.
     other = next((sign for sign, found in cuts.items() if len(found) > 1 and fits(found)), None)
     if other is None and len(names) == 1:
-        sign, found = max(cuts.items(), key=lambda cut: len(cut[1]))
+        sign, found = max(((sign, cut) for sign, cut in cuts.items() if sign != " "), key=lambda cut: len(cut[1]))
         other = sign if len(found) > 1 else None
     shown = line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
     if other is not None:

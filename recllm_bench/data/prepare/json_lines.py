@@ -101,8 +101,14 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ValueError("no object with names")
     # Half of a surrogate pair is no text: neither here nor in a line that is plain JSON.
-    json.dumps(value, ensure_ascii=False, default=str).encode()
+    json.dumps(value, ensure_ascii=False, default=_listed).encode()
     return value
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    raise TypeError("bytes and other values that JSON has no word for")
 
 
 def _translated(text: str, words: dict[str, str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +19,10 @@ from recllm_bench.data.prepare.item_lists import holds_item_lists, read_item_lis
 from recllm_bench.data.prepare.item_match import match_items
 from recllm_bench.data.prepare.json_lines import read_json_lines
 from recllm_bench.data.prepare.table_files import JSON_LINES, PARQUET, PART, TABLE_KINDS, table_kind
+from recllm_bench.data.prepare.table_rows import join_parts, without_positions
 from recllm_bench.data.prepare.textfiles import header, read_bytes, read_columns, with_line_feeds
 from recllm_bench.data.prepare.values import (
     MISSING,
-    are_positions,
     clean_text,
     encode_tokens,
     plain_ids,
@@ -100,7 +99,7 @@ def read_table(
         check_map(files["table"], label, given or {}, known)
     form = _Form(encoding, delimiter, names, quoting, missing, columns)
     parts = [path for role, path in files.items() if role == "table" or role.startswith(PART)]
-    rows = _joined_parts(files["table"], [_interactions(path, _table(path, form), form) for path in parts])
+    rows = join_parts(files["table"], [_interactions(path, _table(path, form), form) for path in parts])
     if "items" not in files:
         return rows
     items = _Form(item_encoding or encoding, item_delimiter or delimiter, item_names, quoting, missing, item_columns)
@@ -127,9 +126,9 @@ def read_atomic(files: Mapping[str, Path]) -> Interactions:
     path = files["inter"]
     table = _atomic(path)
     if holds_item_lists(table.columns):
-        rows = _without_positions(read_item_lists(path, table.columns, table.first_line))
+        rows = without_positions(read_item_lists(path, table.columns, table.first_line))
     else:  # RecBole has no missing ids: what stands there is one
-        rows = _joined_parts(path, [_interactions(path, table, _Form(missing=()))])
+        rows = join_parts(path, [_interactions(path, table, _Form(missing=()))])
     if "item" not in files:
         return rows
     return match_items(rows, files["item"], *_item_text(files["item"], _atomic(files["item"]), _Form()))
@@ -223,6 +222,7 @@ def _interactions(path: Path, table: _Columns, form: _Form) -> tuple[Interaction
         mend = "; leave the line out, or write 'missing: []' in a card if it is an id" if form.missing else ""
         ids = strings(what, f"{what} id", mend, (*form.missing, *_INFINITE) if form.missing else ())
         coded[what] = encode_tokens(plain_ids(path, ids, f"{what} id", first_line))
+    _refuse_header_again(path, found, coded, first_line)
     order, are_numbers, stars = None, False, None
     mend = "; leave the line out, or the column ('columns: {{{}: null}}' in a card)"
     if "time" in found:
@@ -237,49 +237,18 @@ def _interactions(path: Path, table: _Columns, form: _Form) -> tuple[Interaction
     return rows, are_numbers
 
 
-def _joined_parts(path: Path, parts: Sequence[tuple[Interactions, bool]]) -> Interactions:
-    """The rows of a table's parts in order, users and items numbered anew by first appearance."""
-    rows = parts[0][0]
-    if len(parts) > 1:
-        for name in ("order", "ratings"):
-            if len({getattr(part, name) is None for part, _ in parts}) > 1:
-                what = "time" if name == "order" else "rating"
-                raise BenchError(f"{path.parent}: some parts have a {what} column and some have none")
-        coded = {}
-        for what in ("user", "item"):
-            tokens = [pa.array(getattr(part, f"{what}_tokens"), pa.string()) for part, _ in parts]
-            codes = [pa.array(getattr(part, f"{what}s")) for part, _ in parts]
-            coded[what] = encode_tokens(pa.concat_arrays([one.take(at) for one, at in zip(tokens, codes, strict=True)]))
-        order, stars = (
-            None if getattr(rows, name) is None else np.concatenate([getattr(part, name) for part, _ in parts])
-            for name in ("order", "ratings")
+def _refuse_header_again(
+    path: Path, found: Mapping[str, str], coded: Mapping[str, tuple[np.ndarray, list[str]]], first_line: int
+) -> None:
+    """Raise where files were joined with their headers: a row that holds the columns' own names."""
+    again = np.ones(len(coded["user"][0]), dtype=bool)
+    for what in ("user", "item"):
+        codes, tokens = coded[what]
+        again &= codes == (tokens.index(found[what]) if found[what] in tokens else -1)
+    if again.any():
+        raise BenchError(
+            f"{path}:{first_line + int(np.argmax(again))}: the header stands here once more; delete the line"
         )
-        (users, user_tokens), (items, item_tokens) = coded["user"], coded["item"]
-        notes = tuple(note for part, _ in parts for note in part.notes)
-        rows = Interactions(users, items, user_tokens, item_tokens, order, order is not None, stars, notes=notes)
-    if all(are_numbers for _, are_numbers in parts):
-        rows = _without_positions(rows)
-    return _with_repeats_noted(rows)
-
-
-def _without_positions(rows: Interactions) -> Interactions:
-    """The rows, with a column of positions taken for an order and not for times."""
-    if rows.order is None or not are_positions(rows.order):
-        return rows
-    note = f"the time column holds numbers up to {rows.order.max():,.0f}: an order, no Unix times"
-    return replace(rows, has_times=False, notes=(*rows.notes, note))
-
-
-def _with_repeats_noted(rows: Interactions) -> Interactions:
-    if not rows.has_times or rows.order is None:
-        return rows
-    pairs = rows.users.astype(np.int64) * len(rows.item_tokens) + rows.items
-    sorting = np.lexsort((rows.order, pairs))
-    same = (np.diff(pairs[sorting]) == 0) & (np.diff(rows.order[sorting]) == 0)
-    if not (count := int(np.count_nonzero(same))):
-        return rows
-    note = f"{count:,} rows repeat another one (same user, item and time); repeats=drop in a filter leaves them out"
-    return replace(rows, notes=(*rows.notes, note))
 
 
 def _strings(path: Path, name: str, column: pa.Array, first_line: int) -> pa.Array:
@@ -353,10 +322,10 @@ def _item_text(path: Path, table: _Columns, form: _Form) -> tuple[dict[str, Item
     for row, token in enumerate(tokens.to_pylist()):
         year = _YEAR.search(clean_text(stated("year", row)))
         item = ItemText(
-            _joined(stated("title", row)),
+            _joined(stated("title", row), form.missing),
             int(year[0]) if year else 0,
             _categories(stated("categories", row), by_space, form.missing),
-            _joined(stated("description", row)),
+            _joined(stated("description", row), form.missing),
         )
         # Twice the same is a copy; twice something else leaves open what the item is.
         if text.setdefault(token, item) != item:
@@ -373,8 +342,9 @@ def _item_text(path: Path, table: _Columns, form: _Form) -> tuple[dict[str, Item
     return text, tuple(notes)
 
 
-def _joined(value: object) -> str:
-    return clean_text(" ".join(map(clean_text, value)) if isinstance(value, (list, tuple)) else value)
+def _joined(value: object, missing: Collection[str]) -> str:
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return " ".join(text for part in parts if (text := clean_text(part)) and text not in missing)
 
 
 def _categories(value: object, by_space: bool, missing: Collection[str]) -> tuple[str, ...]:

@@ -206,7 +206,7 @@ def header(path: Path, data: bytes, delimiter: str, quoted: bool, line: int = 1)
     names = [name.strip() for name in names]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise BenchError(f"{path}:{line}: two columns are named '{twice[0]}'")
+        raise BenchError(f"{path}:{line}: two columns are named '{twice[0]}'; rename one")
     return names
 
 

@@ -20,8 +20,9 @@ MISSING = (
     *("None", "NONE", "none", "undefined", "\\N", "-", "--"),
 )
 LATEST = 4_102_444_800  # 2100-01-01
-# From here on a number is in a finer unit: as seconds it would lie beyond the year 5000. (From, per second.)
-_UNITS = ((1e11, 1e3), (1e14, 1e6), (1e17, 1e9))
+# From here on a number is in a finer unit: as seconds it would lie beyond the year 5000. (From, per second.) Below
+# 7e17, 1992 in nanoseconds, are the ticks that Windows and .NET count from the years 1601 and 1.
+_UNITS = ((1e11, 1e3), (1e14, 1e6), (7e17, 1e9))
 # Earlier than any interaction on the web (1973), later than any position in a history.
 _FIRST_SECOND = 100_000_000
 _EXACT = 2**53  # from here on floats skip whole numbers
@@ -213,9 +214,9 @@ def times(path: Path, column: pa.Array, first_line: int) -> tuple[np.ndarray, bo
     return unix_seconds(path, seconds, first_line), False
 
 
-def are_positions(seconds: np.ndarray) -> bool:
-    """Whether a column of numbers holds positions (1, 2, 3) in the place of times: all lie before March 1973."""
-    return bool(len(seconds)) and bool(seconds.max() < _FIRST_SECOND)
+def before_the_web(seconds: np.ndarray) -> np.ndarray:
+    """Which times lie before March 1973, as positions (1, 2, 3) and a 0 for a missing time do: bool [n]."""
+    return seconds < _FIRST_SECOND
 
 
 def line_of(first_line: int | np.ndarray, row: int) -> int:
