@@ -115,11 +115,19 @@ def test_semicolons_in_a_field_are_no_separators(tmp_path):
         ("quoting: some", r"quoting is one of fields, lines, none, not 'some'"),
         ("items: [a]", r"items is a text, not \['a'\]"),
         ("name: {a: b}", r"name is a text"),
+        ('delimiter: "\\ud800,"', r"not valid YAML"),
+        ("title: 2001-13-45", r"not valid YAML"),
+        ("title: &a [*a]", r"not valid YAML"),
+        ("title: \x01", r"not valid YAML"),
+        ("title: " + "[" * 2000, r"not valid YAML"),
+        ("items: " + "9" * 400 + ".csv", r"items: no such file"),
+        ('"a\\nb": c', r"unknown key 'a\\nb'"),
+        ("? [a]: b", r"unknown key|not valid YAML"),
         ("columns: {user: [a]}", r"columns: the column of 'user' is a name, not \['a'\]"),
     ],
 )
 def test_wrong_values_in_a_card(tmp_path, said, message):
-    with pytest.raises(BenchError, match=rf"card\.yaml: {message}") as caught:
+    with pytest.raises(BenchError, match=rf"card\.yaml:(\d+:)? {message}") as caught:
         prepared_by_card(tmp_path, f"table: t.csv\n{said}\n", t_csv=CSV)
     assert "\n" not in str(caught.value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ from own_tables import CSV, parquet_table, prepared_by_card, read, told, write
 
 from recllm_bench.data.prepare import format_check, prepare
 from recllm_bench.data.prepare.tables import read_table
+from recllm_bench.data.prepare.values import MISSING
 from recllm_bench.data.splits import global_time
 from recllm_bench.errors import BenchError
 
@@ -298,3 +300,11 @@ def test_early_dates_are_times(tmp_path):
     assert read(tmp_path, "user,item,date\nu,1,1970-01-02\n").has_times
     path = parquet_table(tmp_path / "t.parquet", user=["u"], item=["i"], time=pa.array([5], pa.timestamp("s")))
     assert read_table({"table": path}).has_times
+
+
+# --- the documentation -----------------------------------------------------------------------------------------------
+
+
+def test_the_documentation_lists_every_spelling_of_a_missing_value():
+    text = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    assert [word for word in MISSING if word and f"`{word}`" not in text] == []

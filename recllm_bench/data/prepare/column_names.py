@@ -82,7 +82,7 @@ def check_map(path: Path, label: str, given: Any, known: Iterable[str]) -> None:
         raise BenchError(f"{path}: {label} is a mapping of what to a column's name, such as user: buyer_id")
     for what, name in given.items():
         if what not in known:
-            raise BenchError(f"{path}: {label} has no '{what}'.{nearest(str(what), known)}")
+            raise BenchError(f"{path}: {label} has no {what!r}.{nearest(str(what), known)}")
         if name is not None and not isinstance(name, str):
             raise BenchError(f"{path}: {label}: the column of '{what}' is a name, not {name!r}")
 

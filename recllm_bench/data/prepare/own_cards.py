@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recllm_bench.data.cards import user_card
+from recllm_bench.data.cards import read_yaml, user_card
 from recllm_bench.data.prepare.column_names import COLUMNS, ITEM_COLUMNS, TEXT_COLUMNS, check_map
 from recllm_bench.data.prepare.delimited import QUOTING
-from recllm_bench.data.prepare.table_files import table_files
-from recllm_bench.data.prepare.textfiles import decode, read_bytes
+from recllm_bench.data.prepare.table_files import exists, table_files
+from recllm_bench.data.prepare.textfiles import read_bytes
 from recllm_bench.errors import BenchError, nearest
 
 _WORDS = ("name", "title", "domain", "table", "items", "encoding", "item_encoding", "quoting")
@@ -38,26 +38,19 @@ def own_card(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     BenchError
         For broken YAML, unknown keys, values of another kind, and files that do not exist.
     """
-    import yaml
-
-    try:
-        said = yaml.safe_load(decode(path, read_bytes(path)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    said = read_yaml(path, read_bytes(path))
     if not isinstance(said, dict) or said.get("table") is None:
         raise BenchError(f"{path}: a card of your own data needs 'table: file.csv', the table of interactions")
     _check(path, said)
     table = path.parent / Path(said["table"]).expanduser()
-    if not table.exists():
+    if not exists(table):
         raise BenchError(f"{path}: table: no such file: {table}")
     files = table_files(table)
     if "items" in said:
         files.pop("items", None)
     if said.get("items") is not None:
         files["items"] = path.parent / Path(said["items"]).expanduser()
-        if not files["items"].is_file():
+        if not exists(files["items"]) or files["items"].is_dir():
             raise BenchError(f"{path}: items: no such file: {files['items']}")
     card = user_card(str(said.get("name") or path.stem), "table")
     card["title"] = str(said.get("title") or card["name"])
@@ -74,7 +67,7 @@ def own_card(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
 def _check(path: Path, said: dict[Any, Any]) -> None:
     for key, value in said.items():
         if key not in _KEYS:
-            raise BenchError(f"{path}: unknown key '{key}'.{nearest(str(key), _KEYS)}")
+            raise BenchError(f"{path}: unknown key {key!r}.{nearest(str(key), _KEYS)}")
         if value is None:
             continue
         if key in _MAPS:

@@ -19,7 +19,7 @@ from recllm_bench.data.download import download, unpack, wrong_checksum
 from recllm_bench.data.prepare.id_lists import IdLists
 from recllm_bench.data.prepare.own_cards import own_card
 from recllm_bench.data.prepare.sequence_files import holds_pairs
-from recllm_bench.data.prepare.table_files import TABLE_KINDS, holds_parts, table_files
+from recllm_bench.data.prepare.table_files import TABLE_KINDS, exists, holds_parts, table_files
 from recllm_bench.data.prepare.tables import atomic_files
 from recllm_bench.data.prepare.textfiles import read_bytes
 from recllm_bench.errors import BenchError, nearest
@@ -86,14 +86,14 @@ def find_source(name_or_path: str, store: ArtifactStore) -> Source:
         raise BenchError("no dataset given; write its name or the path of your data, such as DATASET=ml-100k")
     path = Path(name_or_path).expanduser()
     looks_like_path = path.is_absolute() or "/" in name_or_path or path.suffix in _KINDS
-    if looks_like_path and not path.exists():
+    if looks_like_path and not exists(path):
         raise BenchError(f"{path}: no such file or folder")
     if looks_like_path:
         return _at_path(path, store)
     try:
         card = find_card(name_or_path)
     except BenchError:
-        if path.exists():
+        if exists(path):
             return _at_path(path, store)
         raise
     return _by_name(card, store)

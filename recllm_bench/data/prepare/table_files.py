@@ -37,6 +37,14 @@ def table_files(path: Path) -> dict[str, Path]:
     return {**files, "items": found} if found else files
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that no file can have is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def holds_parts(folder: Path) -> bool:
     """Whether a folder is a table in parts."""
     return bool(_parts(folder))

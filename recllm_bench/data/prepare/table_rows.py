@@ -72,5 +72,6 @@ def _with_repeats_noted(rows: Interactions) -> Interactions:
     same = (np.diff(pairs[sorting]) == 0) & (np.diff(rows.order[sorting]) == 0)
     if not (count := int(np.count_nonzero(same))):
         return rows
-    note = f"{count:,} rows repeat another one (same user, item and time); repeats=drop in a filter leaves them out"
+    said = f"{count:,} rows repeat another one (same user, item and time)"
+    note = f"{said}; repeats=drop in a filter keeps the earliest of each user and item"
     return replace(rows, notes=(*rows.notes, note))
