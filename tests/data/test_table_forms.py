@@ -333,6 +333,17 @@ def test_a_line_number_counts_from_the_first_line_without_header(tmp_path):
         read(tmp_path, "u,1\nu,\n", names=["user", "item"])
 
 
+def test_the_mend_for_names_that_are_not_known(tmp_path):
+    with pytest.raises(BenchError, match=r"no item column among user, ware; .*'columns: \{item: NAME\}'"):
+        read(tmp_path, "user,ware\nu,1\n")
+    assert prepared_by_card(tmp_path, "table: t.csv\ncolumns: {item: ware}\n").catalogue.tokens == ["", "1"]
+    write(tmp_path / "t.items.csv", "ware,title\n1,One\n")
+    with pytest.raises(BenchError, match=r"no item column among ware, title; .*'item_columns: \{item: NAME\}'"):
+        prepared_by_card(tmp_path, "table: t.csv\ncolumns: {item: ware}\n")
+    said = "table: t.csv\ncolumns: {item: ware}\nitem_columns: {item: ware}\n"
+    assert prepared_by_card(tmp_path, said).catalogue.titles == ["", "One"]
+
+
 def test_odd_headers(tmp_path):
     with pytest.raises(BenchError, match=r"t\.csv:1: the first line is empty; delete it"):
         read(tmp_path, "\nuser,item\nu,1\n")

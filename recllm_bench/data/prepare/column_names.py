@@ -58,9 +58,10 @@ def recognise(
             raise BenchError(f"{path}:1: which is the {what}: {' or '.join(alike)}? Rename one, or say it in a card")
     for what in needed:
         if what not in found:
+            key = "item_columns" if "title" in known else "columns"
             raise BenchError(
                 f"{path}:1: no {what} column among {there}; name one of them '{known[what][0]}', or say in a card "
-                f"which it is ({what}: NAME)"
+                f"which it is ('{key}: {{{what}: NAME}}')"
             )
     return found
 
