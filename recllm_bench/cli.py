@@ -27,6 +27,7 @@ environment:
   RECLLM_MODELS        folder in which language models are looked up first
   RECLLM_CACHE         downloads and artifacts (default .recllm)
   RECLLM_RESULTS       run records (default results)
+  RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
 """
 
 DESCRIBE_EPILOG = """\
@@ -54,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "command"):
         parser.print_help()
         return 0
+    from recllm_bench.data.cards import hide_card_folder
     from recllm_bench.progress import show_log
 
+    hide_card_folder()
     show_log()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill stops it as Ctrl-C does: no half line stays
@@ -136,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--bad-lines",
         type=float,
         metavar="SHARE",
-        help="share of lines of a JSON source that may be bad (default 0.001)",
+        help="share of lines of a large JSON source that may be bad (default RECLLM_BAD_LINES, or 0.001)",
     )
 
     describe = _command(commands, "describe", _describe, "what a dataset looks like: counts, shapes, text, order")
@@ -338,11 +341,18 @@ def _share(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.interactions import NothingLeft
     from recllm_bench.data.prepare import filter_names, format_check, prepare
-    from recllm_bench.runner import default_store
 
     for name in [options.filter] if options.filter else filter_names(options.dataset):
-        prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
+        try:
+            prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
+        except NothingLeft as error:
+            if options.filter:
+                raise
+            print(f"{error}\n")  # the other filters are no worse for it
+            continue
         print(format_check(prepared))
         if options.text and (reviews := prepared.reviews()) is not None:
             print(f"  review text of {len(reviews):,} interactions is ready")
@@ -357,6 +367,8 @@ def _describe(options: argparse.Namespace) -> None:
 
     if options.seed < 0:
         raise BenchError(f"--seed must be 0 or more, got {options.seed}")
+    if options.json and options.json.is_dir():
+        raise BenchError(f"--json names a file, but {options.json} is a folder; write {options.json}/NAME.json")
     found = describe(prepare(options.dataset, filter=options.filter, store=default_store()), seed=options.seed)
     print(format_description(found))
     if options.json:
