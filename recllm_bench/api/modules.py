@@ -127,10 +127,12 @@ def _loaded(path: str | Path, where: str) -> ModuleType:
 def _from_file(file: Path) -> ModuleType:
     stem = "".join(sign if sign.isalnum() else "_" for sign in file.stem)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    name = f"{_PREFIX}{stem}_{digest}"
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(file):
-        return known
+    name, twins = f"{_PREFIX}{stem}_{digest}", 0
+    while (known := sys.modules.get(name)) is not None:
+        if known.__file__ == str(file):
+            return known
+        twins += 1  # the same source in another folder, which may hold other data
+        name = f"{_PREFIX}{stem}_{digest}_{twins}"
     spec = spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"{file} cannot be read as Python")
