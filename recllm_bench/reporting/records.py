@@ -181,17 +181,19 @@ def make_record(
         The candidate file of a sampled protocol.
     """
     from recllm_bench.evaluation.metrics import beyond_accuracy, per_user, share_with_ties, user_ids
+    from recllm_bench.evaluation.own_metrics import data_facts, training_popularity
     from recllm_bench.evaluation.statistics import bootstrap
     from recllm_bench.reporting.machine import machine_facts
 
-    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties)
+    facts = data_facts(split, getattr(dataset, "catalogue", None))
+    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties, facts=facts)
     dialogue = {} if outcomes is None else _dialogue_facts(outcomes, protocol)
     if outcomes is not None:
         tokens = tokens or getattr(outcomes, "tokens", None)
     beyond: dict[str, float] = {}
     if ranks.top is not None:
         beyond = beyond_accuracy(ranks.top, training_popularity(split), min(10, ranks.top.shape[1]))
-    facts = machine_facts(device)
+    machine = machine_facts(device)
     return RunRecord(
         name=name,
         block=block,
@@ -226,9 +228,9 @@ def make_record(
         tokens=dict(tokens or {}),
         substitutes=dict(substitutes or {}),
         notes=list(notes),
-        versions=facts["versions"],
-        hardware=facts["hardware"],
-        revision=facts["revision"],
+        versions=machine["versions"],
+        hardware=machine["hardware"],
+        revision=machine["revision"],
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         users_hash=users_hash(ranks, outcomes),
     )
@@ -354,19 +356,6 @@ def find_records(root: Path) -> list[Path]:
     """Folders of finished records below ``root``, oldest first."""
     found = [path for path in Path(root).rglob("run.json") if not path.parent.name.startswith(".")]
     return [path.parent for path in sorted(found, key=lambda path: (path.stat().st_mtime, str(path)))]
-
-
-def training_popularity(split: Split) -> np.ndarray:
-    """Training interactions of each item, int64 [n_items + 1]."""
-    import numpy as np
-
-    histories = split.histories
-    # +1 at each start and -1 at each end of a training prefix: the running sum marks what is inside one.
-    steps = np.zeros(len(histories.items) + 1, dtype=np.int64)
-    np.add.at(steps, histories.offsets[:-1], 1)
-    np.add.at(steps, np.asarray(split.train_ends), -1)
-    inside = np.cumsum(steps[:-1]) > 0
-    return np.bincount(histories.items[inside], minlength=histories.n_items + 1)
 
 
 def check_writable(folder: Path) -> None:

@@ -25,7 +25,6 @@ from recllm_bench.reporting.records import (
     check_writable,
     find_records,
     read_record,
-    training_popularity,
     write_record,
 )
 from recllm_bench.reporting.users_file import dialogue_outcomes, user_values
@@ -160,6 +159,8 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path):
 
 def test_popularity_counts_training_only():
     split = planted_split(4)  # rows [1 + u % 50, 1 + u % 7, 50]: the last item is the target
+    from recllm_bench.evaluation.own_metrics import training_popularity
+
     counts = training_popularity(split)
     assert counts[50] == 0
     assert counts.sum() == 8
