@@ -129,7 +129,9 @@ def size_of(folder: Path) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    """What the product consists of; damaged files that were set aside while it was made may be removed."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".damaged-" not in path.name)
+    return sorted(path for path in found if path != folder / MANIFEST)
 
 
 def _facts(path: Path) -> dict[str, Any]:
