@@ -123,6 +123,9 @@ def _ordered(groups: Any) -> list[str]:
 
 
 def _changes(old: Any, new: Any, place: str) -> list[str]:
+    old, new = (
+        {} if side is _ABSENT and isinstance(other, Mapping) else side for side, other in ((old, new), (new, old))
+    )
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = dict.fromkeys([*old, *new])
         return [

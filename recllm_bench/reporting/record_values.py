@@ -85,9 +85,12 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: Path)
                 raise BenchError(f"{path} is damaged ({field}.{name} is no text)")
     measured = {**values.get("metrics", {}), **_intervals(values.get("dialogue", {}))}
     for metric, facts in measured.items():
-        missing = [part for part in _INTERVAL if not _is_number(facts.get(part))]
+        missing = [part for part in _INTERVAL if not (isinstance(facts, dict) and _is_number(facts.get(part)))]
         if missing:
             raise BenchError(f"{path} is damaged ({metric} has no number '{missing[0]}')")
+    for name in ("n", "invalid", "leaks"):
+        if not _is_number(values.get("dialogue", {}).get(name, 0)):
+            raise BenchError(f"{path} is damaged (dialogue.{name} is no number)")
     for name, value in values.get("cases", {}).items():
         if value != value or abs(value) == float("inf"):
             raise BenchError(f"{path} is damaged (cases.{name} is {value})")
