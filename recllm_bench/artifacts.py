@@ -98,8 +98,11 @@ class ArtifactStore:
             set aside then, so that the same command mends it).
         """
         final = self.path(kind, key)
-        if self.find_named(kind, final.name) is not None:
+        reason = _damage(final)
+        if reason is None:
+            _used[final] = None
             return final
+        damaged = f"{kind}/{final.name} cannot be used: {reason}" if final.exists() else ""
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with _lock(final.with_suffix(".lock")):
@@ -113,7 +116,7 @@ class ArtifactStore:
                     seal(work, kind, final.name, key, round(time.perf_counter() - start, 3))
                     os.replace(work, final)
         except OSError as error:
-            raise _explained(error, final, self.root) from error
+            raise _explained(error, final, self.root, damaged) from error
         _used[final] = None
         return final
 
@@ -244,8 +247,10 @@ def _while_decoding(error: Exception) -> bool:
     return False
 
 
-def _explained(error: OSError, final: Path, root: Path) -> BenchError:
+def _explained(error: OSError, final: Path, root: Path, damaged: str) -> BenchError:
     place, reason = error.filename or final, error.strerror or str(error)
+    if damaged and not os.access(root, os.W_OK):
+        return BenchError(f"{damaged}, and {root} may not be written; set RECLLM_CACHE to a writable folder")
     if error.errno in _CANNOT_WRITE or str(place).startswith(str(root)):
         return BenchError(f"cannot write {place}: {reason}; free space or set RECLLM_CACHE to a writable folder")
     return BenchError(f"cannot read {place}: {reason}; check that it is there and may be read")

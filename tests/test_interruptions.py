@@ -262,6 +262,11 @@ def test_a_cache_that_may_not_be_written(shop, tmp_path, calm) -> None:
     assert process.returncode == 0, said
     (path,) = results.glob("runs/*/run.json")
     assert json.loads(path.read_text())["metrics"] == calm("sasrec")[0]["metrics"]
+    shutil.rmtree(results)
+    (weights,) = cache.rglob("model.safetensors")
+    weights.write_bytes(bytes(weights.stat().st_size))
+    said = bench.refused(before=before)
+    assert "its model.safetensors has another content" in said and "may not be written; set RECLLM_CACHE" in said
     bench.command += ["training.epochs=2"]
     said = bench.refused(before=before)
     assert "Read-only file system" in said and "RECLLM_CACHE" in said
