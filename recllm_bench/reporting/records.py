@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import content_hash, write_json
 from recllm_bench.errors import BenchError
+from recllm_bench.reporting.record_values import check_types, read_values, sealed
 from recllm_bench.reporting.users_file import users_hash, write_users
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ class RunRecord:
         UTC time of writing.
     users_hash : str
         Hash of the per-user values.
+    depends : dict
+        What the numbers depend on, in groups (:mod:`recllm_bench.reporting.dependence`).
     schema : int
         Version of this layout.
     folder : Path or None
@@ -124,6 +128,7 @@ class RunRecord:
     revision: str = ""
     created: str = ""
     users_hash: str = ""
+    depends: dict[str, Any] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
     folder: Path | None = dataclasses.field(default=None, compare=False, repr=False)
     members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
@@ -163,13 +168,14 @@ def make_record(
     device: str = "",
     candidates: Candidates | None = None,
     curves: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    depends: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Compute a run's metrics with their intervals and gather what it was made with.
 
     Parameters
     ----------
     name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, measures, tokens, notes, substitutes
-        See :class:`RunRecord`; so are ``curves``.
+        See :class:`RunRecord`; so are ``curves`` and ``depends``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -233,6 +239,7 @@ def make_record(
         revision=machine["revision"],
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         users_hash=users_hash(ranks, outcomes),
+        depends=_plain(depends or {}),
     )
 
 
@@ -276,7 +283,7 @@ def write_record(
         for name, write in (attachments or {}).items():
             write(work / name)
         (work / "recipe.yaml").write_text(_recipe_text(record), encoding="utf-8")
-        write_json(work / "run.json", record.as_dict())
+        write_json(work / "run.json", sealed(record.as_dict()))
         os.chmod(work, 0o755)
         _swap(work, folder)
         if log is not None:
@@ -308,10 +315,16 @@ def share_record(folder: Path, root: Path) -> Path:
     -------
     Path
         The copy, from which tables and paired tests can be made again.
+
+    Raises
+    ------
+    BenchError
+        When the record is not as it was written.
     """
     from recllm_bench.reporting.users_file import drop_targets
+    from recllm_bench.reporting.verification import verify_record
 
-    read_record(folder)
+    verify_record(folder)
     copy = Path(root) / Path(folder).name
     copy.mkdir(parents=True, exist_ok=True)
     for name in ("run.json", "recipe.yaml", "log.jsonl"):
@@ -327,35 +340,33 @@ def read_record(folder: Path) -> RunRecord:
     Raises
     ------
     BenchError
-        When the folder is no record, or was written by a newer version.
+        When the folder is no record, is damaged or edited, or was written by a newer version.
     """
     path = Path(folder) / "run.json"
+    values = read_values(path, SCHEMA)
+    if isinstance(values.get("measures"), dict):  # the first schema had a value by name
+        values["measures"] = [{"name": name, "value": value} for name, value in values["measures"].items()]
+    hints = typing.get_type_hints(RunRecord)
+    check_types(values, hints, path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        fields = set(_stored())
-        if values.get("schema", 0) > SCHEMA:
-            raise BenchError(f"{path} was written by a newer recllm-bench (schema {values['schema']}); update it")
-        record = RunRecord(**{key: value for key, value in values.items() if key in fields})
-        record.measures = _measures(values.get("measures") or [])
-    except FileNotFoundError as error:
-        raise BenchError(f"{folder} is no run record: it has no run.json") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise BenchError(f"{path} is damaged ({error}); remove the folder and run again") from error
+        record = RunRecord(**{key: value for key, value in values.items() if key in _stored()})
+        record.measures = [Measure.of(facts) for facts in values.get("measures", [])]
+    except (TypeError, ValueError, KeyError) as error:
+        raise BenchError(f"{path} is damaged ({error})") from error
     record.folder = Path(folder)
     return record
 
 
-def _measures(stored: Any) -> list[Measure]:
-    """Measures of a record; the first schema had a value by name."""
-    if isinstance(stored, dict):
-        return [Measure(name, float(value)) for name, value in stored.items()]
-    return [Measure.of(facts) for facts in stored]
-
-
 def find_records(root: Path) -> list[Path]:
     """Folders of finished records below ``root``, oldest first."""
-    found = [path for path in Path(root).rglob("run.json") if not path.parent.name.startswith(".")]
-    return [path.parent for path in sorted(found, key=lambda path: (path.stat().st_mtime, str(path)))]
+    found = []
+    for path in Path(root).rglob("run.json"):
+        try:
+            if not path.parent.name.startswith("."):
+                found.append((path.stat().st_mtime, str(path), path.parent))
+        except OSError:
+            continue  # removed meanwhile, or a link to nowhere
+    return [folder for _, _, folder in sorted(found)]
 
 
 def check_writable(folder: Path) -> None:

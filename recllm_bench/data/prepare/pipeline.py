@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recllm_bench.artifacts import MANIFEST, ArtifactStore, content_hash
+from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.data.cards import USER_FILTERS
 from recllm_bench.data.catalogue import TEXT_FIELDS
 from recllm_bench.data.facts import count, refuse_unexpected
@@ -143,8 +143,8 @@ def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Pat
     BenchError
         When the raw files are gone, or are others than those that were prepared.
     """
-    folder = store.root / "reviews" / corpus
-    if not (folder / MANIFEST).exists():
+    folder = store.find_named("reviews", corpus)
+    if folder is None:
         from recllm_bench.data.prepare.corpus import write_reviews
 
         source = find_source(asked, store)
