@@ -14,8 +14,10 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PLACES = {
-    "recllm_bench.python": ("Dataset", "Run", "Table", "compare", "load_dataset", "run"),
-    "recllm_bench.outside": ("evaluate",),
+    "recllm_bench.python.runs": ("Run", "compare", "run"),
+    "recllm_bench.python.outside": ("evaluate",),
+    "recllm_bench.python.datasets": ("Dataset", "load_dataset"),
+    "recllm_bench.python.tables": ("Table",),
     "recllm_bench.api": (
         "CausalEncoder",
         "Converses",

@@ -11,12 +11,12 @@ from recllm_bench.api import check as check
 from recllm_bench.errors import BenchError as BenchError
 from recllm_bench.evaluation.protocols import Protocol as Protocol
 from recllm_bench.options import option as option
-from recllm_bench.outside import evaluate as evaluate
-from recllm_bench.python import Dataset as Dataset
-from recllm_bench.python import Run as Run
-from recllm_bench.python import Table as Table
-from recllm_bench.python import compare as compare
-from recllm_bench.python import load_dataset as load_dataset
-from recllm_bench.python import run as run
+from recllm_bench.python.datasets import Dataset as Dataset
+from recllm_bench.python.datasets import load_dataset as load_dataset
+from recllm_bench.python.outside import evaluate as evaluate
+from recllm_bench.python.runs import Run as Run
+from recllm_bench.python.runs import compare as compare
+from recllm_bench.python.runs import run as run
+from recllm_bench.python.tables import Table as Table
 
 __version__: str

@@ -156,16 +156,16 @@ class TestCompare:
     def test_names_and_runs(self, shop: Path) -> None:
         run = rb.run("sasrec", shop, options=SMALL, training={"epochs": 20, "learning_rate": 0.01}, device="cpu")
         table = rb.compare([run, run.folder, "pop"][::2])
-        assert [each.name for each in table.runs] == ["SASRec (ours)", "Pop (RecBole)"]
+        assert [each.name for each in table.records] == ["SASRec (ours)", "Pop (RecBole)"]
         from recllm_bench.reporting.table import comparison_table
 
-        assert repr(table) == comparison_table([each.record for each in table.runs])
+        assert repr(table) == comparison_table(table.records)
         frame = table.to_frame()
         wide = frame.pivot(index="model", columns="metric", values="mean")
         assert wide.loc["SASRec (ours)", "NDCG@10"] == run.metrics["NDCG@10"]
         assert dict(zip(frame.model, frame.mark, strict=True)).keys() == {"SASRec (ours)", "Pop (RecBole)"}
         (difference,) = table.differences().to_dict("records")
-        both = [each.users["NDCG@10"] for each in table.runs]
+        both = [rb.Run(each).users["NDCG@10"] for each in table.records]
         assert difference["other"] == "SASRec (ours)"
         assert difference["mean"] == pytest.approx((both[1] - both[0]).mean())
         assert "<td>SASRec (ours)</td>" in table._repr_html_() and "▲" in table._repr_html_()
@@ -265,8 +265,8 @@ class TestEvaluate:
     def test_seeds_become_one_row(self, shop: Path) -> None:
         rng = np.random.default_rng(0)
         rows = [rb.evaluate(rng.random((USERS + 1, ITEMS + 1)), shop, name="noise", seed=seed) for seed in (1, 2)]
-        (row,) = rb.compare(rows).runs
-        assert row.metrics["NDCG@10"] == pytest.approx(np.mean([run.metrics["NDCG@10"] for run in rows]))
+        (row,) = rb.compare(rows).records
+        assert rb.Run(row).metrics["NDCG@10"] == pytest.approx(np.mean([run.metrics["NDCG@10"] for run in rows]))
 
     def test_a_target_that_is_not_in_a_short_list_ranks_behind_all(self, shop: Path) -> None:
         data = rb.load_dataset(shop)

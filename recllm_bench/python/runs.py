@@ -1,7 +1,4 @@
-"""The bench from Python: run a cell, look at it, compare. ``import recllm_bench`` offers these names.
-
-Each function goes the way that the command of its name goes, so a number from here is the number from there.
-"""
+"""One finished cell of the bench, and cells held against each other."""
 
 from __future__ import annotations
 
@@ -9,23 +6,20 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.artifacts import MANIFEST, ArtifactStore
 from recllm_bench.errors import BenchError
+from recllm_bench.python.datasets import Dataset, dataset_name, load_dataset
+from recllm_bench.python.tables import Table
 from recllm_bench.reporting.users_file import DIALOGUE_METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from recllm_bench.data.histories import Histories
-    from recllm_bench.data.prepared import PreparedDataset
-    from recllm_bench.data.splits import Split
     from recllm_bench.evaluation.protocols import Protocol
     from recllm_bench.recipe import Recipe
-    from recllm_bench.reporting.comparison import Comparison
     from recllm_bench.reporting.records import RunRecord
 
 OUTSIDE = "outside"
@@ -156,99 +150,6 @@ def compare(
     return Table(records, baseline, metrics)
 
 
-def load_dataset(name: str | Path, filter: str = "all") -> Dataset:
-    """A dataset with its titles and histories, prepared when that has not been done.
-
-    Parameters
-    ----------
-    name : str or Path
-        A name (``recllm-bench list datasets``) or a path to data of your own.
-    filter : str
-        A filter of its card, or settings such as ``"min_rating=4,users_min=5"``.
-
-    Raises
-    ------
-    BenchError
-        For an unknown name or filter, or files that cannot be read.
-    """
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.runner import default_store
-
-    return Dataset(prepare(str(name), filter=filter, store=default_store()))
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A prepared dataset, with what one wants at hand.
-
-    Item and user ids are ``1..n``; entry 0 of every list is padding.
-
-    Attributes
-    ----------
-    prepared : PreparedDataset
-        Everything known of it: catalogue, facts, card, reviews.
-    """
-
-    prepared: PreparedDataset
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.prepared.name
-
-    @property
-    def histories(self) -> Histories:
-        """Who consumed what, oldest first: ``histories.of(user) -> int32 [length]``."""
-        return self.prepared.histories
-
-    @property
-    def titles(self) -> list[str]:
-        """Title of each item id."""
-        return self.prepared.catalogue.titles
-
-    @property
-    def texts(self) -> list[str]:
-        """Text of each item id, as text encoders read it."""
-        return self.prepared.catalogue.texts()
-
-    @property
-    def item_tokens(self) -> Sequence[str]:
-        """The data's own id of each item id."""
-        return self.prepared.catalogue.tokens
-
-    @property
-    def user_tokens(self) -> Sequence[str]:
-        """The data's own id of each user id."""
-        return self.prepared.user_tokens
-
-    def history(self, user: int) -> list[str]:
-        """Titles of what a user consumed, oldest first; where an item has none, its own id."""
-        count = self.histories.n_users
-        if not 1 <= user <= count:
-            raise BenchError(f"there is no user {user}: {self.name} has users 1 to {count}")
-        return [self.titles[item] or self.item_tokens[item] for item in self.histories.of(user).tolist()]
-
-    def split(self, name: str = "leave_one_out", **params: Any) -> Split:
-        """Which part of each history trains, and the cases to validate and test on: ``split.test.targets``."""
-        from recllm_bench.data.splits import split_named
-
-        return split_named(name, self.histories, **params)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row an interaction, in our ids: ``user, item``, and ``time`` and ``rating`` where the data has them."""
-        import pandas as pd
-
-        histories = self.histories
-        columns = {"user": histories.users_of_positions(), "item": histories.items}
-        further = {"time": histories.times, "rating": histories.ratings}
-        return pd.DataFrame({**columns, **{name: values for name, values in further.items() if values is not None}})
-
-    def __repr__(self) -> str:
-        histories, filter = self.histories, self.prepared.filter
-        counts = f"{histories.n_users:,} users, {histories.n_items:,} items, {len(histories.items):,} interactions"
-        return f"<Dataset {self.name} (filter {filter}): {counts}>"
-
-
 @dataclass(frozen=True, eq=False)
 class Run:
     """One finished cell of the bench: a model on a dataset under a protocol.
@@ -364,7 +265,7 @@ class Run:
 
     def table(self) -> str:
         """The run alone, as the command line prints it."""
-        return repr(compare([self]))
+        return repr(Table([self.record]))
 
     def __repr__(self) -> str:
         record = self.record
@@ -372,115 +273,7 @@ class Run:
         return f"<Run {self.name} on {record.dataset.get('name')}, {record.protocol.get('name')}: {means}>"
 
     def _repr_html_(self) -> str:
-        return compare([self])._repr_html_()
-
-
-class Table:
-    """Runs held against each other.
-
-    Parameters
-    ----------
-    records : sequence of RunRecord
-        One dataset, one protocol; the last one is the subject.
-    baseline, metrics
-        See :func:`compare`.
-
-    Attributes
-    ----------
-    comparison : Comparison
-        Rows, marks and paired differences.
-    """
-
-    def __init__(
-        self, records: Sequence[RunRecord], baseline: str = "best", metrics: Sequence[str] | None = None
-    ) -> None:
-        from recllm_bench.reporting import comparison
-
-        self._asked = (list(records), baseline, metrics)
-        self.comparison: Comparison = comparison.compare(list(records), baseline, metrics)
-
-    @property
-    def runs(self) -> list[Run]:
-        """The rows; runs that differ in the seed alone are one."""
-        return [Run(record) for record in self.comparison.records]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row for each model and metric: ``model, block, metric, mean, low, high, mark``.
-
-        ``mark`` is ``better``, ``equal`` or ``worse`` than the reference, empty where nothing was tested.
-        ``to_frame().pivot(index="model", columns="metric", values="mean")`` is the wide form.
-        """
-        import pandas as pd
-
-        columns = ["model", "block", "metric", "mean", "low", "high", "mark"]
-        rows = [
-            [
-                record.name,
-                block,
-                metric,
-                *(facts[key] for key in ("mean", "low", "high")),
-                self._mark(block, row, metric),
-            ]
-            for block, row, metric, record, facts in self._cells()
-        ]
-        return pd.DataFrame(rows, columns=columns)
-
-    def differences(self) -> pd.DataFrame:
-        """The last row minus each other one in the main metric: ``other, mean, low, high, p, adjusted`` (Holm)."""
-        import pandas as pd
-
-        columns = ["other", "mean", "low", "high", "p", "adjusted"]
-        rows = [
-            [self.comparison.records[row].name, *(getattr(pair, key) for key in columns[1:])]
-            for row, pair in self.comparison.differences
-        ]
-        return pd.DataFrame(rows, columns=columns)
-
-    def __repr__(self) -> str:
-        from recllm_bench.reporting.table import comparison_table
-
-        return comparison_table(*self._asked)
-
-    def _repr_html_(self) -> str:
-        from recllm_bench.reporting.comparison import BLOCKS
-        from recllm_bench.reporting.table import MARKS, describe
-
-        found = self.comparison
-        head = "".join(f"<th>{escape(name)}</th>" for name in ("", *found.metrics))
-        lines = [f"<p>{escape(describe(found.records)).replace(chr(10), '<br>')}</p>", f"<table><tr>{head}</tr>"]
-        for block, (title, reason) in BLOCKS.items():
-            rows = found.rows(block)
-            if rows:
-                lines.append(f"<tr><th colspan={1 + len(found.metrics)}>{escape(f'{title}: {reason}')}</th></tr>")
-            for row in rows:
-                cells = [f"<td>{escape(found.records[row].name)}</td>"]
-                for metric in found.metrics:
-                    facts = found.records[row].metrics.get(metric)
-                    cells.append(f"<td>{self._cell(facts, block, row, metric) if facts else '-'}</td>")
-                lines.append(f"<tr>{''.join(cells)}</tr>")
-        signs = ", ".join(f"{sign} {word}" for word, sign in MARKS.items())
-        return "\n".join([*lines, f"</table><small>Against {escape(found.reference)}: {signs}.</small>"])
-
-    def _cells(self) -> list[tuple[str, int, str, RunRecord, Mapping[str, float]]]:
-        from recllm_bench.reporting.comparison import BLOCKS
-
-        found, cells = self.comparison, []
-        for block in (*BLOCKS, "dialogue"):
-            for row in found.rows(block):
-                record = found.records[row]
-                facts = record.dialogue if block == "dialogue" else record.metrics
-                names = DIALOGUE_METRICS if block == "dialogue" else tuple(record.metrics)
-                cells += [(block, row, metric, record, facts[metric]) for metric in names if metric in facts]
-        return cells
-
-    def _cell(self, facts: Mapping[str, float], block: str, row: int, metric: str) -> str:
-        from recllm_bench.reporting.table import MARKS
-
-        mark = MARKS.get(self._mark(block, row, metric), "")
-        return f"{facts['mean']:.4f} {mark}<br><small>[{facts['low']:.4f}, {facts['high']:.4f}]</small>"
-
-    def _mark(self, block: str, row: int, metric: str) -> str:
-        return self.comparison.marks.get((block, row, metric), "")
+        return Table([self.record])._repr_html_()
 
 
 class _FinishedOnly(ArtifactStore):
@@ -517,13 +310,6 @@ def model_name(model: str | type) -> str:
             f"file and give 'file:{model.__name__}'"
         )
     return f"{model.__module__}:{model.__qualname__}"
-
-
-def dataset_name(dataset: str | Path | Dataset) -> str:
-    """The name or path that a dataset is asked for by."""
-    if isinstance(dataset, Dataset):
-        return dataset.prepared.asked or dataset.prepared.name
-    return str(dataset)
 
 
 def _values(

@@ -15,15 +15,14 @@ import torch
 
 from recllm_bench.artifacts import content_hash, write_atomic
 from recllm_bench.errors import BenchError
-from recllm_bench.python import OUTSIDE, Dataset, Run, dataset_name
+from recllm_bench.python.datasets import Dataset, dataset_name
+from recllm_bench.python.ranked_lists import RankedLists, lists_of_frame, lists_of_mapping, read_lists
+from recllm_bench.python.runs import OUTSIDE, Run
 
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset
     from recllm_bench.data.splits import Cases, Split
     from recllm_bench.evaluation.protocols import Protocol
-
-_USER_COLUMNS, _ITEM_COLUMNS = ("user_id", "user"), ("item_id", "item")
-_READERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
 
 
 def evaluate(
@@ -147,11 +146,11 @@ def _given(scores: Any, prepared: PreparedDataset, split: Split, cases: Cases, r
     if hasattr(scores, "full_sort_predict") and not isinstance(scores, type):
         return _of_model(scores, prepared, split, cases, ids)
     if isinstance(scores, (str, Path)):
-        scores = _read_lists(Path(scores))
+        scores = read_lists(Path(scores))
     if isinstance(scores, pd.DataFrame):
-        return _of_lists(_framed(scores, prepared, ids or "data"), prepared, cases)
+        return _of_lists(lists_of_frame(scores, prepared, ids or "data"), prepared, cases)
     if isinstance(scores, Mapping):
-        return _of_lists(_listed(scores, prepared, ids or "data"), prepared, cases)
+        return _of_lists(lists_of_mapping(scores, prepared, ids or "data"), prepared, cases)
     if ids is not None:
         raise BenchError("ids= is for ranked lists and models; a function or an array has the bench's ids")
     n_users, n_items = prepared.histories.n_users, prepared.histories.n_items
@@ -232,17 +231,7 @@ def _places(scores: np.ndarray) -> np.ndarray:
     return np.where(scores == -np.inf, np.float32(-np.inf), found)
 
 
-@dataclass(frozen=True)
-class _Lists:
-    """Ranked items of users, flat: user ``rows``, item ids, and scores."""
-
-    users: np.ndarray
-    items: np.ndarray
-    scores: np.ndarray
-    empty: np.ndarray
-
-
-def _of_lists(lists: _Lists, prepared: PreparedDataset, cases: Cases) -> _Given:
+def _of_lists(lists: RankedLists, prepared: PreparedDataset, cases: Cases) -> _Given:
     n_items, base = prepared.histories.n_items, prepared.histories.n_items + 1
     keys = lists.users * base + lists.items
     order = np.argsort(keys, kind="stable")
@@ -274,87 +263,6 @@ def _of_lists(lists: _Lists, prepared: PreparedDataset, cases: Cases) -> _Given:
     missed = int((ordered[places] != wanted).sum()) if len(ordered) else len(cases)
     notes = [f"{missed:,} of {len(cases):,} targets are in no list: they rank behind all that are and gain nothing"]
     return _Given(_Scored(scored, cases, n_items, True), "ranked lists", "Ranked lists", notes if missed else [])
-
-
-def _listed(lists: Mapping[Any, Any], prepared: PreparedDataset, ids: Any) -> _Lists:
-    for user, items in lists.items():
-        if isinstance(items, str) or not (isinstance(items, Sequence) or hasattr(items, "tolist")):
-            raise BenchError(f"the list of user {user} must hold items, best first, got {items!r}")
-    rows = {user: items.tolist() if hasattr(items, "tolist") else list(items) for user, items in lists.items()}
-    counts = np.array([len(items) for items in rows.values()], dtype=np.int64)
-    users = _ids(list(rows), "user", prepared, ids)
-    if len(np.unique(users)) < len(users):
-        raise BenchError("two lists belong to one user: the same id as text and as a number")
-    flat = [item for items in rows.values() for item in items]
-    place = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
-    items = _ids(flat, "item", prepared, ids)
-    return _Lists(np.repeat(users, counts), items, -place.astype(np.float32), users[counts == 0])
-
-
-def _framed(frame: Any, prepared: PreparedDataset, ids: Any) -> _Lists:
-    columns = []
-    for names in (_USER_COLUMNS, _ITEM_COLUMNS):
-        found = [name for name in names if name in frame.columns]
-        if not found:
-            raise BenchError(f"ranked lists need a column {names[0]}; there are {', '.join(map(str, frame.columns))}")
-        columns.append(frame[found[0]].tolist())
-    users, items = _ids(columns[0], "user", prepared, ids), _ids(columns[1], "item", prepared, ids)
-    by = next((name for name in ("rank", "score") if name in frame.columns), "")
-    values = np.arange(len(frame), dtype=np.float64)
-    if by:
-        try:
-            values = frame[by].to_numpy().astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise BenchError(f"ranked lists: column {by} holds what is no number ({error})") from error
-        if np.isnan(values).any():
-            raise BenchError(f"ranked lists: column {by} is empty in row {int(np.flatnonzero(np.isnan(values))[0])}")
-    # As whole numbers in the same order: single precision would make ties of near values.
-    places = np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.float32)
-    return _Lists(users, items, places if by == "score" else -places, np.zeros(0, dtype=np.int64))
-
-
-def _read_lists(path: Path) -> Any:
-    import pandas as pd
-
-    if not path.is_file():
-        raise BenchError(f"'{path}' is no file of ranked lists; to run a model by name use run('{path}', ...)")
-    if path.suffix not in (*_READERS, ".parquet"):
-        raise BenchError(f"{path}: ranked lists are read from .csv, .tsv or .parquet")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        text = pd.read_csv(path, sep=_READERS[path.suffix], dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise BenchError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
-    return text.rename(columns=lambda name: name.partition(":")[0])  # RecBole's headers carry types
-
-
-def _ids(values: Sequence[Any], what: str, prepared: PreparedDataset, ids: Any) -> np.ndarray:
-    """Our ids of some users or items; ``ids`` says whose theirs are."""
-    tokens = prepared.user_tokens if what == "user" else prepared.catalogue.tokens
-    count = len(tokens) - 1
-    if ids == "bench":
-        for value in values:
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not whole or not 1 <= value <= count:
-                raise BenchError(f"ranked lists: {what} {value!r} is none of the bench's ids, 1 to {count}")
-        return np.array(values, dtype=np.int64)
-    if ids != "data":
-        raise BenchError(f"ids must be 'data' or 'bench' for ranked lists, got {ids!r}")
-    known = {token: row for row, token in enumerate(tokens) if row}
-    found = np.array([known.get(_token(value), 0) for value in values], dtype=np.int64)
-    if len(found) and not found.all():
-        lost = np.flatnonzero(found == 0).tolist()
-        raise BenchError(
-            f"ranked lists: {what} {values[lost[0]]!r} is not in {prepared.name} under the filter "
-            f"'{prepared.filter}' ({len(np.unique([_token(values[row]) for row in lost]))} such {what}s)"
-        )
-    return found
-
-
-def _token(value: Any) -> str:
-    """An id as text; a whole number that pandas made a float is that number."""
-    return str(int(value)) if isinstance(value, (float, np.floating)) and float(value).is_integer() else str(value)
 
 
 def _of_model(model: Any, prepared: PreparedDataset, split: Split, cases: Cases, ids: Any) -> _Given:
