@@ -142,14 +142,14 @@ class MethodConformance:
             np.testing.assert_array_equal(getattr(first, part), getattr(second, part))
 
     def test_every_stage_goes_on_after_a_kill(self, trained: Any, place: Path, tmp_path: Path) -> None:
-        """Killed half way, or called once more on what it had finished: the product is the same."""
+        """Killed after half of its files, or called once more where it wrote none in one step: an equal product."""
         _, folders, counts = trained
         for number, name in enumerate(folders):
             work = tmp_path / name
             work.mkdir()
             done = dict(list(folders.items())[:number])
             try:
-                with _replacements(work, stop=max(1, counts[name] // 2)):
+                with _replacements(work, stop=(counts[name] + 1) // 2):
                     self.cell_of(place).cell.method.stages()[number].make(work, dict(done))
             except Killed:
                 pass
@@ -239,7 +239,7 @@ class MethodConformance:
 
 
 class _replacements:
-    """Within it, every file that is put in place in one step is noted; the ``stop``-th one below ``root`` kills."""
+    """Within it, every file put in place in one step is noted; after the ``stop``-th below ``root`` comes a kill."""
 
     def __init__(self, root: Path | None = None, stop: int = 0) -> None:
         self._root, self._stop, self._written = root, stop, list[str]()
@@ -248,12 +248,11 @@ class _replacements:
         self._real = os.replace
 
         def replace(source: Any, target: Any, **more: Any) -> None:
-            inside = self._root is None or Path(target).is_relative_to(self._root)
-            if inside:
-                self._written.append(str(target))
-                if self._stop and len(self._written) == self._stop:
-                    raise Killed
             self._real(source, target, **more)
+            if self._root is None or Path(target).is_relative_to(self._root):
+                self._written.append(str(target))
+                if len(self._written) == self._stop:
+                    raise Killed
 
         os.replace = replace  # type: ignore[assignment]
         return self._written

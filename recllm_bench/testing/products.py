@@ -17,12 +17,15 @@ _CLOCK = ("second", "time", "created", "latency")
 def differences(one: Path, other: Path, apart: Collection[str] = ()) -> list[str]:
     """Files of two products that differ in more than what was measured with a clock; empty when none does.
 
-    Arrays, tensors and JSON are compared by their content, everything else byte by byte. The manifest of the store is
-    left out, and so are the files and the keys of JSON files that ``apart`` names.
+    Arrays, tensors and JSON are compared by their content, everything else byte by byte. The store's manifest and the
+    checkpoint of the training loop, which a kill at the very end leaves behind, are left out, and so are the files and the
+    keys of JSON files that ``apart`` names.
     """
+    from recllm_bench.training.loop import CHECKPOINT
+
     names = {_name(path, root) for root in (one, other) for path in root.rglob("*") if path.is_file()}
     found = []
-    for name in sorted(names - {MANIFEST, *apart}):
+    for name in sorted(names - {MANIFEST, CHECKPOINT, *apart}):
         if not ((one / name).is_file() and (other / name).is_file()):
             found.append(f"{name} (in one alone)")
         elif not _equal(_content(one / name, apart), _content(other / name, apart)):
