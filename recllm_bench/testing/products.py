@@ -17,9 +17,9 @@ _CLOCK = ("second", "time", "created", "latency")
 def differences(one: Path, other: Path, apart: Collection[str] = ()) -> list[str]:
     """Files of two products that differ in more than what was measured with a clock; empty when none does.
 
-    Arrays, tensors and JSON are compared by their content, everything else byte by byte. The store's manifest and the
-    checkpoint of the training loop, which a kill at the very end leaves behind, are left out, and so are the files and the
-    keys of JSON files that ``apart`` names.
+    Arrays, tensors and JSON are compared by their content, everything else byte by byte. Left out are the store's
+    manifest, the training loop's checkpoint (a kill at the very end leaves it behind), and the files and the keys of
+    JSON files that ``apart`` names.
     """
     from recllm_bench.training.loop import CHECKPOINT
 
