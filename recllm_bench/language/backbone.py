@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError
-from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, parameter_count
+from recllm_bench.language.backbone_files import MINIATURE, BackboneFiles, find_backbone, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
 from recllm_bench.products import accelerate
@@ -200,8 +201,16 @@ def _substitute(files: BackboneFiles, stands_for: str) -> str:
         return ""
     count = parameter_count(files)
     size = next(f"{count / unit:.1f}{letter}" for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= unit)
-    shown = "miniature Llama" if files.is_miniature else called
-    return f"{shown} ({size}) for {stands_for}"
+    if not files.is_miniature:
+        return f"{called} ({size}) for {stands_for}"
+    facts = json.loads((files.folder / MINIATURE).read_text())
+    quality = ""
+    if "held_out_perplexity" in facts and "unigram_perplexity" in facts:
+        quality = (
+            f", {facts['steps']} steps, perplexity {facts['held_out_perplexity']:.1f}, of word counts"
+            f" {facts['unigram_perplexity']:.1f}"
+        )
+    return f"miniature Llama ({size}{quality}) for {stands_for}"
 
 
 @contextmanager
