@@ -30,6 +30,7 @@ __all__ = [
     "packed_mask",
     "packed_positions",
     "quiet_transformers",
+    "substitute_of",
 ]
 
 HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M"
@@ -103,6 +104,11 @@ def backbone_key(name: str, store: ArtifactStore | None = None) -> dict[str, Any
     Equal files give equal keys, wherever they lie and whatever they are called.
     """
     return {"backbone": find_backbone(name, store).revision}
+
+
+def substitute_of(name: str, stands_for: str, store: ArtifactStore | None = None) -> str:
+    """What tables say of a model that stands in for another; empty where it is the model meant."""
+    return _substitute(find_backbone(name, store), stands_for)
 
 
 def default_llm(device: torch.device) -> str:

@@ -21,6 +21,7 @@ from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candida
 from recllm_bench.evaluation.metrics import aggregate, per_user
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
+from recllm_bench.language import pool
 from recllm_bench.language.chat_answers import Answer, Chat
 from recllm_bench.models.cesrec import language_model as language_model_module
 from recllm_bench.models.cesrec import outcomes as outcomes_module
@@ -59,14 +60,14 @@ def tiny():
 @pytest.fixture(autouse=True)
 def tiny_model(monkeypatch: pytest.MonkeyPatch):
     """The tiny language model wherever one is loaded."""
-    language_model_module.forget()
+    pool.clear()
     monkeypatch.setattr(language_model_module, "language_model", lambda job, options: tiny())
     for module in (stages_module,):
         monkeypatch.setattr(module, "language_model", lambda job, options: tiny())
         monkeypatch.setattr(module, "llm_key", lambda job, options: {"text": "tiny"})
     monkeypatch.setattr(language_model_module, "llm_key", lambda job, options: {"text": "tiny"})
     yield
-    language_model_module.forget()
+    pool.clear()
 
 
 @lru_cache(maxsize=1)

@@ -22,46 +22,42 @@ _NAMED_OF_EACH = 10  # wishes for it without a remark around them
 _LISTED = 12  # titles of a list
 _LISTS = 1000  # lists, drawn at random
 _FACTS = 2
-_loaded: dict[tuple, Any] = {}
 
 
 def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
     """What the language model is, for the keys of what is made with it; reads no weights."""
+    return {**_content(job, options), "precision": options.llm_precision}
+
+
+def language_model(job: Job, options: CESRecOptions) -> Backbone:
+    """The language model, frozen, from the pool of loaded ones."""
+    from recllm_bench.language.pool import pooled
+
+    return pooled(
+        _name(job, options) or (lambda: _miniature(job)),
+        content_hash(_content(job, options)),
+        precision=options.llm_precision,
+        device=job.device,
+        store=job.store,
+        stands_for="Llama-3-8B",
+    )
+
+
+def tuned_model(job: Job, options: CESRecOptions, folder: Path) -> Backbone:
+    """The language model with a constructor's adapter, beside the plain one in the pool."""
+    from recllm_bench.language.pool import pooled_tuned
+
+    return pooled_tuned(language_model(job, options), folder)
+
+
+def _content(job: Job, options: CESRecOptions) -> dict[str, Any]:
     from recllm_bench.language.backbone import backbone_key
     from recllm_bench.language.miniature import miniature_key
 
     name = _name(job, options)
-    own = (
+    return (
         backbone_key(name, job.store) if name else miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
     )
-    return {**own, "precision": options.llm_precision}
-
-
-def language_model(job: Job, options: CESRecOptions) -> Backbone:
-    """The language model, frozen; the last one stays loaded between stages and cells."""
-    from recllm_bench.language.backbone import load_backbone
-
-    key = (content_hash(llm_key(job, options)), str(job.device))
-    if key not in _loaded:
-        forget()  # one at a time: a large one fills a device
-        name = _name(job, options) or str(_miniature(job))
-        _loaded[key] = load_backbone(
-            name, precision=options.llm_precision, device=job.device, store=job.store, stands_for="Llama-3-8B"
-        )
-    return _loaded[key]
-
-
-def tuned_model(job: Job, options: CESRecOptions, folder: Path) -> Backbone:
-    """The language model with a constructor's adapter; the last one stays loaded beside the plain model."""
-    from recllm_bench.language.adapters import with_adapter
-
-    plain = language_model(job, options)
-    key = ("tuned", content_hash(llm_key(job, options)), str(job.device), str(folder))
-    if key not in _loaded:
-        for known in [known for known in _loaded if known[0] == "tuned"]:
-            del _loaded[known]
-        _loaded[key] = with_adapter(plain, folder)
-    return _loaded[key]
 
 
 def _name(job: Job, options: CESRecOptions) -> str:
@@ -69,11 +65,6 @@ def _name(job: Job, options: CESRecOptions) -> str:
     from recllm_bench.language.backbone import default_llm
 
     return options.llm or default_llm(job.device)
-
-
-def forget() -> None:
-    """Drop the loaded models."""
-    _loaded.clear()
 
 
 def _miniature(job: Job) -> Path:

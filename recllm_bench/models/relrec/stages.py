@@ -31,7 +31,6 @@ _MODEL = ("user_token", "p", "proj", "share_projection", "init", "init_noise", "
 _TRAINING = ("seq_template", "recon", "alpha", "long_sequences", "pack_length", "warmup_share")
 _RECON = ("beta", "gamma", "label_tokens")
 _MEASURED = ("recon_users", "recon_items", "recon_similarity")
-_loaded: dict[tuple, Any] = {}
 
 
 class Pipeline:
@@ -166,16 +165,12 @@ class Pipeline:
     # models
 
     def backbone(self) -> Any:
-        """The language model; the last one stays loaded between stages and cells."""
-        from recllm_bench.language.backbone import load_backbone
+        """The language model, from the pool of loaded ones."""
+        from recllm_bench.language.pool import pooled
 
-        options, job = self.options, self.job
-        key = (content_hash(self._llm_key()), options.llm_precision, str(job.device))
-        if key not in _loaded:
-            _loaded.clear()
-            name = self._llm() or str(self._miniature())
-            _loaded[key] = load_backbone(name, precision=options.llm_precision, device=job.device, store=job.store)
-        return _loaded[key]
+        job, precision = self.job, self.options.llm_precision
+        content = content_hash(self._llm_key())
+        return pooled(self._llm() or self._miniature, content, precision=precision, device=job.device, store=job.store)
 
     def model(self) -> ReLRec:
         """A fresh model; the seed fixes its rows."""
