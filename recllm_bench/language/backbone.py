@@ -83,7 +83,8 @@ def load_backbone(
     if model.get_output_embeddings() is None:
         raise BenchError(f"language model '{name}' has no language-model head; choose another")
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    beyond = {token for token in tokenizer.get_vocab().values() if token >= rows}
+    if beyond - set(tokenizer.added_tokens_decoder):  # words yield them; an added token must be written out in a text
         raise BenchError(
             f"language model '{name}': its tokenizer has {len(tokenizer)} tokens and its embedding {rows} rows; they"
             " do not belong together"
@@ -95,7 +96,9 @@ def load_backbone(
     if place.type == "cpu":
         accelerate(model)
     substitute = _substitute(files, stands_for)
-    return Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+    backbone = Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+    backbone.probe()
+    return backbone
 
 
 def backbone_key(name: str, store: ArtifactStore | None = None) -> dict[str, Any]:
