@@ -86,10 +86,10 @@ class WordsAndHistoryMethod(Method):
         """``align`` never sees a word, so controls and other simulators share its product."""
         job, options = self.job, self.job.options
         texts = {"encoder": dict(job.encoder_key), "texts": content_hash(job.dataset.catalogue.texts())}
-        length = int(job.training.max_length)
+        length, measured = int(job.training.max_length), job.protocol.fingerprint()
         return [
             Stage("align", {**texts, "ridge": options.ridge, "length": length}, self._align),
-            Stage("weigh", {"words": dict(job.words.key), "steps": options.steps}, self._weigh),
+            Stage("weigh", {"words": dict(job.words.key), "steps": options.steps, "measured": measured}, self._weigh),
         ]
 
     def load(self, folders: Mapping[str, Path]) -> WordsAndHistory:
