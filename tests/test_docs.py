@@ -31,7 +31,11 @@ _SHOWN = ("toml", "yaml", "")  # nothing in them can be run
 def blocks(page: str) -> list[tuple[str, str, str, str, int]]:
     """Of a page: (marker, its argument, language, code, line)."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return [(*map(str, found.groups("")), text[: found.start()].count("\n") + 1) for found in _BLOCK.finditer(text)]
+    result = []
+    for found in _BLOCK.finditer(text):
+        marker, argument, language, code = found.groups("")
+        result.append((str(marker), str(argument), str(language), str(code), text[: found.start()].count("\n") + 1))
+    return result
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -88,8 +92,7 @@ def contract_names() -> set[str]:
             for name, value in members
             if not name.startswith("_") and (callable(value) or isinstance(value, (classmethod, property)))
         }
-    for part in (Job, Stage):
-        names |= {field.name for field in dataclasses.fields(part)}
+    names |= {field.name for field in (*dataclasses.fields(Job), *dataclasses.fields(Stage))}
     return {*names, *(part.__name__ for part in contract.CAPABILITIES), "model"}
 
 
