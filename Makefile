@@ -9,38 +9,59 @@ RECIPE ?=
 SET ?=
 LLM ?=
 BACKEND ?=
+QUICK ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED)) $(if $(DEVICE),--device $(DEVICE)) \
 	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(LLM),--llm $(LLM)) $(if $(BACKEND),--backend $(BACKEND)) \
-	$(if $(SET),--set $(SET))
+	$(if $(QUICK),--quick $(QUICK)) $(if $(SET),--set $(SET))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format test test-slow test-gpu bench bench-prepare benchmark benchmark-quality benchmark-growth \
-	benchmark-gpu venv-peers compare report doctor clean
+.PHONY: help venv lock check-lock lint format test test-slow test-gpu bench bench-prepare benchmark \
+	benchmark-quality benchmark-growth benchmark-gpu venv-peers compare report doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE LLM BACKEND SET=\"training.epochs=20 ...\" PYTHON"
+	@echo "  variables: MODEL DATASET PROTOCOL SEED DEVICE RECIPE LLM BACKEND QUICK=2 SET=\"training.epochs=20 ...\" PYTHON"
 	@echo "  example:   make bench MODEL=latentcrs DATASET=ml1m"
 
 venv: $(READY) ## the environment alone
 
-# RecBole comes last and without its dependencies: it declares ray<=2.6.3, and what it needs is in setup.cfg.
+# The lock pins every package for every Python, so pip never searches; the pip that comes with a Python may be too old
+# to give up. torch comes first, so that the build this machine has is kept (CPU, CUDA). RecBole comes last and without
+# its dependencies: it declares ray<=2.6.3, and what it needs is in setup.cfg.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "error: Python 3.10 to 3.13 is needed; name one with make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[test]"
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-deps recbole
+	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25.1,<27"
+	$(INSTALL) torch
+	$(INSTALL) -e ".[test]"
+	$(INSTALL) --no-deps recbole==1.2.1
 	@touch $@
 
-lint: $(READY) ## check style and formatting
+# uv of the environment, or of the machine where there is none yet
+UV = $(firstword $(wildcard $(BIN)/uv) uv)
+RESOLVE = $(UV) pip compile -q setup.cfg --extra test --extra llm --no-annotate
+
+lock: ## write constraints.txt anew from setup.cfg, keeping versions that still fit; UPGRADE=-U takes new ones
+	$(RESOLVE) --universal --python-version 3.10 --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE) \
+		-o constraints.txt
+
+check-lock: ## resolve constraints.txt for each Python, without installing
+	@for version in 3.10 3.11 3.12 3.13; do echo "Python $$version"; \
+		$(RESOLVE) --python-version $$version -c constraints.txt -o /dev/null || exit 1; done
+
+lint: $(READY) ## check style, floors of imports, types, what nothing reaches
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/type_errors.py
+	$(BIN)/vulture
 
 format: $(READY) ## mend style and formatting
 	$(BIN)/ruff check --fix .

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ environment:
   RECLLM_MODELS        folder in which language models are looked up first
   RECLLM_CACHE         downloads and artifacts (default .recllm)
   RECLLM_RESULTS       run records (default results)
+  RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
 """
 
 DESCRIBE_EPILOG = """\
@@ -44,20 +48,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when all went well, 2 after a user's mistake, 130 after Ctrl-C.
+        0 when all went well, 2 after a user's mistake, 130 after Ctrl-C or kill.
     """
     parser = build_parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "command"):
         parser.print_help()
         return 0
+    from recllm_bench.data.cards import hide_card_folder
     from recllm_bench.progress import show_log
 
+    hide_card_folder()
     show_log()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill stops it as Ctrl-C does: no half line stays
     try:
+        if options.command in NEED_RECBOLE:
+            _require_recbole()
         options.command(options)
     except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_damaged_product(error) or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
@@ -68,7 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}; check space and permissions, then repeat", file=sys.stderr)
         return 2
+    except Exception as error:
+        damaged = _damaged_product(error)
+        if not damaged:
+            raise
+        print(f"error: {damaged}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _damaged_product(error: Exception) -> str:
+    """What to say when a product that was read proves damaged; empty for an error of another kind."""
+    from recllm_bench.artifacts import set_aside_culprit
+
+    return set_aside_culprit(error)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,6 +111,15 @@ def build_parser() -> argparse.ArgumentParser:
     _cell_arguments(run)
     run.add_argument("--recipe", help="a recipe file or name; MODEL and DATASET then come from it")
     run.add_argument("--alone", action="store_true", help="no rows to compare with")
+    run.add_argument(
+        "--quick",
+        type=int,
+        nargs="?",
+        const=2,
+        default=0,
+        metavar="PASSES",
+        help="a first look: at most this many passes over the data in every training of every row (2)",
+    )
     run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
 
     sweep = _command(commands, "sweep", _sweep, "run every row of a sweep or ablation recipe, print one table")
@@ -110,6 +142,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--to", type=Path, default=Path("results/reference"), help="where to (default results/reference)"
     )
 
+    verify = _command(commands, "verify", _verify, "check run records, or the cache, against what was written")
+    verify.add_argument("runs", nargs="*", type=Path, help="run records, or folders of them (default results/runs)")
+    verify.add_argument("--cache", action="store_true", help="hash every file of every product in the cache instead")
+    verify.add_argument("--repair", action="store_true", help="with --cache: set aside what is damaged")
+
+    why = _command(commands, "why", _why, "what a run record depends on, and what has changed since")
+    why.add_argument("runs", nargs="+", type=Path, help="folders of run records")
+
     prepare = _command(commands, "prepare", _prepare, "prepare a dataset and check it against its card")
     prepare.add_argument("dataset", help="name or path")
     prepare.add_argument("--filter", default="", help="one filter of the card (default: all of them)")
@@ -120,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--bad-lines",
         type=float,
         metavar="SHARE",
-        help="share of lines of a JSON source that may be bad (default 0.001)",
+        help="share of lines of a large JSON source that may be bad (default RECLLM_BAD_LINES, or 0.001)",
     )
 
     describe = _command(commands, "describe", _describe, "what a dataset looks like: counts, shapes, text, order")
@@ -190,6 +230,8 @@ def _settings(options: argparse.Namespace) -> list[str]:
     settings += [f"{name}={value}" for name in ("llm", "backend") if (value := getattr(options, name))]
     if options.device:
         settings.append(f"device={options.device}")
+    if getattr(options, "quick", 0):
+        settings.append(f"quick={options.quick}")
     return settings
 
 
@@ -271,13 +313,17 @@ def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:
 def _existing(folder: Path | None) -> list[Any]:
     """Every run record below a folder, in the order they were made."""
     from recllm_bench.locations import results_folder
-    from recllm_bench.reporting.records import find_records, read_record
+    from recllm_bench.reporting.records import find_records
+    from recllm_bench.reporting.verification import whole_records
 
     root = folder or results_folder() / "runs"
     folders = find_records(root)
     if not folders:
         raise BenchError(f"{root} holds no run records; make one with 'recllm-bench run'")
-    return sorted((read_record(path) for path in folders), key=lambda record: record.created)
+    records = whole_records(folders)
+    if not records:
+        raise BenchError(f"none of the {len(folders)} run records in {root} is whole; see 'recllm-bench verify'")
+    return sorted(records, key=lambda record: record.created)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -319,12 +365,38 @@ def _share(options: argparse.Namespace) -> None:
         print(share_record(folder, options.to))
 
 
+def _verify(options: argparse.Namespace) -> None:
+    from recllm_bench.checking import check_cache, check_records
+
+    if options.repair and not options.cache:
+        raise BenchError("--repair belongs to --cache; a run record is mended by the 'recllm-bench run' that made it")
+    if options.cache and options.runs:
+        raise BenchError("--cache checks the cache, not run records; give one or the other")
+    for line in check_cache(options.repair) if options.cache else check_records(options.runs):
+        print(line)
+
+
+def _why(options: argparse.Namespace) -> None:
+    from recllm_bench.checking import record_folders
+    from recllm_bench.reporting.dependence import why
+    from recllm_bench.reporting.records import read_record
+
+    print("\n\n".join(why(read_record(folder)) for folder in record_folders(options.runs)))
+
+
 def _prepare(options: argparse.Namespace) -> None:
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.interactions import NothingLeft
     from recllm_bench.data.prepare import filter_names, format_check, prepare
-    from recllm_bench.runner import default_store
 
     for name in [options.filter] if options.filter else filter_names(options.dataset):
-        prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
+        try:
+            prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
+        except NothingLeft as error:
+            if options.filter:
+                raise
+            print(f"{error}\n")  # the other filters are no worse for it
+            continue
         print(format_check(prepared))
         if options.text and (reviews := prepared.reviews()) is not None:
             print(f"  review text of {len(reviews):,} interactions is ready")
@@ -339,6 +411,8 @@ def _describe(options: argparse.Namespace) -> None:
 
     if options.seed < 0:
         raise BenchError(f"--seed must be 0 or more, got {options.seed}")
+    if options.json and options.json.is_dir():
+        raise BenchError(f"--json names a file, but {options.json} is a folder; write {options.json}/NAME.json")
     found = describe(prepare(options.dataset, filter=options.filter, store=default_store()), seed=options.seed)
     print(format_description(found))
     if options.json:
@@ -403,6 +477,17 @@ def _doctor(options: argparse.Namespace) -> None:
     from recllm_bench.doctor import report
 
     print(report())
+
+
+NEED_RECBOLE = (_run, _sweep, _evaluate, _chat, _options)
+"""Commands that name a model: without RecBole they say at once how to get it, not after data was prepared."""
+
+
+def _require_recbole() -> None:
+    if find_spec("recbole") is None:
+        from recllm_bench.recbole_bridge import load_recbole
+
+        load_recbole()
 
 
 if __name__ == "__main__":

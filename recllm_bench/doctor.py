@@ -21,7 +21,7 @@ REQUIRED = (
 )
 EXTRAS = {
     "llm": ("peft", "accelerate", "bitsandbytes", "datasets"),
-    "test": ("pytest", "pytest-timeout", "ruff", "ranx"),
+    "test": ("pytest", "pytest-timeout", "ruff", "ranx", "mypy", "import-linter", "vulture"),
 }
 LOW_SPACE = 2 << 30  # bytes: a prepared ML-1M with its models and vectors fits many times
 Row = tuple[str, str, str]
@@ -71,7 +71,7 @@ def _python() -> list[Row]:
 
 def _torch() -> list[Row]:
     if find_spec("torch") is None:
-        return [("!!", "torch", "missing; pip install -c constraints.txt torch")]
+        return [("!!", "torch", f"missing; {_pip()} torch")]
     import torch
 
     found = [("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]
@@ -94,7 +94,7 @@ def _recbole() -> list[Row]:
 
 
 def _required() -> list[Row]:
-    return [_package(name, "!!", f"pip install -c constraints.txt {name}") for name in REQUIRED]
+    return [_package(name, "!!", f"{_pip()} {name}") for name in REQUIRED]
 
 
 def _encoder() -> list[Row]:
@@ -102,11 +102,20 @@ def _encoder() -> list[Row]:
 
 
 def _extras() -> list[Row]:
+    project = '-e ".' if _in_checkout() else '"recllm_bench'
     return [
-        _package(name, "--", f'optional, pip install -c constraints.txt -e ".[{extra}]"')
+        _package(name, "--", f'optional, {_pip()} {project}[{extra}]"')
         for extra, names in EXTRAS.items()
         for name in names
     ]
+
+
+def _in_checkout() -> bool:
+    return (Path(__file__).resolve().parent.parent / "constraints.txt").is_file()
+
+
+def _pip() -> str:
+    return "pip install -c constraints.txt" if _in_checkout() else "pip install"
 
 
 def _package(name: str, mark: str, command: str) -> Row:
@@ -133,7 +142,7 @@ def _places() -> list[Row]:
         found.append(("!!", "RECLLM_MODELS", f"{models} is no folder; correct it or unset it"))
     found.append(_folder("cache", cache_folder(), "RECLLM_CACHE"))
     found.append(_folder("results", results_folder(), "RECLLM_RESULTS"))
-    for name in ("datasets", "recipes"):
+    for name in ("datasets", "protocols", "recipes"):
         try:
             found.append(("ok", name, str(resource(name))))
         except BenchError as error:

@@ -21,6 +21,8 @@ def option(
     choices: Sequence[Any] | None = None,
     low: float | None = None,
     high: float | None = None,
+    quick: int | bool = False,
+    at_most: str = "",
 ) -> Any:
     """Declare one field of an options dataclass.
 
@@ -34,8 +36,14 @@ def option(
         The only values allowed.
     low, high : float, optional
         Inclusive bounds of a number.
+    quick : int or bool
+        Most that a quick run takes; True: passes over data, of which it takes the number asked for.
+    at_most : str
+        Name of a count of the data that the value may not exceed, such as ``"users"``: a default is lowered to it, a
+        value that was set is refused.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+    limits = {"choices": choices, "low": low, "high": high, "quick": quick, "at_most": at_most}
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
 def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -55,7 +63,7 @@ def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     BenchError
         For an unknown key, a wrong type, or a value out of range.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     clean = {}
     for key, value in values.items():
@@ -63,6 +71,48 @@ def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
             raise BenchError(f"{where}: unknown option '{key}'.{nearest(key, fields)}")
         clean[key] = _checked(value, hints[key], fields[key].metadata, f"{where}: {key}")
     return cls(**clean)
+
+
+def quickened(options: T, passes: int) -> T:
+    """The options of a quick run: at most ``passes`` over any data, and small sizes where a field names one."""
+    changes = {}
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        quick, value = field.metadata.get("quick", False), getattr(options, field.name)
+        most = passes if quick is True else quick
+        if quick is not False and value is not None and value > most:
+            changes[field.name] = most
+    return dataclasses.replace(options, **changes)  # type: ignore[type-var]
+
+
+def fitted(options: T, given: Mapping[str, Any], counts: Mapping[str, int], where: str) -> T:
+    """The options with defaults lowered to what the data has.
+
+    Parameters
+    ----------
+    options : object
+        From :func:`read_options`.
+    given : mapping
+        What was set; such a value is not lowered.
+    counts : mapping
+        Counts of the data by name, such as ``{"users": 150}``.
+    where : str
+        What the message calls the place.
+
+    Raises
+    ------
+    BenchError
+        When a value that was set exceeds the data.
+    """
+    changes = {}
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        most, value = counts.get(field.metadata.get("at_most", "")), getattr(options, field.name)
+        if most is None or value is None or value <= most:
+            continue
+        if field.name in given:
+            noun = field.metadata["at_most"]
+            raise BenchError(f"{where}: {field.name}={value} needs at least as many {noun}, found {most}; set it lower")
+        changes[field.name] = max(1, most)
+    return dataclasses.replace(options, **changes)  # type: ignore[type-var]
 
 
 def describe_options(cls: type) -> list[tuple[str, str, str]]:
@@ -144,6 +194,6 @@ def _name(hint: Any) -> str:
 
 def options_from_config(cls: type[T], config: Any) -> T:
     """Read an options dataclass out of a RecBole ``Config``, so that a model runs in plain RecBole too."""
-    names = (field.name for field in dataclasses.fields(cls))
+    names = (field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
     values = {name: config[name] for name in names if name in config}
     return read_options(cls, values, f"configuration of {cls.__qualname__}")

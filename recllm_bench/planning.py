@@ -113,7 +113,7 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
     changes = {"model": row} if isinstance(row, str) else row
     if not isinstance(changes, Mapping) or "model" not in changes:
         raise BenchError(f"{where}: a row of 'compare' is a model name or a mapping with 'model', got {row!r}")
-    shared = {"seed": main.seed, "device": main.device}
+    shared = {"seed": main.seed, "device": main.device, "quick": main.quick}
     if canonical_name(str(changes["model"])) == main.model:
         base = {**main.as_dict()}
     else:

@@ -86,7 +86,9 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return _operator()(x, weight, bias, "none", [], "")
+    operator = _operator()
+    assert operator is not None  # _is_large has looked
+    return operator(x, weight, bias, "none", [], "")
 
 
 class _Linear(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""What the user sees while something runs: a bar after two seconds, and the log."""
+"""What the user sees while something runs: a bar after two seconds, a line a minute in a file, and the log."""
 
 from __future__ import annotations
 
@@ -8,30 +8,61 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("recllm_bench")
 
 
-def track(iterable: Iterable | None = None, label: str = "", total: int | None = None, unit: str = "it"):
+LOG_SECONDS = 60.0
+"""Seconds between two lines about progress where stderr is no terminal, all bars together."""
+
+
+def track(iterable: Iterable[Any] | None = None, label: str = "", total: int | None = None, unit: str = "it") -> Any:
     """Wrap an iterable in a progress bar that shows only when it takes over two seconds.
 
-    Returns a ``tqdm`` object: iterate over it, or call ``update`` and ``set_postfix_str``.
+    Where stderr is no terminal (a file, a pipe), there is no bar but at most one plain line a minute.
+
+    Returns
+    -------
+    tqdm
+        Iterate over it, or call ``update`` and ``set_postfix_str``.
     """
+    bar, look = _bars()["terminal" if sys.stderr.isatty() else "file"]
+    silent = not log.isEnabledFor(logging.INFO)
+    return bar(iterable, desc=label, total=total, unit=unit, leave=False, file=sys.stderr, disable=silent, **look)
+
+
+@cache
+def _bars() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """The classes of bars with their looks; made at the first use, because importing tqdm takes time."""
     from tqdm import tqdm
 
-    return tqdm(
-        iterable,
-        desc=label,
-        total=total,
-        unit=unit,
-        delay=2,
-        leave=False,
-        dynamic_ncols=True,
-        mininterval=0.5,
-        file=sys.stderr,
-        disable=not log.isEnabledFor(logging.INFO),
-    )
+    class Lines(tqdm):
+        """A bar that only ever writes whole lines, and not before ``LOG_SECONDS`` have passed since the last."""
+
+        last = time.monotonic()
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            if time.monotonic() - Lines.last >= LOG_SECONDS:
+                Lines.last = time.monotonic()
+                self.fp.write(f"{self}\n")
+                self.fp.flush()
+
+        def clear(self, nolock: bool = False) -> None:
+            """Nothing is on the screen that could be in the way of another line."""
+
+        def close(self) -> None:
+            if not self.disable:
+                self.disable = True
+                self._decr_instances(self)  # type: ignore[attr-defined]
+
+    plain = "{desc}: {n_fmt} of {total_fmt} {unit} in {elapsed}, {remaining} left{postfix}"
+    return {
+        "terminal": (tqdm, {"delay": 2, "mininterval": 0.5, "dynamic_ncols": True}),
+        "file": (Lines, {"mininterval": 0.5, "bar_format": plain}),
+    }
 
 
 class _Lines(logging.Formatter):

@@ -49,6 +49,8 @@ class Recipe:
         The user side.
     budget : str
         Words for the table when the published schedule was shortened; empty otherwise.
+    quick : int
+        Most passes over data of any training, in every row; 0 for no such limit.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Recipe:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     conversation: ConversationOptions = ConversationOptions()
     budget: str = ""
+    quick: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for YAML or JSON."""
@@ -104,6 +107,9 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     seed = values.get("seed", 42)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise BenchError(f"{where}: seed must be a whole number of at least 0, got {seed!r}")
+    quick = values.get("quick") or 0
+    if not isinstance(quick, int) or quick < 0:
+        raise BenchError(f"{where}: quick must be a number of passes over the data (0: no limit), got {quick!r}")
     return Recipe(
         model=values["model"],
         dataset=values["dataset"],
@@ -114,6 +120,7 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
         training=dict(values.get("training") or {}),
         conversation=read_options(ConversationOptions, values.get("conversation") or {}, f"{where}: conversation"),
         budget=str(values.get("budget") or ""),
+        quick=int(quick),
     )
 
 
@@ -164,7 +171,7 @@ def _file_values(name: str) -> dict[str, Any]:
         place = f"{path}:{line + 1}" if line is not None else str(path)
         raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(values, dict):
-        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: latentcrs'")
+        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: sasrec'")
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,9 @@ from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
 from recllm_bench.locations import cache_folder, results_folder
+from recllm_bench.models import DIALOGUE_PROTOCOL
 from recllm_bench.progress import log, log_to
-from recllm_bench.recipe import Recipe
-
-DIALOGUE_PROTOCOL = "latentcrs.multi_turn"
-"""How dialogues are held beside a ranking whose own protocol has no turns."""
+from recllm_bench.recipe import ConversationOptions, Recipe
 
 
 def default_store() -> ArtifactStore:
@@ -48,6 +46,36 @@ def device_named(name: str):
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
         raise BenchError(f"device '{name}' is not on this machine; leave DEVICE=auto or see 'recllm-bench doctor'")
     return torch.device(name)
+
+
+class EncoderKey(Mapping[str, Any]):
+    """What decides text vectors: the encoder's files, how it reads and pools. Looked up when it is first asked for.
+
+    Parameters
+    ----------
+    talk : ConversationOptions
+        Names the encoder.
+    """
+
+    def __init__(self, talk: ConversationOptions) -> None:
+        self._talk = talk
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        from recllm_bench.language.encoder_files import find_encoder, revision
+
+        talk = self._talk
+        own = {"encoder": talk.encoder, "revision": revision(find_encoder(talk.encoder).folder)}
+        return {**own, "template": talk.template, "pooling": talk.pooling}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
 
 
 class BenchCell:
@@ -79,6 +107,7 @@ class BenchCell:
         self.protocol: Protocol = protocol_named(recipe.protocol)
         self.dataset = prepare(recipe.dataset, filter=self.protocol.filter, store=self.store)
         self.split = split_named(self.protocol.split, self.dataset.histories, **dict(self.protocol.split_params))
+        self.encoder_key = EncoderKey(recipe.conversation)
 
     @cached_property
     def folder(self) -> Path:
@@ -109,7 +138,9 @@ class BenchCell:
 
         recipe = self.recipe
         where = f"{recipe.model} on {recipe.dataset}"
-        options, training = typed_options(self.entry, recipe.options, recipe.training, where)
+        options, training = typed_options(
+            self.entry, recipe.options, recipe.training, where, quick=recipe.quick, split=self.split
+        )
         return Job(
             recipe=recipe,
             dataset=self.dataset,
@@ -120,7 +151,7 @@ class BenchCell:
             options=options,
             training=training,
             encode=self._encode,
-            encoder_key=self._encoder_key,
+            encoder_key=self.encoder_key,
             words=self._words("own") if self.entry.reads_words else Undeclared(self.entry.display_name),
         )
 
@@ -139,6 +170,7 @@ class BenchCell:
         protocol_candidates(self.protocol, self.split, cases, self.store)
         if self.entry.reads_words:
             self._words("own").speaker()
+            dict(self.encoder_key)
 
     def run(self, *, again: bool = False) -> Path:
         """Run it and return the folder of its record; a finished record is reused.
@@ -246,13 +278,8 @@ class BenchCell:
             self.recipe.seed,
             self.store,
             self._encode,
-            self._encoder_key,
+            self.encoder_key,
         )
-
-    @property
-    def _encoder_key(self) -> dict[str, str]:
-        talk = self.recipe.conversation
-        return {"encoder": talk.encoder, "template": talk.template, "pooling": talk.pooling}
 
     def _encode(self, texts: Sequence[str]):
         from recllm_bench.language.vectors import text_vectors
@@ -265,6 +292,8 @@ class BenchCell:
     def _notes(self, folders: Mapping[str, Path]) -> list[str]:
         """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""
         notes = [self.recipe.budget] if self.recipe.budget else []
+        if self.recipe.quick:
+            notes.append(f"quick: at most {self.recipe.quick} passes over the data in every training")
         for name, facts in _outcomes(folders).items():
             if facts.get("stopped_by") == "budget":
                 notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
@@ -433,7 +462,7 @@ def chat(recipe: Recipe, user: int) -> None:
     cell = BenchCell(recipe)
     dataset = cell.dataset
     if not cell.entry.converses:
-        raise BenchError(f"{recipe.model} does not converse; try latentcrs")
+        raise BenchError(f"{recipe.model} does not converse; try text-retrieval")
     if not 1 <= user <= dataset.histories.n_users:
         raise BenchError(f"--user {user}: {dataset.name} has users 1 to {dataset.histories.n_users}")
     model, job = cell.cell.load(), cell.talking_job()

@@ -25,7 +25,7 @@ def own_data(tmp_path: Path) -> Path:
     histories, catalogue = planted_histories(120, 40, 12), planted_catalogue(40)
     lines = ["user,item,timestamp"]
     for user in range(1, histories.n_users + 1):
-        lines += [f"u{user},m{item},{100 + place}" for place, item in enumerate(histories.of(user))]
+        lines += [f"u{user},m{item},{1_000_000_000 + place}" for place, item in enumerate(histories.of(user))]
     (tmp_path / "shop.csv").write_text("\n".join(lines) + "\n")
     rows = ["item,title,year,categories"]
     for item in range(1, 41):

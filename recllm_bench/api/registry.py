@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ from typing import Any
 
 from recllm_bench.api.contract import check
 from recllm_bench.api.method import Method
+from recllm_bench.api.modules import place_of, registered
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.recipe import family
 
@@ -27,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "datasets": "",
     "metrics": "",
     "protocols": "",
+    "published": "recllm_bench.models:PUBLISHED",
 }
 """Where the names of each kind are listed as ``name: "module:attribute"``; empty where only plug-ins have some."""
 ZOO = "recbole:"
@@ -101,7 +102,7 @@ def names(kind: str) -> list[str]:
 
     Parameters
     ----------
-    kind : {"models", "datasets", "simulators", "metrics", "protocols"}
+    kind : {"models", "datasets", "simulators", "metrics", "protocols", "published"}
         Which registry. Models include RecBole's zoo; a zoo name that a built-in shadows is listed with ``recbole:``.
     """
     own = {*_built_in(kind), *(entry.name for entry in _entries(kind))}
@@ -116,7 +117,7 @@ def resolve(kind: str, name: str) -> Any:
 
     Parameters
     ----------
-    kind : {"models", "datasets", "simulators", "metrics", "protocols"}
+    kind : {"models", "datasets", "simulators", "metrics", "protocols", "published"}
         Which registry.
     name : str
         ``module:Class``, a built-in name, an entry point's name, or for models a class of RecBole's zoo; case does
@@ -205,7 +206,10 @@ def _find(kind: str, name: str) -> tuple[str, str]:
 def _built_in(kind: str) -> dict[str, str]:
     if kind not in BUILT_IN:
         raise ValueError(f"no such kind of plug-in: {kind}")
-    return _load(BUILT_IN[kind], kind) if BUILT_IN[kind] else {}
+    built_in, own = _load(BUILT_IN[kind], kind) if BUILT_IN[kind] else {}, registered(kind)
+    if clash := sorted(own.keys() & built_in.keys()):
+        raise BenchError(f"'{clash[0]}' is a built-in name of {kind}; register yours under another")
+    return {**built_in, **own}
 
 
 def _entries(kind: str) -> list:
@@ -227,18 +231,10 @@ def _load(target: str, name: str) -> Any:
         reason = f"cannot import {module_name} ({error})"
         raise BenchError(f"'{name}': {reason}; install it or put its folder on PYTHONPATH") from error
     except Exception as error:
-        raise BenchError(f"'{name}': importing {module_name} fails at {_place(error)}; mend it there") from error
+        raise BenchError(f"'{name}': importing {module_name} fails at {place_of(error)}; mend it there") from error
     for part in attribute.split("."):
         if not hasattr(value, part):
             known = [known for known in vars(value) if not known.startswith("_")]
             raise BenchError(f"'{name}': {module_name} has no '{part}'.{nearest(part, known)}")
         value = getattr(value, part)
     return value
-
-
-def _place(error: Exception) -> str:
-    """File, line and message of an error in somebody's module."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{last.filename}:{last.lineno}: {type(error).__name__}: {' '.join(str(error).split())}"

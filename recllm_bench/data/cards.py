@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +32,31 @@ def read_card(path: Path) -> dict[str, Any]:
     BenchError
         For broken YAML (with the line) or a missing field.
     """
+    return _checked(read_yaml(path, path.read_bytes()), str(path))
+
+
+def read_yaml(path: Path, data: bytes) -> Any:
+    """The value of a YAML file; no tag in it makes anything but plain values.
+
+    Raises
+    ------
+    BenchError
+        For broken YAML (with the line), values that are none (``2001-13-45``), and text or references that no plain
+        value can hold.
+    """
     import yaml
 
     try:
         # libyaml's parser where PyYAML was built with it: many cards are read before anything starts.
-        card = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        value = yaml.load(data.decode(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        json.dumps(value, ensure_ascii=False, default=str).encode()  # half a character, or a list that holds itself
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
-    return _checked(card, str(path))
+        raise BenchError(f"{place}: not valid YAML ({_one_line(getattr(error, 'problem', None) or error)})") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BenchError(f"{path}: not valid YAML ({_one_line(error)})") from error
+    return value
 
 
 def all_cards() -> dict[str, dict[str, Any]]:
@@ -67,9 +85,19 @@ def find_card(name: str) -> dict[str, Any]:
     raise BenchError(f"unknown dataset '{name}'.{nearest(name, known)} A path to your own data works as well.")
 
 
-def dataset_names() -> list[str]:
-    """Names of all datasets that have a card."""
-    return sorted(all_cards())
+def hide_card_folder() -> None:
+    """Keep Python from taking the checkout's folder of cards, ``datasets/``, for Hugging Face's package ``datasets``.
+
+    Where that package is absent and the checkout's root is on the path (``python -m``, ``PYTHONPATH``), Python makes
+    an empty package of the folder, and libraries that look whether ``datasets`` is there find it. None in
+    ``sys.modules`` is Python's own way to say that there is none.
+    """
+    if "datasets" in sys.modules:
+        return
+    spec = find_spec("datasets")
+    cards = str(resource("datasets"))
+    if spec is not None and spec.origin is None and cards in (spec.submodule_search_locations or ()):
+        sys.modules["datasets"] = None  # type: ignore[assignment]  # documented, but not in the type of sys.modules
 
 
 def default_store() -> ArtifactStore:
@@ -146,6 +174,10 @@ def _plugin_cards() -> list[tuple[str, dict[str, Any]]]:
         card = read_card(Path(value)) if isinstance(value, (str, Path)) else _checked(value, f"plug-in {point.value}")
         found += [(one["name"], one) for one in expand(card)]
     return found
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
 
 
 def _checked(card: Any, where: str) -> dict[str, Any]:

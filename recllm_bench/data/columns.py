@@ -38,7 +38,7 @@ class MappedStrings(Sequence[str]):
             return False
         return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say that a class with __eq__ has no hash
 
     def __repr__(self) -> str:
         return f"MappedStrings({len(self)})"

@@ -7,6 +7,7 @@ import errno
 import gzip
 import hashlib
 import http.client
+import io
 import lzma
 import stat
 import sys
@@ -16,9 +17,9 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import track
@@ -32,7 +33,7 @@ _MOST_GROWTH = 200
 _FREE_GROWTH_BYTES = 64 << 20
 _LARGEST_HEADER = 1 << 20
 _ZIP = b"PK\x03\x04"
-_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -185,7 +186,9 @@ class _Tar:
         self._stream = unpacked(archive) if unpacked else open(archive, "rb")  # noqa: SIM115, closed by __exit__
         # A compressed bomb grows while its members are listed: stop before it is listed to the end.
         self._most = max(_FREE_GROWTH_BYTES, _MOST_GROWTH * archive.stat().st_size)
-        self.names, self.sizes, self._entries = {}, {}, {}
+        self.names: dict[str, bool] = {}
+        self.sizes: dict[str, int] = {}
+        self._entries: dict[str, tarfile.TarInfo] = {}
         try:
             self._list()
         except BaseException:
@@ -213,7 +216,10 @@ class _Tar:
         self._stream.close()
 
     def open(self, name: str) -> IO[bytes]:
-        return self._file.extractfile(self._entries[name])
+        found = self._file.extractfile(self._entries[name])
+        if found is None:  # of a link or a device, which are refused by name
+            raise BenchError(f"{self._archive}: the member {name!r} is no file; refused as unsafe")
+        return found
 
     def check_end(self) -> None:
         """Read the rest of a compressed file, which ends with its checksum."""
@@ -224,14 +230,20 @@ class _Tar:
                 raise BenchError(f"{self._archive}: grows without end when unpacked; refused as unsafe")
 
 
-class _SmallReads:
+class _SmallReads(io.RawIOBase):
     """A file that refuses the one huge read by which the header of a tar member would fill the memory."""
 
     def __init__(self, file: IO[bytes], archive: Path) -> None:
+        super().__init__()
         self._file, self._archive = file, archive
-        self.seek, self.tell = file.seek, file.tell
 
-    def read(self, size: int) -> bytes:
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
         if size > _LARGEST_HEADER:
             raise BenchError(f"{self._archive}: a header of {size:,} bytes; refused as unsafe")
         return self._file.read(size)

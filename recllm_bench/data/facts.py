@@ -78,7 +78,7 @@ def check(prepared: PreparedDataset) -> list[Check]:
 
 
 def _checks(facts: Mapping[str, Any], card: Mapping[str, Any], filter: str) -> list[Check]:
-    of_variant = next((one for one in card["variants"] if one["name"] == facts["variant"]), {})
+    of_variant: dict[str, Any] = next((one for one in card["variants"] if one["name"] == facts["variant"]), {})
     settings = {**card, **of_variant}
     expected, published = ((settings.get(kind) or {}).get(filter) or {} for kind in ("expected", "published"))
     rows = []
@@ -118,7 +118,7 @@ def format_check(prepared: PreparedDataset) -> str:
     lines = [("", "found", "expected", "", "published" if printed else "")]
     for row in rows:
         verdict = {True: "ok", False: "WRONG", None: ""}[row.ok]
-        cells = ["" if value is None else _written(value) for value in (row.found, row.expected, row.published)]
+        cells = [_written(value) for value in (row.found, row.expected, row.published)]
         lines.append((row.what, cells[0], cells[1], verdict, cells[2]))
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     body = [
@@ -155,5 +155,8 @@ def _rounds(rounds: list) -> str:
     return ", ".join(f"{users:,}/{items:,}" for users, items in rounds)
 
 
-def _written(value: float) -> str:
+def _written(value: float | None) -> str:
+    """A count for people; "" where there is none."""
+    if value is None:
+        return ""
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"

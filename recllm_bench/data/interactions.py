@@ -16,7 +16,11 @@ from recllm_bench.data.item_texts import ItemText, listed, texts_of
 from recllm_bench.errors import BenchError
 from recllm_bench.options import option, read_options
 
-__all__ = ["FilterOptions", "Interactions", "ItemText", "apply_filter", "build_histories", "read_filter"]
+__all__ = ["FilterOptions", "Interactions", "ItemText", "NothingLeft", "apply_filter", "build_histories", "read_filter"]
+
+
+class NothingLeft(BenchError):
+    """A filter that no interaction passes."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Interactions:
         Where the source keeps an interaction's review.
     noticed : mapping of str to int
         What the reader counted on its way: lines, lines skipped, scraps.
+    notes : tuple of str
+        What else the reader noticed, for people.
+    skipped : tuple of (str, int, int)
+        Of each file with bad lines: the first of them, how many, and of how many lines.
     """
 
     users: np.ndarray
@@ -59,6 +67,8 @@ class Interactions:
     parents: np.ndarray | None = None
     rows: np.ndarray | None = None
     noticed: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.users)
@@ -118,7 +128,9 @@ def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactio
     Raises
     ------
     BenchError
-        When ratings or an item list are asked for but absent, or nothing stays.
+        When ratings or an item list are asked for but absent.
+    NothingLeft
+        When no interaction stays.
     """
     if options.min_rating is not None:
         if rows.ratings is None:
@@ -136,10 +148,12 @@ def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactio
             raise BenchError("the filter asks for listed items but this dataset has no item list; leave listed out")
         known = listed(rows.text, rows.item_tokens)
     rows, history = _cut(rows, options, known if options.listed == "rounds" else None)
-    if options.listed == "after":
+    if options.listed == "after" and known is not None:
         rows = rows.keep(known[rows.items])
     if not len(rows):
-        raise BenchError("the filter leaves no interaction; lower min_rating, users_min or items_min")
+        cuts = {"min_rating": None, "users_min": 1, "items_min": 1}
+        lower = [name for name, none in cuts.items() if getattr(options, name) != none]
+        raise NothingLeft(f"leaves no interaction; lower {' or '.join(lower)}" if lower else "leaves no interaction")
     return rows, history
 
 

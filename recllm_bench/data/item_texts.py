@@ -94,9 +94,9 @@ class ItemTable(Mapping[str, ItemText]):
         )
 
 
-def texts_of(text: Mapping[str, ItemText], tokens: Sequence[str], codes: np.ndarray) -> TextColumns:
-    """Text of items by code, whatever holds it; ``tokens[i]`` is the id of ``codes[i]``."""
-    if isinstance(text, ItemTable):
+def texts_of(text: Mapping[str, ItemText], tokens: Sequence[str], codes: np.ndarray | None) -> TextColumns:
+    """Text of items, whatever holds it; ``tokens[i]`` is the id of ``codes[i]``, by which a table is faster."""
+    if isinstance(text, ItemTable) and codes is not None:
         return text.of_codes(codes)
     nothing = ItemText()
     known = [text.get(token, nothing) for token in tokens]

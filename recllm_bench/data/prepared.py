@@ -76,13 +76,13 @@ class PreparedDataset:
             return None
         import numpy as np
 
-        from recllm_bench.artifacts import MANIFEST, ArtifactStore
+        from recllm_bench.artifacts import ArtifactStore
         from recllm_bench.data.prepare.pipeline import review_file
         from recllm_bench.data.reviews import Reviews
 
         store = ArtifactStore(self.folder.parent.parent)
         corpus, rows = self.facts["reviews"]["corpus"], self.facts["reviews"]["rows"]
-        if not read and not (store.root / "reviews" / corpus / MANIFEST).exists():
+        if not read and store.find_named("reviews", corpus) is None:
             return None
         path = review_file(self.asked or self.name, corpus, rows, store)
         return Reviews(path, np.load(self.folder / "rows.npy", mmap_mode="r"), self.histories) if path else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,10 +98,10 @@ class Reviews:
                 continue
             positions = positions[inside]
             text = group.take(pa.array(inside))
-            ids = {
+            ids: dict[str, Any] = {
                 "user": owners[positions].astype(np.int32),
                 "item": self._histories.items[positions],
                 "position": positions,
                 "part": np.array(PARTS)[part_of[positions]],
             }
-            yield pa.table({**ids, **{name: text[name] for name in self._names}})
+            yield pa.table(ids | {name: text[name] for name in self._names})

@@ -143,7 +143,7 @@ def sequential_structure(
     if means[f"HR@{CUTOFF}"] * len(cases) < FEWEST_HITS:
         verdict = "cannot tell"
     else:
-        carries = fall >= SMALLEST_DROP * means[primary] and fall - margin > 0
+        carries = fall >= SMALLEST_DROP * means[primary] and margin is not None and fall - margin > 0
         verdict = "order carries signal" if carries else "hardly any"
     return SequentialStructure(
         cases=len(cases),
@@ -206,7 +206,7 @@ def _seen_items(
 def _tied_from(histories: Histories, ends: np.ndarray) -> np.ndarray:
     """First position of the run of equal times that the last input of each case ends, int64 [m]."""
     changes = np.ones(len(histories.items), dtype=bool)
-    changes[1:] = np.diff(histories.times) != 0
+    changes[1:] = np.diff(np.asarray(histories.times)) != 0
     begins = histories.offsets[:-1]
     changes[begins[begins < len(changes)]] = True
     borders = np.flatnonzero(changes)

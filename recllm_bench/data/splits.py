@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -227,7 +229,7 @@ def global_time(
     )
 
 
-SPLITS = {"leave_one_out": leave_one_out, "ratio": ratio, "global_time": global_time}
+SPLITS: dict[str, Callable[..., Split]] = {"leave_one_out": leave_one_out, "ratio": ratio, "global_time": global_time}
 
 
 def split_named(name: str, histories: Histories, **params: Any) -> Split:
@@ -241,7 +243,7 @@ def split_named(name: str, histories: Histories, **params: Any) -> Split:
     if name not in SPLITS:
         raise BenchError(f"unknown split '{name}'.{nearest(name, SPLITS)}")
     rule = SPLITS[name]
-    known = rule.__code__.co_varnames[1 : rule.__code__.co_argcount]
+    known = list(inspect.signature(rule).parameters)[1:]
     for key in params:
         if key not in known:
             raise BenchError(f"split {name}: unknown parameter '{key}'.{nearest(key, known)}")

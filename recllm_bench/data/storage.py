@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,16 @@ def save_prepared(
             continue
         digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-        write_atomic(folder / f"{name}.npy", lambda file, array=array: np.save(file, array, allow_pickle=False))
+        write_atomic(folder / f"{name}.npy", partial(np.save, arr=array, allow_pickle=False))
     if rows is not None:
         write_atomic(folder / "rows.npy", lambda file: np.save(file, rows, allow_pickle=False))
-    on_disk = isinstance(catalogue.descriptions, TextRows)
-    columns = {
+    columns: dict[str, Any] = {
         "tokens": catalogue.tokens,
         "titles": catalogue.titles,
         "years": catalogue.years.tolist(),
         "categories": catalogue.categories,
     }
-    if on_disk:  # many: they go from file to file
+    if isinstance(catalogue.descriptions, TextRows):  # many: they go from file to file
         places = catalogue.descriptions.copy_to(folder / "descriptions.parquet")
         write_atomic(folder / "descriptions.npy", lambda file: np.save(file, places, allow_pickle=False))
         digest.update(file_hash(folder / "descriptions.parquet").encode())
@@ -58,16 +58,17 @@ def save_prepared(
         digest.update(piece)
     for piece in _as_json(user_tokens):
         digest.update(piece)
-    tables = {
-        "catalogue": {
-            **{name: strings(columns[name]) for name in ("tokens", "titles", "descriptions") if name in columns},
+    texts = {name: strings(columns[name]) for name in ("tokens", "titles", "descriptions") if name in columns}
+    tables: dict[str, dict[str, pa.Array]] = {
+        "catalogue": texts
+        | {
             "years": pa.array(catalogue.years, pa.int32()),
             "categories": _lists(catalogue.categories),
         },
         "users": {"tokens": strings(user_tokens)},
     }
     for name, parts in tables.items():
-        write_atomic(folder / f"{name}.arrow", lambda file, parts=parts: write_columns(file, pa.table(parts)))
+        write_atomic(folder / f"{name}.arrow", partial(write_columns, table=pa.table(parts)))
     facts = {**facts, "domain": catalogue.domain, "text_fields": catalogue.text_fields}
     write_json(folder / "facts.json", {**facts, "n_items": histories.n_items, "checksum": digest.hexdigest()[:16]})
 

@@ -36,11 +36,6 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
-    @property
-    def n_targets(self) -> int:
-        """Targets with a loss, over all windows."""
-        return int((self.ends - self.loss_from).sum())
-
 
 @dataclass(frozen=True)
 class WindowBatch:

@@ -92,7 +92,7 @@ def load_backbone(
         dtype = model.get_input_embeddings().weight.dtype
     if place.type == "cpu":
         accelerate(model)
-    substitute = _substitute(files, stands_for)
+    substitute = substitute_for(files, stands_for)
     return Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
 
 
@@ -194,7 +194,8 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
     return model
 
 
-def _substitute(files: BackboneFiles, stands_for: str) -> str:
+def substitute_for(files: BackboneFiles, stands_for: str) -> str:
+    """What a table says of a model that stands for another one; empty when it is the model meant."""
     called = files.source.partition("@")[0].rpartition("/")[2] or files.name
     if not stands_for or called.casefold().startswith(stands_for.casefold()):
         return ""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from recllm_bench.artifacts import ArtifactStore, write_atomic, write_json
+from recllm_bench.artifacts import ArtifactStore, Damaged, write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import quiet_transformers
 from recllm_bench.language.backbone_files import MINIATURE, MINIATURE_KIND
@@ -31,6 +31,7 @@ from recllm_bench.language.miniature_text import (
 )
 from recllm_bench.options import option
 from recllm_bench.progress import log, track
+from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, resume_from, write_checkpoint
 
 Texts = Sequence[str] | Callable[[], Iterable[str]]
 
@@ -160,9 +161,7 @@ class _Pretraining:
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95))
         text = hashlib.sha256(stream.tobytes() + aside.tobytes()).hexdigest()
-        at = _Progress(text=text)
-        if self.checkpoint.exists():
-            at = self._resume(at, model, optimiser)
+        at = self._resume(_Progress(text=text), model, optimiser)
         every = max(1, planned // _EVALUATIONS)
         started -= at.seconds  # time of earlier attempts counts
         saved = time.perf_counter()
@@ -237,19 +236,23 @@ class _Pretraining:
 
     def _keep(self, at: _Progress, model, optimiser) -> None:
         state = {**vars(at), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
-        write_atomic(self.checkpoint, lambda file: torch.save(state, file))
+        write_checkpoint(self.checkpoint, state)
 
     def _resume(self, fresh: _Progress, model, optimiser) -> _Progress:
-        try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        except Exception:  # a damaged file costs the work it held, no more
+        found: dict[str, Any] = {}
+
+        def restore(state: dict[str, Any]) -> None:
+            if state.keys() != {*vars(fresh), "model", "optimiser"} or state["text"] != fresh.text:
+                raise Damaged(f"the checkpoint {self.checkpoint} is of another version or another text")
+            check_fits(state["model"], model, f"the checkpoint {self.checkpoint}")
+            model.load_state_dict(state.pop("model"))
+            optimiser.load_state_dict(state.pop("optimiser"))
+            found.update(state)
+
+        if not resume_from(self.checkpoint, restore):
             return fresh
-        if state["text"] != fresh.text:
-            return fresh
-        model.load_state_dict(state.pop("model"))
-        optimiser.load_state_dict(state.pop("optimiser"))
-        log.info(f"pre-training the miniature goes on from step {state['step']}")
-        return _Progress(**state)
+        log.info(f"pre-training the miniature goes on from step {found['step']}")
+        return _Progress(**found)
 
     def _save(self, model, tokenizer, facts: dict[str, Any]) -> None:
         from transformers import PreTrainedTokenizerFast
@@ -266,8 +269,8 @@ class _Pretraining:
             clean_up_tokenization_spaces=False,
         ).save_pretrained(self.work)
         write_json(self.work / MINIATURE, facts)
-        for name in (self.checkpoint, self.work / "bpe.json"):
-            name.unlink(missing_ok=True)
+        remove_checkpoint(self.checkpoint)
+        (self.work / "bpe.json").unlink(missing_ok=True)
 
 
 @dataclass

@@ -13,3 +13,11 @@ HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
 """Baselines that see histories alone."""
 WORD_ROWS = ("text-retrieval",)
 """What the words are worth without a history, beside every model that reads them."""
+DIALOGUE_PROTOCOL = "latentcrs.multi_turn"
+"""How dialogues are held beside a ranking whose own protocol has no turns."""
+PUBLISHED = {
+    "cesrec": "recllm_bench.models.cesrec.published:TABLES",
+    "latentcrs": "recllm_bench.models.latentcrs.published:TABLES",
+    "relrec": "recllm_bench.models.relrec.published:TABLES",
+}
+"""The printed tables of each paper."""

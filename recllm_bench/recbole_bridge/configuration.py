@@ -61,7 +61,9 @@ def zoo_options(name: str) -> dict[str, Any]:
     found = _spelled(name)
     if found is None:
         raise _no_such_model(name)
-    folder = Path(find_spec("recbole").submodule_search_locations[0]) / "properties"
+    spec = find_spec("recbole")
+    assert spec is not None and spec.submodule_search_locations  # the name was found in its files
+    folder = Path(spec.submodule_search_locations[0]) / "properties"
     path = folder / "model" / f"{found}.yaml"
     own = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None) or {}
     general = yaml.safe_load((folder / "overall.yaml").read_text(encoding="utf-8"))
@@ -131,7 +133,7 @@ def model_config(
 
     model_class = class_of(model)
     where = f"options of {model_class.__name__}"
-    values = dataclasses.asdict(options) if dataclasses.is_dataclass(options) else dict(options)
+    values = dict(options) if isinstance(options, Mapping) else dataclasses.asdict(options)
     if is_zoo(model_class):
         values = _checked(model_class.__name__, values, where)
     elif hasattr(model_class, "Options"):

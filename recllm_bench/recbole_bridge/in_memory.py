@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,13 @@ FEATURE = "class"
 """Name RecBole's feature-aware models expect for the item's categories (``selected_features`` of their yaml)."""
 
 
-class _InMemory:
+if TYPE_CHECKING:
+    _Base: Any = Dataset
+else:
+    _Base = object  # RecBole's class comes after it among the bases of those below
+
+
+class _InMemory(_Base):
     """Replaces the reading, filtering and numbering of files (dataset.py ``_from_scratch``).
 
     Holds the interactions before ``train_ends`` and no other. Ids are ours; every user and item is known, with or

@@ -126,7 +126,7 @@ def build_model(
     built.recbole_parts = (config, dataset)
     built = accelerate(give_causal_capabilities(built))
     if not hasattr(built, "sequence_states") and not hasattr(built, "query_vectors"):
-        built.full_sort_predict = types.MethodType(_full_sort_predict, built)
+        built.full_sort_predict = types.MethodType(_full_sort_predict, built)  # type: ignore[assignment]
     return built, config, dataset
 
 
@@ -193,7 +193,7 @@ def _full_sort_predict(self: Any, rows: Any) -> torch.Tensor:
     from torch.nn.functional import pad
 
     columns = dict(rows.interaction)
-    field, width = getattr(self, "ITEM_SEQ", None), getattr(self, "max_seq_length", 0)
+    field, width = str(getattr(self, "ITEM_SEQ", "")), getattr(self, "max_seq_length", 0)
     if field in columns:
         columns[field] = pad(columns[field], (0, max(0, width - columns[field].shape[1])))
         # sasreccpr.py, gru4reccpr.py and dien.py compute a loss beside the scores, from columns that scoring lacks.

@@ -10,15 +10,8 @@ from collections.abc import Sequence
 
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.reporting.page import Cell, Page
-from recllm_bench.reporting.published import PublishedCell, load_published
+from recllm_bench.reporting.published import PublishedCell, load_published, papers
 from recllm_bench.reporting.records import RunRecord
-
-_MEASURES = {
-    "similarity_item": "label similarity (items)",
-    "similarity_user": "label similarity (users)",
-    "batches_per_s": "batches/s (16 users)",
-}
-"""Measures of a record that papers print under another name."""
 
 
 def ablation_table(
@@ -49,19 +42,20 @@ def ablation_table(
         For an unknown table or row.
     """
     printed = _table_of(where)
+    paper = printed[0].paper
     names = list(dict.fromkeys(map(_row, printed)))
     for variant in filter(None, variants):
         if variant not in names:
             raise BenchError(f"{where} has no row '{variant}'.{nearest(variant, names)}")
     metrics = list(dict.fromkeys(cell.name for cell in printed if _row(cell) in variants))
-    metrics = [metric for metric in metrics if any(_ours(record, metric) is not None for record in records)]
+    metrics = [metric for metric in metrics if any(_ours(record, metric, paper) is not None for record in records)]
     datasets = list(dict.fromkeys(cell.dataset for cell in printed))
     values = {(cell.name, cell.dataset, _row(cell)): cell.value for cell in printed}
     columns: list[list[float | None]] = []
     head = []
     for metric in metrics:
         head.append(f"{metric}, ours")
-        columns.append([_ours(record, metric) for record in records])
+        columns.append([_ours(record, metric, paper) for record in records])
         for dataset in datasets:
             head.append(f"published{f' {dataset}' if dataset else ''}")
             columns.append([values.get((metric, dataset, variant)) for variant in variants])
@@ -100,9 +94,12 @@ def _row(cell: PublishedCell) -> str:
     return cell.variant or cell.model
 
 
-def _ours(record: RunRecord, metric: str) -> float | None:
+def _ours(record: RunRecord, metric: str, paper: str) -> float | None:
     facts = record.metrics.get(metric) or record.dialogue.get(metric)
-    return facts["mean"] if facts else record.measures.get(_MEASURES.get(metric, metric))
+    if facts:
+        return facts["mean"]
+    label = papers()[paper].measures.get(metric, metric)
+    return next((measure.value for measure in record.measures if measure.label == label), None)
 
 
 def _shown(column: Sequence[float | None], row: int) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
 from recllm_bench.reporting.records import RunRecord
 
-_ROUND = re.compile(r"(?P<metric>[^,]+), round (?P<round>\d+)")
-_LENGTH = re.compile(r"(?P<metric>[^,]+), (?P<bucket>histories (?:of \d+ to \d+|above \d+)), round (?P<round>\d+)")
 _LEFT, _WIDTH, _HEIGHT, _LEGEND = 56, 480, 200, 260
 
 
@@ -98,10 +95,9 @@ def _by_round(records: Sequence[RunRecord]) -> list[Figure]:
     """The longest runs of rounds of each metric; shorter runs with the same name are parts of them."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for record in records:
-        for name, value in record.measures.items():
-            if match := _ROUND.fullmatch(name):
-                line = found.setdefault(match["metric"], {}).setdefault(record.name, {})
-                line[int(match["round"])] = value
+        for measure in record.measures:
+            if measure.round is not None and not measure.about and measure.lengths is None:
+                found.setdefault(measure.name, {}).setdefault(record.name, {})[measure.round] = measure.value
     figures = []
     for metric, lines in found.items():
         lines = {name: line for name, line in lines.items() if len(line) > 2 and not _is_part(line, lines.values())}
@@ -115,21 +111,21 @@ def _by_round(records: Sequence[RunRecord]) -> list[Figure]:
 
 def _by_length(records: Sequence[RunRecord]) -> list[Figure]:
     """A metric by length of history: the first record's round 0, and every record's last round."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[tuple[int, int | None], float]]] = {}
+    bucket_names: dict[tuple[int, int | None], str] = {}
     for record in records:
-        matches = [(_LENGTH.fullmatch(name), value) for name, value in record.measures.items()]
-        matches = [(match, value) for match, value in matches if match]
-        last = max((int(match["round"]) for match, _ in matches), default=0)
-        for match, value in matches:
-            number = int(match["round"])
-            if number in (0, last):
-                name = record.name if number else "before any feedback"
-                found.setdefault(match["metric"], {}).setdefault(name, {})[match["bucket"]] = value
+        placed = [measure for measure in record.measures if measure.lengths is not None and measure.round is not None]
+        last = max((measure.round or 0 for measure in placed), default=0)
+        for measure in placed:
+            if measure.round in (0, last) and measure.lengths is not None:
+                bucket_names[measure.lengths] = measure.bucket.removeprefix("of ")
+                name = record.name if measure.round else "before any feedback"
+                found.setdefault(measure.name, {}).setdefault(name, {})[measure.lengths] = measure.value
     figures = []
     for metric, lines in found.items():
-        buckets = sorted({bucket for line in lines.values() for bucket in line}, key=_first_number)
+        buckets = sorted({bucket for line in lines.values() for bucket in line}, key=lambda bucket: bucket[0])
         if len(buckets) > 1:
-            ticks = [bucket.removeprefix("histories ").removeprefix("of ") for bucket in buckets]
+            ticks = [bucket_names[bucket] for bucket in buckets]
             figure = Figure(f"{metric} by length of history.", "interactions", ticks)
             for name, line in lines.items():
                 figure.lines[name] = {buckets.index(bucket): (value,) * 3 for bucket, value in line.items()}
@@ -169,8 +165,3 @@ def _by_option(records: Sequence[RunRecord], metric: str) -> list[Figure]:
 def _is_part(line: dict[int, float], others: Iterable[dict[int, float]]) -> bool:
     """Whether a longer line goes through the very same values."""
     return any(len(line) < len(other) and line.items() <= other.items() for other in others)
-
-
-def _first_number(text: str) -> tuple[int, int]:
-    numbers = [int(number) for number in re.findall(r"\d+", text)]
-    return numbers[0] + text.startswith("histories above"), len(numbers)

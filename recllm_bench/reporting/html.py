@@ -247,7 +247,7 @@ def _details(record: RunRecord) -> str:
         "protocol": record.protocol,
         "seconds": {**record.stages, "evaluation": record.evaluation_seconds},
         "beyond accuracy": record.beyond,
-        "measures": record.measures,
+        "measures": {measure.label: measure.value for measure in record.measures},
         "tokens": record.tokens,
         "hardware": record.hardware,
         "versions": record.versions,

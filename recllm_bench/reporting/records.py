@@ -13,12 +13,15 @@ import os
 import shutil
 import tempfile
 import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import content_hash, write_json
 from recllm_bench.errors import BenchError
+from recllm_bench.reporting.record_values import check_types, read_values, sealed
 from recllm_bench.reporting.users_file import users_hash, write_users
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from recllm_bench.evaluation.protocols import Protocol
     from recllm_bench.recipe import Recipe
 
-SCHEMA = 1
+SCHEMA = 2
 _FILES = ("run.json", "users.parquet", "recipe.yaml", "log.jsonl")
 
 
@@ -74,7 +77,7 @@ class RunRecord:
         Validation metric of each trained stage.
     evaluation_seconds : float
         Seconds of ranking.
-    measures : dict of str to float
+    measures : list of Measure
         What a method measures beside the ranking, such as the similarity of reconstructed labels.
     tokens : dict
         Language-model tokens by kind; empty when none were used.
@@ -90,6 +93,8 @@ class RunRecord:
         UTC time of writing.
     users_hash : str
         Hash of the per-user values.
+    depends : dict
+        What the numbers depend on, in groups (:mod:`recllm_bench.reporting.dependence`).
     schema : int
         Version of this layout.
     folder : Path or None
@@ -114,7 +119,7 @@ class RunRecord:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
     evaluation_seconds: float = 0.0
-    measures: dict[str, float] = dataclasses.field(default_factory=dict)
+    measures: list[Measure] = dataclasses.field(default_factory=list)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -123,6 +128,7 @@ class RunRecord:
     revision: str = ""
     created: str = ""
     users_hash: str = ""
+    depends: dict[str, Any] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
     folder: Path | None = dataclasses.field(default=None, compare=False, repr=False)
     members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
@@ -134,7 +140,8 @@ class RunRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of ``run.json``; where the record lies is no part of it."""
-        return {name: getattr(self, name) for name in _stored()}
+        values = {name: getattr(self, name) for name in _stored()}
+        return {**values, "measures": [measure.as_dict() for measure in self.measures]}
 
 
 def _stored() -> list[str]:
@@ -154,20 +161,21 @@ def make_record(
     outcomes: Any = None,
     stages: Mapping[str, float] | None = None,
     evaluation_seconds: float = 0.0,
-    measures: Mapping[str, float] | None = None,
+    measures: Sequence[Measure] = (),
     tokens: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
     substitutes: Mapping[str, str] | None = None,
     device: str = "",
     candidates: Candidates | None = None,
     curves: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    depends: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Compute a run's metrics with their intervals and gather what it was made with.
 
     Parameters
     ----------
     name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, measures, tokens, notes, substitutes
-        See :class:`RunRecord`; so are ``curves``.
+        See :class:`RunRecord`; so are ``curves`` and ``depends``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -179,17 +187,19 @@ def make_record(
         The candidate file of a sampled protocol.
     """
     from recllm_bench.evaluation.metrics import beyond_accuracy, per_user, share_with_ties, user_ids
+    from recllm_bench.evaluation.own_metrics import data_facts, training_popularity
     from recllm_bench.evaluation.statistics import bootstrap
     from recllm_bench.reporting.machine import machine_facts
 
-    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties)
+    facts = data_facts(split, getattr(dataset, "catalogue", None))
+    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties, facts=facts)
     dialogue = {} if outcomes is None else _dialogue_facts(outcomes, protocol)
     if outcomes is not None:
         tokens = tokens or getattr(outcomes, "tokens", None)
     beyond: dict[str, float] = {}
     if ranks.top is not None:
         beyond = beyond_accuracy(ranks.top, training_popularity(split), min(10, ranks.top.shape[1]))
-    facts = machine_facts(device)
+    machine = machine_facts(device)
     return RunRecord(
         name=name,
         block=block,
@@ -220,15 +230,16 @@ def make_record(
         stages={stage: float(seconds) for stage, seconds in (stages or {}).items()},
         curves={stage: [list(point) for point in points] for stage, points in (curves or {}).items()},
         evaluation_seconds=round(evaluation_seconds, 3),
-        measures={measure: float(value) for measure, value in (measures or {}).items()},
+        measures=list(measures),
         tokens=dict(tokens or {}),
         substitutes=dict(substitutes or {}),
         notes=list(notes),
-        versions=facts["versions"],
-        hardware=facts["hardware"],
-        revision=facts["revision"],
+        versions=machine["versions"],
+        hardware=machine["hardware"],
+        revision=machine["revision"],
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         users_hash=users_hash(ranks, outcomes),
+        depends=_plain(depends or {}),
     )
 
 
@@ -272,7 +283,7 @@ def write_record(
         for name, write in (attachments or {}).items():
             write(work / name)
         (work / "recipe.yaml").write_text(_recipe_text(record), encoding="utf-8")
-        write_json(work / "run.json", record.as_dict())
+        write_json(work / "run.json", sealed(record.as_dict()))
         os.chmod(work, 0o755)
         _swap(work, folder)
         if log is not None:
@@ -304,10 +315,16 @@ def share_record(folder: Path, root: Path) -> Path:
     -------
     Path
         The copy, from which tables and paired tests can be made again.
+
+    Raises
+    ------
+    BenchError
+        When the record is not as it was written.
     """
     from recllm_bench.reporting.users_file import drop_targets
+    from recllm_bench.reporting.verification import verify_record
 
-    read_record(folder)
+    verify_record(folder)
     copy = Path(root) / Path(folder).name
     copy.mkdir(parents=True, exist_ok=True)
     for name in ("run.json", "recipe.yaml", "log.jsonl"):
@@ -323,40 +340,33 @@ def read_record(folder: Path) -> RunRecord:
     Raises
     ------
     BenchError
-        When the folder is no record, or was written by a newer version.
+        When the folder is no record, is damaged or edited, or was written by a newer version.
     """
     path = Path(folder) / "run.json"
+    values = read_values(path, SCHEMA)
+    if isinstance(values.get("measures"), dict):  # the first schema had a value by name
+        values["measures"] = [{"name": name, "value": value} for name, value in values["measures"].items()]
+    hints = typing.get_type_hints(RunRecord)
+    check_types(values, hints, path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        fields = set(_stored())
-        if values.get("schema", 0) > SCHEMA:
-            raise BenchError(f"{path} was written by a newer recllm-bench (schema {values['schema']}); update it")
-        record = RunRecord(**{key: value for key, value in values.items() if key in fields})
-    except FileNotFoundError as error:
-        raise BenchError(f"{folder} is no run record: it has no run.json") from error
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise BenchError(f"{path} is damaged ({error}); remove the folder and run again") from error
+        record = RunRecord(**{key: value for key, value in values.items() if key in _stored()})
+        record.measures = [Measure.of(facts) for facts in values.get("measures", [])]
+    except (TypeError, ValueError, KeyError) as error:
+        raise BenchError(f"{path} is damaged ({error})") from error
     record.folder = Path(folder)
     return record
 
 
 def find_records(root: Path) -> list[Path]:
     """Folders of finished records below ``root``, oldest first."""
-    found = [path for path in Path(root).rglob("run.json") if not path.parent.name.startswith(".")]
-    return [path.parent for path in sorted(found, key=lambda path: (path.stat().st_mtime, str(path)))]
-
-
-def training_popularity(split: Split) -> np.ndarray:
-    """Training interactions of each item, int64 [n_items + 1]."""
-    import numpy as np
-
-    histories = split.histories
-    # +1 at each start and -1 at each end of a training prefix: the running sum marks what is inside one.
-    steps = np.zeros(len(histories.items) + 1, dtype=np.int64)
-    np.add.at(steps, histories.offsets[:-1], 1)
-    np.add.at(steps, np.asarray(split.train_ends), -1)
-    inside = np.cumsum(steps[:-1]) > 0
-    return np.bincount(histories.items[inside], minlength=histories.n_items + 1)
+    found = []
+    for path in Path(root).rglob("run.json"):
+        try:
+            if not path.parent.name.startswith("."):
+                found.append((path.stat().st_mtime, str(path), path.parent))
+        except OSError:
+            continue  # removed meanwhile, or a link to nowhere
+    return [folder for _, _, folder in sorted(found)]
 
 
 def check_writable(folder: Path) -> None:

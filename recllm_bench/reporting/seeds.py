@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.reporting.records import RunRecord
@@ -103,7 +104,7 @@ def _row(group: list[RunRecord], values: UserValues, remembered: Remembered) -> 
         beyond=_means([record.beyond for record in group]),
         stages=_means([record.stages for record in group]),
         evaluation_seconds=statistics.fmean(record.evaluation_seconds for record in group),
-        measures=_means([record.measures for record in group]),
+        measures=mean_measures([record.measures for record in group]),
         tokens=_means([record.tokens for record in group]),
         notes=list(dict.fromkeys(note for record in group for note in record.notes)),
         users_hash=content_hash([record.users_hash for record in group]),
@@ -151,6 +152,15 @@ def _computed(
                 "n": min(fact["n"] for fact in facts),
             }
     return result
+
+
+def mean_measures(each: Sequence[Sequence[Measure]]) -> list[Measure]:
+    """Mean of each measure over the records that have it."""
+    values: dict[Measure, list[float]] = {}
+    for measures in each:
+        for measure in measures:
+            values.setdefault(dataclasses.replace(measure, value=0.0), []).append(measure.value)
+    return [dataclasses.replace(place, value=statistics.fmean(found)) for place, found in values.items()]
 
 
 def _means(facts: list[Mapping[str, float]]) -> dict[str, float]:

@@ -121,11 +121,9 @@ def measure_text(value: float) -> str:
 
 def measures_grid(records: Sequence[RunRecord]) -> list[list[str]]:
     """What methods measured: a row for each measure, in the order they give, and a column for each record."""
-    names = list(dict.fromkeys(name for record in records for name in record.measures))
-    rows = [
-        [name, *(measure_text(record.measures[name]) if name in record.measures else "" for record in records)]
-        for name in names
-    ]
+    found = [{measure.label: measure.value for measure in record.measures} for record in records]
+    names = list(dict.fromkeys(name for values in found for name in values))
+    rows = [[name, *(measure_text(values[name]) if name in values else "" for values in found)] for name in names]
     return [["measure", *(record.name for record in records)], *rows]
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from recllm_bench.api.method import Job, Method
 from recllm_bench.api.registry import ModelEntry, model_named
 from recllm_bench.api.words import Undeclared
-from recllm_bench.options import read_options
+from recllm_bench.data.splits import Split
+from recllm_bench.options import fitted, quickened, read_options
 from recllm_bench.recipe import shipped_recipe
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.stages import run_stages
@@ -64,9 +65,28 @@ class Cell:
 
 
 def typed_options(
-    entry: ModelEntry, options: Mapping[str, Any], training: Mapping[str, Any], where: str
+    entry: ModelEntry,
+    options: Mapping[str, Any],
+    training: Mapping[str, Any],
+    where: str,
+    *,
+    quick: int = 0,
+    split: Split | None = None,
 ) -> tuple[Any, TrainingOptions]:
     """A model's options and those of its training, checked; RecBole's models keep a dict.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        Which model.
+    options, training : mapping
+        What was set.
+    where : str
+        What messages call it.
+    quick : int
+        Most passes over data; 0 for no limit.
+    split : Split, optional
+        Data whose counts lower defaults, and refuse what was set.
 
     Raises
     ------
@@ -74,9 +94,15 @@ def typed_options(
         For an unknown option or a value that it cannot have.
     """
     loop = read_options(TrainingOptions, {**entry.training_defaults, **training}, f"{where}: training")
+    loop = quickened(loop, quick) if quick else loop
     if entry.options is None:
         return dict(options), loop
-    return read_options(entry.options, options, f"{where}: options"), loop
+    own = read_options(entry.options, options, f"{where}: options")
+    if split is not None:
+        starts = split.histories.offsets[:-1]
+        counts = {"users": int((split.train_ends - starts > 1).sum()), "items": split.histories.n_items}
+        own = fitted(own, options, counts, f"{where}: options")
+    return (quickened(own, quick) if quick else own), loop
 
 
 def inner_cell(
@@ -104,7 +130,7 @@ def inner_cell(
     shipped = shipped_recipe(entry.name, job.recipe.dataset)
     own = {**(shipped.get("options") or {}), **(options or {})}
     trained = {**(shipped.get("training") or {}), **(training or {})}
-    typed, loop = typed_options(entry, own, trained, where)
+    typed, loop = typed_options(entry, own, trained, where, quick=job.recipe.quick, split=job.split)
     inner = dataclasses.replace(
         job,
         recipe=dataclasses.replace(job.recipe, model=entry.name, options=own, training=trained, budget=""),

@@ -272,10 +272,11 @@ def objective_named(
     if options.objective == "ce":
         first = 0 if padding_is_class else 1
         return lambda states, targets, items, generator: cross_entropy(states, targets, items, first=first)
-    popular = options.negative_sampling == "popularity"
-    if popular and counts is None:
-        raise ValueError("popularity sampling needs the item counts")
-    sampler = NegativeSampler.by_popularity(counts) if popular else NegativeSampler(n_items)
+    sampler = NegativeSampler(n_items)
+    if options.negative_sampling == "popularity":
+        if counts is None:
+            raise ValueError("popularity sampling needs the item counts")
+        sampler = NegativeSampler.by_popularity(counts)
     k = options.negatives
     log_expected = None
     if sampler.log_probability is not None:

@@ -29,7 +29,7 @@ class TrainingOptions:
         choices=("all", "moving", "last"),
     )
     batch_size: int = option(128, "windows in a step", low=1)
-    epochs: int = option(300, "most passes over the training windows", low=1)
+    epochs: int = option(300, "most passes over the training windows", low=1, quick=True)
     learning_rate: float = option(1e-3, "step size of AdamW", low=0)
     decay: str = option(
         "none", "step size over the epochs: constant, or down to a fiftieth at the last", choices=("none", "cosine")

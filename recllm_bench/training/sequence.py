@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from recllm_bench import recbole_bridge
 from recllm_bench.data.splits import Split
 from recllm_bench.data.windows import DeviceHistories, WindowBatch, training_windows
 from recllm_bench.dropout import draw_bytes
-from recllm_bench.errors import BenchError, nearest
 from recllm_bench.training.loop import Outcome, fit
 from recllm_bench.training.objectives import objective_named
 from recllm_bench.training.options import TrainingOptions
@@ -92,7 +91,7 @@ def train_sequence_model(
         steps=source.steps,
     )
     if hasattr(model, "write_products"):
-        model.write_products(work)
+        cast(Any, model).write_products(work)
     return outcome
 
 
@@ -132,22 +131,20 @@ def validator(
     BenchError
         For an unknown metric.
     """
-    from recllm_bench.evaluation.metrics import METRICS, per_user
+    from recllm_bench.evaluation.metrics import per_user, validation_metric
+    from recllm_bench.evaluation.own_metrics import data_facts
     from recllm_bench.evaluation.ranks import rank_cases
 
-    name, _, cut = options.validate_metric.partition("@")
-    if name not in METRICS:
-        raise BenchError(f"training: validate_metric: unknown metric '{name}'.{nearest(name, METRICS)}")
-    if not cut.isdigit() or int(cut) < 1:
-        raise BenchError(f"training: validate_metric: write it as metric@K, such as NDCG@10, got '{name}@{cut}'")
+    name = validation_metric(options.validate_metric)
     if not len(split.valid):
         return None
     rules = dataclasses.replace(protocol, candidates="all")
     length = int(getattr(model, "history_length", 0) or options.max_length)
+    facts = data_facts(split)
 
     def validate() -> float:
         ranks = rank_cases(model, split, split.valid, rules, columns=columns, max_length=length, device=device)
-        values = per_user(ranks, (f"{name}@{int(cut)}",), (), rules.ties, warn=False)
+        values = per_user(ranks, (name,), (), rules.ties, warn=False, facts=facts)
         return float(next(iter(values.values())).mean())
 
     return validate
@@ -202,7 +199,7 @@ def reads_windows(model: nn.Module) -> bool:
     return hasattr(model, "training_loss") or is_causal_encoder(model)
 
 
-def _source(model: nn.Module, split: Split, options: TrainingOptions, device: torch.device, seed: int) -> _Source:
+def _source(model: Any, split: Split, options: TrainingOptions, device: torch.device, seed: int) -> _Source:
     if not reads_windows(model):
         zoo = recbole_bridge.zoo_training(model, device, seed)
         return _Source(zoo.batches, zoo.loss, zoo.before_epoch, zoo.steps)
@@ -285,7 +282,7 @@ def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
 
 
 def encoder_loss(
-    model: nn.Module, split: Split, options: TrainingOptions, device: torch.device
+    model: Any, split: Split, options: TrainingOptions, device: torch.device
 ) -> Callable[[WindowBatch, torch.Generator], torch.Tensor]:
     """Loss of a causal encoder: the objective at every position that has a target, and at no other."""
     n_items = split.histories.n_items

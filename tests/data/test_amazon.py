@@ -165,7 +165,7 @@ def test_metadata_of_2014_is_never_run(mirror, tmp_path):
     hostile = f"{{'asin': 'i1', 'title': open({str(touched)!r}, 'w')}}".encode()
     fine = b"{'asin': 'i1', 'title': \"Rock'n'Roll \\xe9\", 'imUrl': 'http://x', 'salesRank': {'Toys': 211836}}"
     write_lines(mirror / form.items_path, [hostile, fine])
-    prepared = prepare(form.dataset)
+    prepared = prepare(form.dataset, most_bad=0.5)
     assert prepared.catalogue.titles[1] == "Rock'n'Roll \xe9"
     assert prepared.facts["noticed"]["lines skipped in items"] == 1
     assert not touched.exists()

@@ -212,14 +212,14 @@ def test_bad_lines(form, what, mirror, caplog):
         assert prepared.has_times == (what == "null item")
         return
     with caplog.at_level(logging.WARNING, "recllm_bench"):
-        prepared = prepare(form.dataset)
+        prepared = prepare(form.dataset, most_bad=0.02)
     assert histories_of(prepared) == expected_histories(form, reviews)
     assert prepared.facts["noticed"]["lines skipped in reviews"] == 1
     assert prepared.facts["noticed"]["lines in reviews"] == 62
     assert any(f"{path}:12: " in record.getMessage() for record in caplog.records)
     write_lines(path, [spoilt(form, what), *lines, spoilt(form, what)])
     with pytest.raises(BenchError, match=re.escape(f"{path}:1: ") + r".*; 2 of 62 lines are bad, more than") as caught:
-        prepare(form.dataset)
+        prepare(form.dataset, most_bad=0.02)
     assert "\n" not in str(caught.value)
     assert prepare(form.dataset, most_bad=0.1).facts["noticed"]["lines skipped in reviews"] == 2
 
@@ -239,12 +239,12 @@ def test_bad_lines_in_the_metadata(form, mirror):
     data = path.read_bytes()
     data = gzip.decompress(data) if path.suffix == ".gz" else data
     write_lines(path, [data.rstrip(), b"garbage"])
-    prepared = prepare(form.dataset)
+    prepared = prepare(form.dataset, most_bad=0.5)
     assert prepared.facts["noticed"]["lines skipped in items"] == 1
     assert "Kept" in prepared.catalogue.titles
     write_lines(path, [b"garbage", data.rstrip(), b"garbage"])
     with pytest.raises(BenchError, match=re.escape(str(path)) + ":1: .*2 of 3 lines are bad"):
-        prepare(form.dataset)
+        prepare(form.dataset, most_bad=0.5)
 
 
 @EVERY

@@ -119,7 +119,7 @@ def test_small_pieces_give_the_same(tmp_path, monkeypatch):
         (CSV, MOVIES + "10,Other (1990),Drama\n", r"movies\.csv:5: the item 10 appears twice with different text"),
         (CSV, MOVIES + ",Other (1990),Drama\n", r"movies\.csv:5: the item id is empty"),
         (CSV, MOVIES.encode() + b"40,Caf\xe9,Drama\n", r"movies\.csv:5: not UTF-8 text"),
-        (CSV.encode("utf-16"), MOVIES, r"ratings\.csv:1: UTF-16 text"),
+        (CSV.encode("utf-16-le"), MOVIES, r"ratings\.csv:1: no column userId among"),
     ],
 )
 def test_malformed_csv(tmp_path, ratings, movies, message):

@@ -190,13 +190,16 @@ def test_csv_with_text_beside_it(tmp_path):
     assert prepared.histories.times.tolist() == [978300100, 978300760, 978300700]
     assert prepared.histories.ratings.tolist() == [3, 4, 5]
     catalogue = prepared.catalogue
-    assert catalogue.titles == ["", "Alpha, the first", "nan"], "the word nan in a file is a word"
+    assert catalogue.titles == ["", "Alpha, the first", ""]
+    assert "mine.items.csv: 1 field says 'nan'" in " ".join(prepared.facts["notes"])
     assert catalogue.years.tolist() == [0, 1999, 0]
     assert catalogue.categories == [(), ("Drama", "War"), ()]
     assert catalogue.descriptions == ["", "two lines", ""]
     assert prepared.has_times
     assert prepare(str(path), "min_rating=4").facts["interactions"] == 2
     assert prepare(str(path), "all").name == "mine"
+    card = write(tmp_path / "words.yaml", "table: mine.csv\nmissing: []\n")
+    assert prepare(str(card)).catalogue.titles[2] == "nan", "where a card says so, the word nan is a word"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +249,7 @@ def test_filters_without_ratings(tmp_path):
         ("user,item,time\n1,2,3\n1,,5\n", r"t\.csv:3: the item id is empty"),
         ("user,item,time\n1,2,3\n1,2,soon\n", r"t\.csv:3: the time 'soon' is not a number"),
         ("user,item,time\n1,2,2001-01-01\n1,2,nan\n", r"t\.csv:2: the time|t\.csv:3: the time"),
-        ("user,item,rating\n1,2,nan\n", r"t\.csv:2: the rating 'nan' is not a number"),
+        ("user,item,rating\n1,2,nan\n", r"t\.csv:2: the rating is 'nan', which stands for a missing value"),
         ("user,item\n", "header but no line"),
         ("", "the file is empty"),
         (b"user,item\n1,caf\xe9\n", r"t\.csv:2: not UTF-8 text"),

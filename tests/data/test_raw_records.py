@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from recllm_bench.data.prepare import records as records_module
+from recllm_bench.data.prepare.bad_lines import BadLines
 from recllm_bench.data.prepare.lines import stream_lines
 from recllm_bench.data.prepare.records import (
-    BadLines,
     Records,
     dates,
     floats,
@@ -122,9 +122,18 @@ def test_the_first_three_are_shown(tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("most", "lines", "allowed"),
-    [(0.001, 1, 1), (0.001, 1000, 1), (0.001, 1001, 2), (0.0, 10_000, 0), (0.07, 100, 7), (0.29, 100, 29), (1.0, 5, 5)],
+    [
+        (0.001, 241, 0),
+        (0.001, 999, 0),
+        (0.001, 1000, 1),
+        (0.001, 1999, 1),
+        (0.0, 10_000, 0),
+        (0.07, 100, 7),
+        (0.29, 100, 29),
+        (1.0, 5, 5),
+    ],
 )
-def test_the_limit_is_a_share_rounded_up(most, lines, allowed):
+def test_the_limit_is_a_share(most, lines, allowed):
     for count, fits in ((allowed, True), (allowed + 1, False)):
         bad = BadLines(Path("x.json"), most)
         for line in range(count):
@@ -380,9 +389,10 @@ def test_floats_and_ratings():
 
 def test_seconds():
     good = {0: 0, 1393545600: 1393545600, "1393545600": 1393545600, 1588687728923: 1588687728.923}
+    good |= {1588687728923000: 1588687728.923, 1588687728923000000: 1588687728.923}
     good |= {"1588687728923": 1588687728.923, 99_999_999: 99_999_999, 1.5: 1.5, 100_000_000_000: 100_000_000}
     assert seconds(list(good)).tolist() == list(good.values()), "each is judged by itself"
-    bad = [-1, "-1", 4_102_444_800, 99_999_999_999, 4_102_444_800_000, 1588687728923000, None, "", "now", "nan", "inf"]
+    bad = [-1, "-1", 4_102_444_800, 99_999_999_999, 4_102_444_800_000, 15886877289230, None, "", "now", "nan", "inf"]
     assert np.isnan(seconds([*bad, 10**400])).all()
 
 

@@ -131,9 +131,9 @@ def test_lists_of_items(tmp_path):
 
 def test_lists_without_a_target_and_with_times(tmp_path):
     head = "session_id:token\tuser_id:token\tmovie_id_list:token_seq\ttimestamp_list:float_seq\n"
-    rows = read_atomic({"inter": write(tmp_path / "g.inter", head + "9\tu1\ta b c\t30 10 20.5\n9\tu2\ta\t1e3\n")})
+    rows = read_atomic({"inter": write(tmp_path / "g.inter", head + "9\tu1\ta b c\t3e9 1e9 2e9\n9\tu2\ta\t1e9\n")})
     assert histories_of(rows) == {"u1": ["b", "c", "a"], "u2": ["a"]}
-    assert rows.order.tolist() == [30, 10, 20.5, 1000]
+    assert rows.order.tolist() == [3e9, 1e9, 2e9, 1e9]
     assert rows.has_times
 
 

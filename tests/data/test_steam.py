@@ -202,7 +202,7 @@ def test_one_wrong_entry_makes_a_bad_line(mirror):
     form = FORMS["steam-published"]
     good = published({"posted": "Posted May 20.", "item_id": "1", "review": "x"})
     write_lines(mirror / form.reviews_path, [published({"posted": 5, "item_id": "1"}, user="bad"), good])
-    prepared = prepare("steam-au")
+    prepared = prepare("steam-au", most_bad=0.5)
     assert prepared.facts["users"] == 1
     assert prepared.facts["noticed"]["lines skipped in reviews"] == 1
 
@@ -212,5 +212,5 @@ def test_a_bad_first_line_does_not_decide_the_kind(mirror):
         form = FORMS[name]
         rows = [form.line(Review(item=n, time=START + n * DAY)) for n in range(5)]
         write_lines(mirror / form.reviews_path, [rows[0][:-9], *rows])
-        prepared = prepare(form.dataset)
+        prepared = prepare(form.dataset, most_bad=0.5)
         assert (prepared.facts["interactions"], prepared.facts["noticed"]["lines skipped in reviews"]) == (5, 1)

@@ -24,14 +24,16 @@ from recllm_bench.evaluation.metrics import aggregate, per_user
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
 from recllm_bench.language.chat_answers import Answer, Chat
+from recllm_bench.language.pool import empty_pool
 from recllm_bench.models.cesrec import language_model as language_model_module
 from recllm_bench.models.cesrec import method as method_module
-from recllm_bench.models.cesrec import outcomes as outcomes_module
+from recllm_bench.models.cesrec import round_store as store_module
 from recllm_bench.models.cesrec.free_constructor import FreeConstructor
 from recllm_bench.models.cesrec.method import CESRecMethod
 from recllm_bench.models.cesrec.model import CESRec
 from recllm_bench.models.cesrec.options import CESRecOptions
-from recllm_bench.models.cesrec.outcomes import RoundStore, by_length, by_round
+from recllm_bench.models.cesrec.outcomes import by_length, by_round
+from recllm_bench.models.cesrec.round_store import RoundStore
 from recllm_bench.recipe import ConversationOptions, Recipe
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.stages import run_stages
@@ -61,14 +63,14 @@ def tiny():
 @pytest.fixture(autouse=True)
 def tiny_model(monkeypatch: pytest.MonkeyPatch):
     """The tiny language model wherever one is loaded."""
-    language_model_module.forget()
+    empty_pool()
     monkeypatch.setattr(language_model_module, "language_model", lambda job, options: tiny())
     for module in (method_module,):
         monkeypatch.setattr(module, "language_model", lambda job, options: tiny())
         monkeypatch.setattr(module, "llm_key", lambda job, options: {"text": "tiny"})
     monkeypatch.setattr(language_model_module, "llm_key", lambda job, options: {"text": "tiny"})
     yield
-    language_model_module.forget()
+    empty_pool()
 
 
 @lru_cache(maxsize=1)
@@ -108,7 +110,10 @@ def columns_of(job: Job, whose: str = "own"):
 def report_of(job: Job):
     method = CESRecMethod(job)
     method.columns(evaluated_cases(job.split.test, job.protocol), job.words)
-    return method.report(method.folders)
+    report = method.report(method.folders)
+    measures = {measure.label: measure.value for measure in report["measures"]}
+    assert len(measures) == len(report["measures"]), "every measure has a label of its own"
+    return {**report, "measures": measures}
 
 
 def rounds_of(job: Job) -> RoundStore:
@@ -152,7 +157,7 @@ def test_from_the_back_end_to_a_record(tmp_path, protocol):
     assert {"n_lines", "n_exact", "n_ambiguous", "n_changed_positions", "n_unparsable"} <= set(counters)
     for name in (
         "masking, seconds a user",
-        "masking, seconds a user, vectors made anew",
+        "masking, vectors made anew, seconds a user",
         "construction, seconds a user",
     ):
         assert measures[name] > 0
@@ -160,7 +165,7 @@ def test_from_the_back_end_to_a_record(tmp_path, protocol):
         twin = make_job(tmp_path, "cesrec.full", rounds=2)
         for name, value in scored(twin, model, columns).items():
             if name.endswith("@10"):
-                assert measures[f"{name} in full ranking, round 2"] == pytest.approx(value)
+                assert measures[f"{name}, in full ranking, round 2"] == pytest.approx(value)
     assert report["substitutes"]["language model"].startswith("tiny random Llama")
     assert report["substitutes"]["simulator"] == "rules for gpt-4o-mini"
     assert report["tokens"]["tuned"] > 0 and report["tokens"]["prompt"] > 0
@@ -227,9 +232,9 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, monkeypatch):
     train(make_job(tmp_path))
     short = rounds_of(make_job(tmp_path, rounds=1)).played
     calls = []
-    original = outcomes_module.Loop.next
+    original = store_module.Loop.next
     monkeypatch.setattr(
-        outcomes_module.Loop, "next", lambda self, last, number: calls.append(number) or original(self, last, number)
+        store_module.Loop, "next", lambda self, last, number: calls.append(number) or original(self, last, number)
     )
     job = make_job(tmp_path, rounds=3)
     longer = rounds_of(job).played
@@ -283,7 +288,7 @@ def test_titles_that_repeat_or_break_lines_are_no_trouble(tmp_path):
     columns = columns_of(job)
     assert 0 <= scored(job, model, columns)["HR@10"] <= 1
     measures = report_of(job)["measures"]
-    assert measures["titles: duplicates"] == 2 and measures["titles: untitled"] == 1
+    assert measures["duplicates, titles"] == 2 and measures["untitled, titles"] == 1
 
 
 def test_outside_the_bench_nobody_speaks(tmp_path):
@@ -366,11 +371,11 @@ def test_buckets_cover_every_user_once(tmp_path):
     train(job)
     played = rounds_of(job).played
     found = by_length(played, job.protocol)
-    users = {name: value for name, value in found.items() if name.startswith("users, ")}
+    users = {measure.lengths: measure.value for measure in found if measure.name == "users"}
     assert sum(users.values()) == N_USERS
-    widest = {name.split(", ")[1]: value for name, value in found.items() if name.endswith("round 1")}
-    whole = by_round(played, job.protocol)["NDCG@10, round 1"]
-    assert sum(value * users[f"users, {name}"] for name, value in widest.items()) / N_USERS == pytest.approx(whole)
+    widest = {measure.lengths: measure.value for measure in found if measure.round == 1}
+    (whole,) = (each.value for each in by_round(played, job.protocol) if each.label == "NDCG@10, round 1")
+    assert sum(value * users[bucket] for bucket, value in widest.items()) / N_USERS == pytest.approx(whole)
 
 
 def test_rows_to_compare_with_follow_the_back_end():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recllm_bench import cli, planning
+from recllm_bench.api.measure import Measure
 from recllm_bench.errors import BenchError
 from recllm_bench.recipe import read_recipe_file, recipe_names
 from recllm_bench.reporting.ablation import ablation_table, check_table
@@ -16,8 +17,11 @@ ROWS = ["proj=none", "proj=1layer"]
 
 
 def two(make, **changes):
-    first = make("none", 1.0, protocol="relrec.full", measures={"label similarity (items)": 0.5}, **changes)
-    return [first, make("one", 0.8, protocol="relrec.full", measures={"label similarity (items)": 0.4}, **changes)]
+    first = make("none", 1.0, protocol="relrec.full", measures=[Measure("label similarity", 0.5, "items")], **changes)
+    return [
+        first,
+        make("one", 0.8, protocol="relrec.full", measures=[Measure("label similarity", 0.4, "items")], **changes),
+    ]
 
 
 def test_each_number_stands_beside_its_change_against_the_first_row(make):
@@ -69,9 +73,9 @@ def test_measures_are_shown_where_people_look(make, tmp_path):
     assert "Beside the ranking" in text
     below = text[text.index("Beside the ranking") :].splitlines()
     assert below[2].split() == ["measure", "none", "one"]
-    assert below[4].rsplit(maxsplit=2) == ["label similarity (items)", "0.5", "0.4"]
+    assert below[4].rsplit(maxsplit=2) == ["label similarity, items", "0.5", "0.4"]
     page = write_report(records, tmp_path / "report.html").read_text()
-    assert "<td>label similarity (items)</td><td>0.5</td><td>0.4</td>" in page
+    assert "<td>label similarity, items</td><td>0.5</td><td>0.4</td>" in page
 
 
 def test_one_language_model_for_all_rows():

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.reporting.figures import drawn, figures_of
 from recllm_bench.reporting.records import RunRecord
 
 
-def record(name: str, measures: dict | None = None, value: float = 0.5, model: str = "cesrec", **options) -> RunRecord:
+def record(
+    name: str, measures: list[Measure] | None = None, value: float = 0.5, model: str = "cesrec", **options
+) -> RunRecord:
     metrics = {"HR@10": {"mean": value, "low": value - 0.1, "high": value + 0.1, "n": 9}}
     recipe = {"model": model, "options": options}
-    return RunRecord(name, "text", recipe, {"name": "planted"}, {"name": "p"}, metrics=metrics, measures=measures or {})
+    return RunRecord(name, "text", recipe, {"name": "planted"}, {"name": "p"}, metrics=metrics, measures=measures or [])
 
 
-def by_round(*values: float) -> dict[str, float]:
-    return {f"NDCG@10, round {number}": value for number, value in enumerate(values)}
+def by_round(*values: float) -> list[Measure]:
+    return [Measure("NDCG@10", value, round=number) for number, value in enumerate(values)]
 
 
 def test_rounds_of_feedback_make_a_line_each():
@@ -36,10 +39,10 @@ def test_a_run_that_is_the_beginning_of_another_is_no_line_of_its_own():
 
 
 def test_lengths_of_histories_in_their_order():
-    measures = {}
-    for bucket, values in {"above 100": (0.1, 0.4), "of 1 to 5": (0.2, 0.3), "of 51 to 100": (0.5, 0.6)}.items():
-        measures |= {f"NDCG@10, histories {bucket}, round {number}": value for number, value in enumerate(values)}
-    (figure,) = figures_of([record("CESRec", {**measures, "users, histories above 100": 7.0})])
+    measures = [Measure("users", 7.0, lengths=(101, None))]
+    for bucket, values in {(101, None): (0.1, 0.4), (1, 5): (0.2, 0.3), (51, 100): (0.5, 0.6)}.items():
+        measures += [Measure("NDCG@10", value, round=at, lengths=bucket) for at, value in enumerate(values)]
+    (figure,) = figures_of([record("CESRec", measures)])
     assert figure.ticks == ["1 to 5", "51 to 100", "above 100"]
     assert [value[1] for _, value in sorted(figure.lines["CESRec"].items())] == [0.3, 0.6, 0.4]
     assert [value[1] for _, value in sorted(figure.lines["before any feedback"].items())] == [0.2, 0.5, 0.1]

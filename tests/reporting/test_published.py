@@ -9,8 +9,8 @@ import pytest
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.statistics import Interval
 from recllm_bench.reporting import published as module
+from recllm_bench.reporting.audit import audit
 from recllm_bench.reporting.published import (
-    audit,
     flags_of,
     load_flags,
     load_published,
@@ -119,15 +119,63 @@ def test_a_record_finds_its_row():
     assert published_for(record("recbole:GRU4Rec", "relrec.full", "yelp"))["Recall@5"].value == 0.0269
     assert published_for(record("latentcrs", "unified.full")) == {}
     assert published_for(record("latentcrs", "latentcrs.one_turn", "ml-100k")) == {}
-    shuffled = {"shuffle_utterances": True}
-    assert published_for(record("latentcrs", "latentcrs.one_turn", conversation=shuffled)) == {}
+    for talk in ({"words": "another"}, {"words": "none"}, {"shuffle_utterances": True}):  # the last in older records
+        assert published_for(record("latentcrs", "latentcrs.one_turn", conversation=talk)) == {}
+
+
+@pytest.mark.parametrize(
+    ("paper", "ours", "theirs"),
+    [
+        ("latentcrs", "ml1m", "MovieLens-1M"),
+        ("latentcrs", "amazon-2023-video-games", "VideoGames"),
+        ("latentcrs", "amazon-2023-cds-and-vinyl", "CDs"),
+        ("latentcrs", "amazon-2018-video-games", None),
+        ("cesrec", "amazon-2018-video-games", "VideoGames"),
+        ("cesrec", "amazon-2018-toys-and-games", "Toys"),
+        ("cesrec", "amazon-2023-video-games", None),
+        ("relrec", "yelp", "Yelp"),
+        ("relrec", "steam", "Steam"),
+        ("relrec", "amazon-2014-books", None),
+        ("relrec", "xrec-yelp", None),
+        ("relrec", "ml1m", None),
+    ],
+)
+def test_a_data_set_is_the_papers_or_none_of_it(paper: str, ours: str, theirs: str | None):
+    """The same shop in another year is another data set."""
+    printed = {module._plain(cell.dataset) for cell in load_published() if cell.paper == paper}
+    assert (module._name_in(paper, ours) in printed) == (theirs is not None)
+    if theirs is not None:
+        assert module._name_in(paper, ours) == module._plain(theirs)
+
+
+def test_a_further_papers_table_is_one_file_outside_the_package(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    head = "paper,table,dataset,protocol,model,variant,metric,k,value\n"
+    (tmp_path / "my.csv").write_text(head + "mypaper,T1,ml-100k,full_rank,SASRec,,NDCG,10,0.1200\n")
+    (tmp_path / "my_paper.py").write_text(
+        "from pathlib import Path\nfrom recllm_bench.api.published import PublishedTables\n"
+        "TABLES = PublishedTables('mypaper', {'unified.full': ('T1',)}, lambda recipe: (recipe['model'], ''),\n"
+        "    file=str(Path(__file__).with_name('my.csv')))\n"
+    )
+    facts = tmp_path / "my_paper-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: my-paper\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[recllm_bench.published]\nmypaper = my_paper:TABLES\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module.papers.cache_clear()
+    load_published.cache_clear()
+    try:
+        found = published_for(record("sasrec", "unified.full", "ml-100k", metrics=("NDCG@10",)))
+        assert found["NDCG@10"].value == 0.12 and found["NDCG@10"].place == "mypaper T1"
+    finally:
+        module.papers.cache_clear()
+        load_published.cache_clear()
 
 
 def test_a_malformed_file_names_its_line(tmp_path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "published"
     folder.mkdir()
     head = "paper,table,dataset,protocol,model,variant,metric,k,value\n"
-    for paper in module.PAPERS:
+    for paper in module.papers():
         (folder / f"{paper}.csv").write_text(head)
     (folder / "relrec.csv").write_text(head + "relrec,T2,Yelp,full_rank,STAMP,,Recall,5,many\n")
     monkeypatch.setattr(module, "resource", lambda *parts: tmp_path.joinpath(*parts[1:]))

@@ -38,7 +38,8 @@ def prepare(
     store : ArtifactStore, optional
         Where prepared data lies; by default the cache folder's store.
     most_bad : float, optional
-        Share of lines of a large JSON source that may be bad and are then skipped; by default 0.001.
+        Share of lines of a large JSON source that may be bad and are then skipped; by default that of the environment
+        variable ``RECLLM_BAD_LINES``, else 0.001. Data prepared under a larger share is refused under a smaller one.
 
     Returns
     -------

@@ -44,7 +44,6 @@ def recognise(
     """
     given = given or {}
     check_map(path, "the column map", given, known)
-    found = {}
     there = ", ".join(columns)
     for what, name in given.items():
         if name is not None and name not in columns:
@@ -52,14 +51,30 @@ def recognise(
                 f"{path}:1: the column map says '{name}' for {what}, but the columns are {there}."
                 f"{nearest(name, columns)}"
             )
-        found |= {what: name} if name is not None else {}
-    plain = {_plain(name): name for name in columns if name not in found.values()}
-    for what, names in known.items():
-        if what not in given and (name := next((_plain(name) for name in names if _plain(name) in plain), None)):
-            found[what] = plain[name]
+    found = found_columns(columns, known, given)
+    for what, name in found.items():
+        alike = [other for other in columns if _plain(other) == _plain(name)]
+        if len(alike) > 1 and what not in given:
+            raise BenchError(f"{path}:1: which is the {what}: {' or '.join(alike)}? Rename one, or say it in a card")
     for what in needed:
         if what not in found:
-            raise BenchError(f"{path}:1: no {what} column among {there}; name one of them '{known[what][0]}'")
+            key = "item_columns" if "title" in known else "columns"
+            raise BenchError(
+                f"{path}:1: no {what} column among {there}; name one of them '{known[what][0]}', or say in a card "
+                f"which it is ('{key}: {{{what}: NAME}}')"
+            )
+    return found
+
+
+def found_columns(
+    columns: Collection[str], known: Mapping[str, tuple[str, ...]], given: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Column names by role, as far as they are there: those given, and for the other roles the common names."""
+    found = {what: name for what, name in given.items() if name is not None and name in columns}
+    plain = {_plain(name): name for name in columns if name not in found.values()}
+    for what, names in known.items():
+        if what not in given and (key := next((_plain(name) for name in names if _plain(name) in plain), None)):
+            found[what] = plain[key]
     return found
 
 
@@ -68,7 +83,7 @@ def check_map(path: Path, label: str, given: Any, known: Iterable[str]) -> None:
         raise BenchError(f"{path}: {label} is a mapping of what to a column's name, such as user: buyer_id")
     for what, name in given.items():
         if what not in known:
-            raise BenchError(f"{path}: {label} has no '{what}'.{nearest(str(what), known)}")
+            raise BenchError(f"{path}: {label} has no {what!r}.{nearest(str(what), known)}")
         if name is not None and not isinstance(name, str):
             raise BenchError(f"{path}: {label}: the column of '{what}' is a name, not {name!r}")
 

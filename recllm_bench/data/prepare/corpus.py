@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.data.columns import TextFile, TextWriter, map_columns, write_columns
 from recllm_bench.data.interactions import Interactions
 from recllm_bench.data.item_texts import ITEM_COLUMNS, ItemTable
+from recllm_bench.data.prepare.bad_lines import Skipped
 from recllm_bench.data.prepare.records import RecordChunk, Records, dates, ids, missing, ratings
 from recllm_bench.errors import BenchError
 
@@ -58,18 +60,22 @@ class Stream:
         Whether the source has what users wrote.
     facts : Counter
         What the reader noticed, by words for people.
+    skipped : list of Skipped
+        Bad lines, by file.
     """
 
     reviews: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
     items: Callable[[Iterable[str]], Iterator[pa.RecordBatch]] | None = None
     has_text: bool = False
     facts: Counter = field(default_factory=Counter)
+    skipped: list[Skipped] = field(default_factory=list)
 
     def note_lines(self, role: str, records: Records) -> None:
         """Note how many lines a file had, and how many were skipped."""
         self.facts[f"lines in {role}"] += records.lines
         if records.bad.count:
             self.facts[f"lines skipped in {role}"] += records.bad.count
+            self.skipped.append(records.bad.skipped(records.lines))
 
 
 def read_reviews(
@@ -100,7 +106,9 @@ def read_reviews(
         Where to note what was noticed.
     """
     stream.has_text = True
-    records = Records(path, kind, most_bad, literals, base) if with_text else Records(path, base, most_bad, literals)
+    records: Records[Any] = (
+        Records(path, kind, most_bad, literals, base) if with_text else Records(path, base, most_bad, literals)
+    )
     return _read_reviews(records, fields, with_text, stream)
 
 
@@ -255,9 +263,9 @@ def write_corpus(folder: Path, stream: Stream) -> None:
         for name, parts in codes.items():
             if name in batch.schema.names:
                 parts.append(batch.column(name).dictionary_encode())
-        for name, arrays in numbers.items():
+        for name, pieces in numbers.items():
             if name in batch.schema.names:
-                arrays.append(batch.column(name).to_numpy())
+                pieces.append(batch.column(name).to_numpy())
     if not codes["user"]:
         raise BenchError("the files hold no review; check that they are the ones the card names")
     users, user_tokens = _numbered(codes.pop("user"))
@@ -267,20 +275,19 @@ def write_corpus(folder: Path, stream: Stream) -> None:
         parents, item_tokens = _products(items, item_tokens, codes["parent"])
         arrays["parents"] = parents
     codes.clear()
-    for name, parts in numbers.items():
-        if parts:
-            arrays[f"{name}s"] = np.concatenate(parts)
+    for name, pieces in numbers.items():
+        if pieces:
+            arrays[f"{name}s"] = np.concatenate(pieces)
     for name, array in arrays.items():
-        write_atomic(folder / f"{name}.npy", lambda file, array=array: np.save(file, array, allow_pickle=False))
+        write_atomic(folder / f"{name}.npy", partial(np.save, arr=array, allow_pickle=False))
     for name, tokens in (("user_tokens", user_tokens), ("item_tokens", item_tokens)):
-        table = pa.table({"token": tokens})
-        write_atomic(folder / f"{name}.arrow", lambda file, table=table: write_columns(file, table))
+        write_atomic(folder / f"{name}.arrow", partial(write_columns, table=pa.table({"token": tokens})))
     if stream.items is not None:
         with closing(TextWriter(folder / "items.parquet")) as items_file:
             for batch in stream.items(item_tokens.to_pylist()):
                 items_file.write(batch)
     noticed = dict(sorted(stream.facts.items()))
-    write_json(folder / "facts.json", {"noticed": noticed, "has_text": stream.has_text})
+    write_json(folder / "facts.json", {"noticed": noticed, "has_text": stream.has_text, "skipped": stream.skipped})
 
 
 def write_reviews(folder: Path, stream: Stream, rows: int) -> None:
@@ -308,29 +315,33 @@ def write_reviews(folder: Path, stream: Stream, rows: int) -> None:
 def open_corpus(folder: Path) -> Interactions:
     """Map a stored corpus; only ids and numbers are read when they are used."""
 
-    def array(name: str) -> np.ndarray | None:
-        path = folder / f"{name}.npy"
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+    def array(name: str) -> np.ndarray:
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
-    times, items_file = array("times"), folder / "items.parquet"
+    def perhaps(name: str) -> np.ndarray | None:
+        return array(name) if (folder / f"{name}.npy").exists() else None
+
+    users, times, items_file = array("users"), perhaps("times"), folder / "items.parquet"
     tokens = {name: map_columns(folder / f"{name}.arrow")["token"] for name in ("user_tokens", "item_tokens")}
-    parents = array("parents")
+    parents = perhaps("parents")
     texts = ItemTable(TextFile(items_file), tokens["item_tokens"], parents) if items_file.exists() else {}
+    # What has no whole date comes after what has one; among themselves file order decides.
     undated = times is not None and bool(np.isnan(times).any())
+    order = np.where(np.isnan(times), np.inf, times) if times is not None and undated else times
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     return Interactions(
-        users=array("users"),
+        users=users,
         items=array("items"),
         user_tokens=tokens["user_tokens"],
         item_tokens=tokens["item_tokens"],
-        # What has no whole date comes after what has one; among themselves file order decides.
-        order=np.where(np.isnan(times), np.inf, times) if undated else times,
+        order=order,
         has_times=times is not None and not undated,
-        ratings=array("ratings"),
+        ratings=perhaps("ratings"),
         text=texts,
         parents=parents,
-        rows=np.arange(len(array("users"))) if facts["has_text"] else None,
+        rows=np.arange(len(users)) if facts["has_text"] else None,
         noticed=facts["noticed"],
+        skipped=tuple(Skipped(*file) for file in facts["skipped"]),
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from recllm_bench.data.interactions import Interactions
 from recllm_bench.data.prepare.column_names import COLUMNS, recognise
-from recllm_bench.data.prepare.textfiles import encode_tokens, numbers, refuse_empty, unix_seconds
+from recllm_bench.data.prepare.values import encode_tokens, numbers, refuse_empty, unix_seconds
 from recllm_bench.errors import BenchError
 
 _TOKENS = "_list:token_seq"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from isal import isal_zlib
 
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import track
 
+_DAMAGED = cast("type[Exception]", isal_zlib.error)  # a class, whatever its stub says
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _GZIP = b"\x1f\x8b"
@@ -34,7 +35,7 @@ class Chunk(NamedTuple):
     data: bytes
 
 
-def stream_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
+def stream_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Generator[Chunk, None, None]:
     """Read a file in chunks of whole lines, gunzipped when its first bytes say so, without a byte order mark.
 
     A thread reads and unpacks ahead while the caller works on the last chunk. A chunk is the whole lines in the next
@@ -110,7 +111,7 @@ def _chunks(path: Path, chunk_bytes: int) -> Iterator[tuple[Chunk, int]]:
                 ended = whole.count(b"\n")
                 yield Chunk(lines + 1, ended, whole), taken
                 lines, taken = lines + ended, 0
-    except (EOFError, isal_zlib.error) as error:
+    except (EOFError, _DAMAGED) as error:
         line = lines + rest.count(b"\n") + 1
         raise BenchError(
             f"{path}:{line}: truncated or damaged gzip file from here on ({error}); copy or download it again"

@@ -12,19 +12,8 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from recllm_bench.data.interactions import Interactions, ItemText
-from recllm_bench.data.prepare.textfiles import (
-    clean_text,
-    decode,
-    encode_tokens,
-    header,
-    numbers,
-    parse_options,
-    pieces,
-    read_bytes,
-    read_columns,
-    refuse_empty,
-    unix_seconds,
-)
+from recllm_bench.data.prepare.textfiles import decode, header, parse_options, pieces, read_bytes, read_columns
+from recllm_bench.data.prepare.values import clean_text, encode_tokens, numbers, refuse_empty, unix_seconds
 from recllm_bench.errors import BenchError
 
 # The year may be a span: "Fawlty Towers (1975-1979)", "Big Bang Theory, The (2007-)".
@@ -178,9 +167,9 @@ def _typed(path: Path, data: bytes, start: int, stop: int, separator: str, names
         if said.endswith("id"):
             refuse_empty(path, columns[what], said, first_line)
         values[what] = numbers(path, columns[what], said, first_line)
-        broken = np.flatnonzero(values[what] != np.floor(values[what])) if what != "rating" else ()
-        if len(broken):
-            row = int(broken[0])
+        broken = (values[what] != np.floor(values[what])) & (what != "rating")
+        if broken.any():
+            row = int(np.argmax(broken))
             raise BenchError(f"{path}:{first_line + row}: the {said} '{columns[what][row]}' is not a whole number")
     return pa.table({what: pa.array(values[what]).cast(kind) for what, kind in _TYPES.items()})
 

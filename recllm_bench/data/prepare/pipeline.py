@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from recllm_bench.artifacts import MANIFEST, ArtifactStore, content_hash
+from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.data.cards import USER_FILTERS
 from recllm_bench.data.catalogue import TEXT_FIELDS
 from recllm_bench.data.facts import count, refuse_unexpected
-from recllm_bench.data.interactions import Interactions, apply_filter, build_histories, read_filter
+from recllm_bench.data.interactions import Interactions, NothingLeft, apply_filter, build_histories, read_filter
+from recllm_bench.data.prepare.bad_lines import Skipped, allowed_share, refuse_too_many
 from recllm_bench.data.prepare.id_lists import keep_listed_ids
 from recllm_bench.data.prepare.sources import Source, find_id_lists, find_source
 from recllm_bench.data.prepared import PreparedDataset
@@ -25,7 +26,7 @@ from recllm_bench.errors import BenchError, nearest
 from recllm_bench.progress import log
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
-_VERSION = 4
+_VERSION = 5
 
 # Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
 _IN_MEMORY = {
@@ -51,6 +52,7 @@ def prepare_dataset(
     name_or_path: str, filter: str, store: ArtifactStore, most_bad: float | None = None
 ) -> PreparedDataset:
     """Find, read, filter, number and store; see :func:`recllm_bench.data.prepare.prepare`."""
+    share = allowed_share(most_bad)
     source = find_source(name_or_path, store)
     card, variant = source.card, source.variant
     spec, notes = _filter_spec(card, filter)
@@ -72,8 +74,10 @@ def prepare_dataset(
 
     def make(work: Path) -> None:
         log.info(f"preparing {card['name']} (filter {filter}, {variant['name']})")
-        rows = _read(source, store, most_bad)
-        settings, remarks = dict(spec), list(notes)
+        rows = _read(source, store, share)
+        settings, remarks = dict(spec), [*notes, *rows.notes]
+        for note in rows.notes:
+            log.warning(f"{card['name']}: {note}")
         if rows.ratings is None and card.get("own") and filter in USER_FILTERS and settings.pop("min_rating", None):
             remarks.append("the data has no ratings: the filter's min_rating was left out")
         consumed = int(np.count_nonzero(np.bincount(rows.items)))
@@ -83,7 +87,14 @@ def prepare_dataset(
         if lists:
             rows, facts["id_lists"] = keep_listed_ids(rows, lists)
         options = read_filter(settings, f"filter '{filter}' of {card['name']}")
-        kept, rounds = apply_filter(rows, options)
+        try:
+            kept, rounds = apply_filter(rows, options)
+        except NothingLeft as error:
+            said = ", ".join(f"{name}={value}" for name, value in settings.items())
+            raise NothingLeft(
+                f"{card['name']}, {before['interactions']:,} interactions: the filter '{filter}'"
+                f"{f' ({said})' if said and said != filter else ''} {error}"
+            ) from error
         histories, catalogue, user_tokens, places = build_histories(
             kept, card["domain"], card.get("text_fields", TEXT_FIELDS)
         )
@@ -100,6 +111,7 @@ def prepare_dataset(
                 role: {"file": path.name, "sha256": source.checksums[role]} for role, path in source.files.items()
             },
             notes=remarks,
+            skipped=list(rows.skipped),
         )
         if rows.rows is not None:
             facts["reviews"] = {"corpus": content_hash(_corpus_key(source)), "rows": len(rows)}
@@ -107,7 +119,10 @@ def prepare_dataset(
         save_prepared(work, histories, catalogue, user_tokens, facts, places)
 
     folder = store.build("dataset", key, make)
-    return replace(load_prepared(folder, card["name"], filter, card), asked=name_or_path)
+    prepared = load_prepared(folder, card["name"], filter, card)
+    # It may have been prepared by a call that let more lines through.
+    refuse_too_many([Skipped(*file) for file in prepared.facts["skipped"]], share)
+    return replace(prepared, asked=name_or_path)
 
 
 def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Path | None:
@@ -128,8 +143,8 @@ def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Pat
     BenchError
         When the raw files are gone, or are others than those that were prepared.
     """
-    folder = store.root / "reviews" / corpus
-    if not (folder / MANIFEST).exists():
+    folder = store.find_named("reviews", corpus)
+    if folder is None:
         from recllm_bench.data.prepare.corpus import write_reviews
 
         source = find_source(asked, store)
@@ -146,18 +161,18 @@ def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Pat
     return path if path.exists() else None
 
 
-def _read(source: Source, store: ArtifactStore, most_bad: float | None) -> Interactions:
+def _read(source: Source, store: ArtifactStore, share: float) -> Interactions:
     read = _reader(source)
     if source.reader not in _STREAMED:
         return read(source.files)
     # Here, so that small data does not wait for the libraries of large data.
     from recllm_bench.data.prepare.corpus import open_corpus, write_corpus
-    from recllm_bench.data.prepare.records import BAD_SHARE
 
-    share = BAD_SHARE if most_bad is None else most_bad
-    return open_corpus(
+    rows = open_corpus(
         store.build("corpus", _corpus_key(source), lambda work: write_corpus(work, read(source.files, most_bad=share)))
     )
+    refuse_too_many([Skipped(*file) for file in rows.skipped], share)
+    return rows
 
 
 def _corpus_key(source: Source) -> dict[str, Any]:

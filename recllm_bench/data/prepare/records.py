@@ -17,73 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recllm_bench.data.prepare.bad_lines import BAD_SHARE, BadLines
 from recllm_bench.data.prepare.lines import Chunk, stream_lines
+from recllm_bench.data.prepare.values import LATEST, in_seconds
 from recllm_bench.errors import BenchError
-from recllm_bench.progress import log
 
-BAD_SHARE = 0.001
-_SHOWN = 3
-_EARLY = 1000
-_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138
-_LATEST = 4_102_444_800  # 2100-01-01
 # Syntax trees take five hundred times the memory of their text; the longest line of a published file is under 1 MiB.
 _LONGEST_LITERAL = 2 << 20
 # Strict: NumPy alone would also take "today", and make a day of "2011".
 _ISO_DATE = re.compile(r"\s*(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)\.\d+)?(?:Z|[+-]00:?00)?\s*")
 Record = TypeVar("Record", bound=msgspec.Struct)
-
-
-class BadLines:
-    """Counts the lines that had to be skipped, shows the first, and refuses a file that has too many.
-
-    Parameters
-    ----------
-    path : Path
-        The file, for messages.
-    most : float
-        Share of lines that may be bad (rounded up to whole lines).
-    """
-
-    def __init__(self, path: Path, most: float = BAD_SHARE) -> None:
-        if not 0 <= most <= 1:
-            raise BenchError(f"the share of bad lines is a number from 0 to 1, got {most}")
-        self.path, self.most = path, most
-        self.count = 0
-        self.first: list[str] = []
-
-    def add(self, line: int, why: str) -> None:
-        """Note one bad line.
-
-        Raises
-        ------
-        BenchError
-            When there are over a thousand, and ten times the share: a file of another kind is not read to its end.
-        """
-        self.count += 1
-        if len(self.first) < _SHOWN:
-            self.first.append(f"{self.path}:{line}: {why}")
-            log.warning(f"{self.first[-1]}; the line is skipped")
-        if self.count > _EARLY and self.count > 10 * self.most * line:
-            self._refuse(line)
-
-    def finish(self, lines: int) -> None:
-        """Judge the whole file.
-
-        Raises
-        ------
-        BenchError
-            When more than the allowed share of its lines is bad.
-        """
-        if self.count > math.ceil(round(self.most * lines, 6)):  # 0.07 * 100 is a little above 7
-            self._refuse(lines)
-        if self.count > _SHOWN:
-            log.warning(f"{self.path}: {self.count:,} of {lines:,} lines were skipped")
-
-    def _refuse(self, lines: int) -> None:
-        raise BenchError(
-            f"{self.first[0]}; {self.count:,} of {lines:,} lines are bad, more than the {100 * self.most:g} % that may "
-            "be skipped; mend the file, or allow more with --bad-lines"
-        )
 
 
 class Records(Generic[Record]):
@@ -236,14 +179,12 @@ def ratings(values: list[Any]) -> np.ndarray:
 
 
 def seconds(values: list[Any]) -> np.ndarray:
-    """Unix times given in seconds or milliseconds, as seconds; NaN for none or an impossible one: float64 [n].
+    """Unix times in seconds, milli-, micro- or nanoseconds as seconds; NaN for none or an impossible one: float64 [n].
 
-    Each value is judged by itself: from 100,000,000,000 on it is milliseconds. Negative values and years beyond 2100
-    are impossible.
+    Each value is judged by itself. Negative values and years beyond 2100 are impossible.
     """
-    times = floats(values)
-    times = np.where(times >= _MILLISECONDS_FROM, times / 1000, times)
-    return np.where((times >= 0) & (times < _LATEST), times, np.nan)
+    times = in_seconds(floats(values))
+    return np.where((times >= 0) & (times < LATEST), times, np.nan)
 
 
 def dates(values: list[str | None]) -> np.ndarray:
@@ -258,7 +199,7 @@ def dates(values: list[str | None]) -> np.ndarray:
     except ValueError:
         times = np.array([_date(value) for value in iso], dtype="datetime64[s]")
     unix = np.where(np.isnat(times), -1, times.astype(np.int64)).astype(np.float64)
-    return np.where((unix >= 0) & (unix < _LATEST), unix, np.nan)
+    return np.where((unix >= 0) & (unix < LATEST), unix, np.nan)
 
 
 def missing(tokens: pa.Array) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,8 @@ from typing import Any
 import numpy as np
 
 from recllm_bench.data.interactions import Interactions, ItemText
-from recllm_bench.data.prepare.textfiles import (
-    clean_text,
-    decode,
-    encode_tokens,
-    read_bytes,
-    read_columns,
-    refuse_empty,
-    scalar_text,
-)
+from recllm_bench.data.prepare.textfiles import decode, read_bytes, read_columns, with_line_feeds
+from recllm_bench.data.prepare.values import clean_text, encode_tokens, refuse_empty, scalar_text
 from recllm_bench.errors import BenchError
 
 # Ids far beyond the number of items would make an item table of mostly unused rows.
@@ -45,7 +39,9 @@ def read_sequences(files: dict[str, Path], drop_root: bool = False) -> Interacti
     """
     path = files["sequences"]
     lines = [
-        (number, fields) for number, line in enumerate(read_bytes(path).split(b"\n"), 1) if (fields := line.split())
+        (number, fields)
+        for number, line in enumerate(with_line_feeds(read_bytes(path)).split(b"\n"), 1)
+        if (fields := line.split())
     ]
     users = [fields[0] for _, fields in lines]
     if len(set(users)) != len(users):
@@ -111,7 +107,7 @@ def read_json_sequences(files: dict[str, Path], drop_root: bool = False) -> Inte
 def read_pairs(files: dict[str, Path]) -> Interactions:
     """Read ``user item`` lines, oldest first within each user; integer item ids are kept where they are dense."""
     path = files["sequences"]
-    data = b"\n".join(b" ".join(line.split()) for line in read_bytes(path).split(b"\n"))
+    data = b"\n".join(b" ".join(line.split()) for line in with_line_feeds(read_bytes(path)).split(b"\n"))
     columns = read_columns(path, data, " ", ["user", "item"])
     for what in ("user", "item"):
         refuse_empty(path, columns[what], f"{what} id", 1)
@@ -124,7 +120,7 @@ def read_pairs(files: dict[str, Path]) -> Interactions:
 
 def holds_pairs(path: Path) -> bool:
     """Whether every line has exactly two fields."""
-    return all(len(line.split()) in (0, 2) for line in read_bytes(path).split(b"\n"))
+    return all(len(line.split()) in (0, 2) for line in with_line_feeds(read_bytes(path)).split(b"\n"))
 
 
 def _refuse_bad_id(path: Path, lines: list[tuple[int, list[bytes]]]) -> None:
@@ -183,8 +179,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        times = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in times.items() if count > 1)
         raise BenchError(f"{path}: '{twice}' appears twice")
     return found
 

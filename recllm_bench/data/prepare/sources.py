@@ -6,24 +6,37 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from recllm_bench.artifacts import ArtifactStore, file_hash, write_json
+from recllm_bench.artifacts import MANIFEST, ArtifactStore, file_hash, write_json
 from recllm_bench.data.cards import all_cards, find_card, user_card
 from recllm_bench.data.download import download, unpack, wrong_checksum
 from recllm_bench.data.prepare.id_lists import IdLists
+from recllm_bench.data.prepare.own_cards import own_card
 from recllm_bench.data.prepare.sequence_files import holds_pairs
-from recllm_bench.data.prepare.tables import TABLE_KINDS, atomic_files, own_card, table_files
+from recllm_bench.data.prepare.table_files import TABLE_KINDS, exists, holds_parts, table_files
+from recllm_bench.data.prepare.tables import atomic_files
 from recllm_bench.data.prepare.textfiles import read_bytes
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import data_mirror
 
 _CARDS = (".yaml", ".yml")
 _LARGE = 64 << 20  # a file that takes longer to hash than to look up
+_SETTLED_NS = 3 * 10**9  # coarser than the clock of any file system
 _KINDS = (*TABLE_KINDS, *_CARDS, ".zip", ".tar", ".tgz", ".gz", ".txt", ".inter")
+
+
+class _WrongFileError(BenchError):
+    """A file with another checksum than its card's."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -73,14 +86,14 @@ def find_source(name_or_path: str, store: ArtifactStore) -> Source:
         raise BenchError("no dataset given; write its name or the path of your data, such as DATASET=ml-100k")
     path = Path(name_or_path).expanduser()
     looks_like_path = path.is_absolute() or "/" in name_or_path or path.suffix in _KINDS
-    if looks_like_path and not path.exists():
+    if looks_like_path and not exists(path):
         raise BenchError(f"{path}: no such file or folder")
     if looks_like_path:
         return _at_path(path, store)
     try:
         card = find_card(name_or_path)
     except BenchError:
-        if path.exists():
+        if exists(path):
             return _at_path(path, store)
         raise
     return _by_name(card, store)
@@ -156,9 +169,12 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
                     return source
             except BenchError as error:
                 problem = problem or error
+        atomic = any(path.glob("*.inter*"))
         # Files with a known dataset's names but other content: somebody's own data if they are atomic files.
-        if problem and not any(path.glob("*.inter*")):
+        if problem and not atomic:
             raise problem
+        if not atomic and holds_parts(path):
+            return _checked(user_card(path.resolve().name, "table"), {"name": "table"}, table_files(path), store)
         return _checked(user_card(path.resolve().name, "atomic"), {"name": "atomic files"}, atomic_files(path), store)
     if path.suffix in (".zip", ".tar", ".tgz") or path.name.endswith(".tar.gz"):
         for card, variant in _variants():
@@ -189,8 +205,8 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
         reader = "pairs" if holds_pairs(path) else "sequences"
         return _checked(user_card(name, reader), {"name": reader}, {"sequences": path}, store)
     raise BenchError(
-        f"{path}: not a known kind of data; give a folder of RecBole atomic files, a .csv, .tsv, .parquet "
-        "or .jsonl file with named columns, a .txt file of sequences, or a .yaml card of your own"
+        f"{path}: not a known kind of data; give a folder of RecBole atomic files or of Parquet parts, a .csv, .tsv, "
+        ".parquet or .jsonl file with named columns, a .txt file of sequences, or a .yaml card of your own"
     )
 
 
@@ -255,7 +271,7 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
         name = PurePosixPath(archive.get("file") or archive["url"]).name
         url = base + name if base else archive["url"]
         checksums = archive.get("checksums", {})
-        key = {"name": name, "checksums": checksums}
+        key = download_key(url, checksums)
         folder = store.build("download", key, lambda work: download(url, work / name, checksums, notice, card["title"]))
         return _from_archive(card, variant, folder / name, store)
     files = {}
@@ -266,19 +282,31 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
                 continue
             return None
         name = PurePosixPath(url).name
-        key = {"name": name, "sha256": entry.get("sha256")}
+
+        def fetch(work: Path, url: str = url, name: str = name) -> None:
+            download(url, work / name, None, notice, card["title"])
+
+        key = download_key(url, {"sha256": entry["sha256"]} if "sha256" in entry else {})
         try:
-            folder = store.build(
-                "download",
-                key,
-                lambda work, url=url, name=name: download(url, work / name, None, notice, card["title"]),
-            )
+            folder = store.build("download", key, fetch)
         except BenchError:
             if entry.get("optional"):
                 continue
             raise
         files[role] = folder / name
-    return _checked(card, variant, files, store) if files else None
+    try:
+        return _checked(card, variant, files, store) if files else None
+    except _WrongFileError as error:  # it must not stand in the way of the next try
+        shutil.rmtree(error.path.parent, ignore_errors=True)
+        raise
+
+
+def download_key(url: str, checksums: dict[str, Any]) -> dict[str, Any]:
+    """What a downloaded file depends on: its checksums where they are known, else its whole address.
+
+    Different files share a name: ``meta_Books.json.gz`` is one of 2014 and one of 2018.
+    """
+    return {"name": PurePosixPath(url).name, "checksums": checksums, "url": "" if checksums else url}
 
 
 def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Path], store: ArtifactStore) -> Source:
@@ -290,24 +318,47 @@ def _checked(card: dict[str, Any], variant: dict[str, Any], files: dict[str, Pat
             # Packed by someone else: what counts is the content.
             checksums[role] = hashlib.sha256(read_bytes(path)).hexdigest()
         if expected and checksums[role] not in expected:
-            raise BenchError(
-                f"{path}: wrong checksum, sha256 {checksums[role]} instead of {expected[0]} ({card['name']}, variant "
-                f"{variant['name']}); the file is truncated or changed, get it again"
+            raise _WrongFileError(
+                path,
+                f"wrong checksum, sha256 {checksums[role]} instead of {expected[0]} ({card['name']}, variant "
+                f"{variant['name']}); the file is truncated or changed, get it again",
             )
     return Source(card, variant, files, checksums)
 
 
 def _hash(path: Path, store: ArtifactStore) -> str:
-    """SHA-256 of a file; that of a large one is remembered while its size and time of change stay."""
+    """SHA-256 of a file; that of a large one is remembered for as long as nothing touches the file.
+
+    Reading 5 GB to say that nothing has changed takes 7 seconds at each call. So the checksum is kept by what the
+    system says of the file: place, size, inode and both times. A change that keeps size and time of modification
+    (``cp -p``, ``rsync -t``, ``touch -r``) still moves the time of the inode, which nobody can set. A change within
+    the clock's step of an earlier one does not: what is younger than some seconds is not remembered.
+    """
     try:
-        stat = path.stat()
-        if stat.st_size < _LARGE:
+        state = _state(path)
+        if state["bytes"] < _LARGE:
             return file_hash(path)
-        state = {"path": str(path.resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-        folder = store.build("checksum", state, lambda work: write_json(work / "sha256.json", file_hash(path)))
+        folder = store.path("checksum", state)
+        if not (folder / MANIFEST).exists():
+            digest = file_hash(path)
+            settled = time.time_ns() - max(state["changed"], state["inode changed"]) > _SETTLED_NS
+            if not settled or _state(path) != state:
+                return digest
+            store.build("checksum", state, lambda work: write_json(work / "sha256.json", digest))
+        return json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror or error}") from error
-    return json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
+
+
+def _state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "bytes": stat.st_size,
+        "changed": stat.st_mtime_ns,
+        "inode": [stat.st_dev, stat.st_ino],
+        "inode changed": stat.st_ctime_ns,
+    }
 
 
 def find_id_lists(card: dict[str, Any], name: str, store: ArtifactStore) -> IdLists:
@@ -332,7 +383,7 @@ def find_id_lists(card: dict[str, Any], name: str, store: ArtifactStore) -> IdLi
 
 
 def _wanted_paths(card: dict[str, Any]) -> list[str]:
-    wanted = {}
+    wanted: dict[str, None] = {}
     for variant in card["variants"]:
         if "package" not in variant and "file" not in variant.get("archive", {}):
             wanted.update({entry["path"]: None for entry in variant["files"].values() if not entry.get("optional")})

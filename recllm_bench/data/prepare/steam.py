@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from recllm_bench.data.prepare.bad_lines import BAD_SHARE
 from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews, review_batch, written
-from recllm_bench.data.prepare.records import BAD_SHARE, Records, dates, ids, missing
-from recllm_bench.data.prepare.textfiles import clean_text
+from recllm_bench.data.prepare.records import Records, dates, ids, missing
+from recllm_bench.data.prepare.values import clean_text
 
 Id = str | int | None
 _POSTED = re.compile(r"^(?:Posted\s+)?([A-Z][a-z]+ \d{1,2})(?:, (\d{4}))?\.?$")

@@ -1,42 +1,59 @@
-"""A user's own data: RecBole's atomic files, or a CSV, TSV, Parquet or JSON lines file with named columns."""
+"""A user's own data: RecBole's atomic files, or CSV, TSV, Parquet and JSON lines with named columns."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recllm_bench.data.cards import user_card
 from recllm_bench.data.interactions import Interactions, ItemText
-from recllm_bench.data.prepare.column_names import COLUMNS, ITEM_COLUMNS, TEXT_COLUMNS, check_map, recognise
+from recllm_bench.data.prepare.column_names import COLUMNS, ITEM_COLUMNS, check_map, found_columns, recognise
+from recllm_bench.data.prepare.delimited import read_delimited
 from recllm_bench.data.prepare.item_lists import holds_item_lists, read_item_lists
-from recllm_bench.data.prepare.textfiles import (
+from recllm_bench.data.prepare.item_match import match_items
+from recllm_bench.data.prepare.json_lines import read_json_lines
+from recllm_bench.data.prepare.table_files import JSON_LINES, PARQUET, PART, TABLE_KINDS, table_kind
+from recllm_bench.data.prepare.table_rows import join_parts, without_positions
+from recllm_bench.data.prepare.textfiles import header, read_bytes, read_columns, with_line_feeds
+from recllm_bench.data.prepare.values import (
+    MISSING,
     clean_text,
-    decode,
     encode_tokens,
-    numbers,
-    read_bytes,
-    read_columns,
-    read_json_lines,
+    plain_ids,
+    ratings,
     refuse_empty,
+    times,
     unix_seconds,
 )
-from recllm_bench.errors import BenchError, nearest
+from recllm_bench.errors import BenchError
 
-_PARQUET = (".parquet", ".pq")
-_JSON_LINES = (".jsonl", ".ndjson", ".json")
-TABLE_KINDS = (".csv", ".tsv", *_PARQUET, *_JSON_LINES)
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d|21\d\d)(?!\d)")
 _EXACT = 2.0**53  # from here on floats skip whole numbers
-_CARD_KEYS = (
-    *("name", "title", "domain", "table", "columns", "items", "item_columns", "encoding", "delimiter", "text_fields"),
-)
+_ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
+_INFINITE = ("inf", "-inf")  # an Infinity in JSON where an id should be
+
+
+class _Form(NamedTuple):
+    """What a card says of a table's form; see :func:`read_table`."""
+
+    encoding: str = ""
+    delimiter: str = ""
+    names: Sequence[str] | None = None
+    quoting: str = ""
+    missing: Sequence[str] = MISSING
+    given: Mapping[str, str | None] | None = None
+
+
+class _Columns(NamedTuple):
+    columns: dict[str, pa.Array]
+    first_line: int
+    notes: tuple[str, ...] = ()
 
 
 def read_table(
@@ -45,88 +62,48 @@ def read_table(
     item_columns: Mapping[str, str | None] | None = None,
     encoding: str = "",
     delimiter: str = "",
+    names: Sequence[str] | None = None,
+    quoting: str = "",
+    missing: Sequence[str] = MISSING,
+    item_encoding: str = "",
+    item_delimiter: str = "",
+    item_names: Sequence[str] | None = None,
 ) -> Interactions:
     """Read interactions from a CSV, TSV, Parquet or JSON lines file; columns are recognised by their common names.
 
     Parameters
     ----------
     files : dict
-        ``table``, and optionally ``items``, a table of the items' text: ``item, title, year, categories,
-        description``; :func:`table_files` finds one beside the table.
+        ``table``, perhaps its further parts (``part 2`` ...), and optionally ``items``, a table of the items' text:
+        ``item, title, year, categories, description``; :func:`table_files` finds them.
     columns, item_columns : mapping, optional
         Column names by role (``user, item, time, rating``; ``item, title, year, categories, description``) where
         they are not to be recognised; None leaves a role out.
     encoding, delimiter : str
         Of delimited text that is not UTF-8, or separated by another sign than a comma (CSV) or a tab (TSV).
+    names : sequence of str, optional
+        Column names of delimited text that has no header line.
+    quoting : str
+        As in :func:`recllm_bench.data.prepare.delimited.read_delimited`.
+    missing : sequence of str
+        Spellings of a missing value: text that is one is empty, an id that is one is refused.
+    item_encoding, item_delimiter, item_names
+        Of the table of items, where they differ.
 
     Raises
     ------
     BenchError
         With the columns found when one is missing, and with file and line for a value that cannot be read.
     """
-    rows = _interactions(files["table"], *_table(files["table"], encoding, delimiter), columns)
+    for label, given, known in (("columns", columns, COLUMNS), ("item_columns", item_columns, ITEM_COLUMNS)):
+        check_map(files["table"], label, given or {}, known)
+    form = _Form(encoding, delimiter, names, quoting, missing, columns)
+    parts = [path for role, path in files.items() if role == "table" or role.startswith(PART)]
+    rows = join_parts(files["table"], [_interactions(path, _table(path, form), form) for path in parts])
     if "items" not in files:
         return rows
-    return replace(rows, text=_item_text(files["items"], *_table(files["items"], encoding, delimiter), item_columns))
-
-
-def table_files(path: Path) -> dict[str, Path]:
-    """A table by role: itself, and ``<name>.items.csv`` (or another kind of table) beside it as ``items``."""
-    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    packed = ("", ".gz")
-    beside = (path.with_name(f"{stem}.items{kind}{gz}") for kind in TABLE_KINDS for gz in packed)
-    found = next((candidate for candidate in beside if candidate.is_file()), None)
-    return {"table": path, "items": found} if found else {"table": path}
-
-
-def own_card(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Read a user's small YAML card of a table: where it lies and what its columns mean.
-
-    Returns
-    -------
-    card : dict
-        A card as :func:`recllm_bench.data.cards.user_card` makes it, with ``options`` for :func:`read_table`.
-    files : dict of str to Path
-        ``table``, and ``items`` when there is one; paths in the card are relative to its folder.
-
-    Raises
-    ------
-    BenchError
-        For broken YAML, unknown keys and files that do not exist.
-    """
-    import yaml
-
-    try:
-        said = yaml.safe_load(decode(path, read_bytes(path)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
-    if not isinstance(said, dict) or "table" not in said:
-        raise BenchError(f"{path}: a card of your own data needs 'table: file.csv', the table of interactions")
-    for key in said:
-        if key not in _CARD_KEYS:
-            raise BenchError(f"{path}: unknown key '{key}'.{nearest(str(key), _CARD_KEYS)}")
-    for key in ("columns", "item_columns"):
-        check_map(path, key, said.get(key) or {}, COLUMNS if key == "columns" else ITEM_COLUMNS)
-    files = {}
-    for role in ("table", "items"):
-        if said.get(role) is not None:
-            files[role] = path.parent / Path(str(said[role])).expanduser()
-            if not files[role].is_file():
-                raise BenchError(f"{path}: {role}: no such file: {files[role]}")
-    card = user_card(str(said.get("name") or path.stem), "table")
-    card["title"] = str(said.get("title") or card["name"])
-    card["domain"] = str(said.get("domain") or card["domain"])
-    fields = said.get("text_fields")
-    if fields is not None:
-        wrong = [name for name in fields if name not in TEXT_COLUMNS] if isinstance(fields, list) else [fields]
-        if wrong or not fields:
-            raise BenchError(f"{path}: text_fields is a list of {', '.join(TEXT_COLUMNS)}, not {wrong or fields}")
-        card["text_fields"] = fields
-    names = ("columns", "item_columns", "encoding", "delimiter")
-    card["options"] = {name: said[name] for name in names if said.get(name)}
-    return card, {**table_files(files["table"]), **files}
+    items = _Form(item_encoding or encoding, item_delimiter or delimiter, item_names, quoting, missing, item_columns)
+    return match_items(rows, files["items"], *_item_text(files["items"], _table(files["items"], items, True), items))
 
 
 def read_atomic(files: Mapping[str, Path]) -> Interactions:
@@ -144,13 +121,17 @@ def read_atomic(files: Mapping[str, Path]) -> Interactions:
     Raises
     ------
     BenchError
-        For a header without types, or missing columns.
+        For a header without types or with unknown ones, or missing columns.
     """
     path = files["inter"]
-    columns, first_line = _atomic(path)
-    read = read_item_lists if holds_item_lists(columns) else _interactions
-    rows = read(path, columns, first_line)
-    return replace(rows, text=_item_text(files["item"], *_atomic(files["item"]))) if "item" in files else rows
+    table = _atomic(path)
+    if holds_item_lists(table.columns):
+        rows = without_positions(read_item_lists(path, table.columns, table.first_line))
+    else:  # RecBole has no missing ids: what stands there is one
+        rows = join_parts(path, [_interactions(path, table, _Form(missing=()))])
+    if "item" not in files:
+        return rows
+    return match_items(rows, files["item"], *_item_text(files["item"], _atomic(files["item"]), _Form()))
 
 
 def atomic_files(folder: Path) -> dict[str, Path]:
@@ -164,7 +145,7 @@ def atomic_files(folder: Path) -> dict[str, Path]:
     found = sorted([*folder.glob("*.inter"), *folder.glob("*.inter.gz")])
     if not found:
         here = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise BenchError(f"{folder}: has no .inter file (RecBole atomic files); it holds {here}")
+        raise BenchError(f"{folder}: has no .inter file (RecBole atomic files) and no Parquet file; it holds {here}")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise BenchError(
@@ -179,51 +160,95 @@ def atomic_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _table(path: Path, encoding: str = "", delimiter: str = "") -> tuple[dict[str, pa.Array], int]:
-    """Columns as strings or as typed Arrow arrays, and the line of the first row."""
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if kind in _PARQUET:
+def _table(path: Path, form: _Form, of_items: bool = False) -> _Columns:
+    """Columns as strings or as typed Arrow arrays."""
+    kind = table_kind(path)
+    if form.names and (kind in PARQUET or kind in JSON_LINES):
+        raise BenchError(f"{path}: names are for delimited text without a header; {kind} files have names of their own")
+    if kind in PARQUET:
         import pyarrow.parquet as parquet
 
         try:
-            table = parquet.read_table(path)
+            table = parquet.read_table(path, partitioning=None)
         except (pa.ArrowInvalid, OSError) as error:
             raise BenchError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
         if not table.num_rows:
             raise BenchError(f"{path}: the file has no rows")
-        return {name: table[name].combine_chunks() for name in table.column_names}, 1
+        twice = [name for name in table.column_names if table.column_names.count(name) > 1]
+        if twice:
+            raise BenchError(f"{path}: two columns are named '{twice[0]}'")
+        return _Columns({name: table[name].combine_chunks() for name in table.column_names}, 1)
     if kind not in TABLE_KINDS:
         raise BenchError(f"{path}: not a kind of table; known are {', '.join(TABLE_KINDS)}, text also with .gz")
-    data = read_bytes(path, encoding)
-    if kind in _JSON_LINES:
-        return read_json_lines(path, data), 1
-    return read_columns(path, data, delimiter or ("\t" if kind == ".tsv" else ","), quoted=True), 2
+    data = read_bytes(path, form.encoding)
+    if kind in JSON_LINES:
+        return _Columns(read_json_lines(path, with_line_feeds(data)), 1)
+    known, needed = (ITEM_COLUMNS, {"item"}) if of_items else (COLUMNS, {"user", "item"})
+
+    def fits(names: Sequence[str]) -> bool:
+        there = found_columns(names, known, form.given or {})
+        return needed <= there.keys() and all(what in there for what, name in (form.given or {}).items() if name)
+
+    delimiter = form.delimiter or ("\t" if kind == ".tsv" else ",")
+    return _Columns(*read_delimited(path, data, delimiter, form.names, form.quoting, fits, of_items))
 
 
-def _atomic(path: Path) -> tuple[dict[str, pa.Array], int]:
-    columns = read_columns(path, read_bytes(path), "\t")
-    untyped = [name for name in columns if ":" not in name]
-    if untyped:
-        raise BenchError(f"{path}:1: the header field '{untyped[0]}' has no type; atomic files write name:type")
-    return columns, 2
+def _atomic(path: Path) -> _Columns:
+    data = with_line_feeds(read_bytes(path))
+    for name in header(path, data, "\t", quoted=False):
+        if ":" not in name:
+            raise BenchError(f"{path}:1: the header field '{name}' has no type; atomic files write name:type")
+        if (kind := name.partition(":")[2]) not in _ATOMIC_TYPES:
+            raise BenchError(
+                f"{path}:1: the header field '{name}' has the type '{kind}'; types are {', '.join(_ATOMIC_TYPES)}, and "
+                "fields are separated by tabs"
+            )
+    return _Columns(read_columns(path, data, "\t"), 2)
 
 
-def _interactions(
-    path: Path, columns: dict[str, pa.Array], first_line: int, given: Mapping[str, str | None] | None = None
-) -> Interactions:
-    found = recognise(path, columns, COLUMNS, ("user", "item"), given)
+def _interactions(path: Path, table: _Columns, form: _Form) -> tuple[Interactions, bool]:
+    """Rows of a table, and whether their times were written as plain numbers."""
+    columns, first_line = table.columns, table.first_line
+    found = recognise(path, columns, COLUMNS, ("user", "item"), form.given)
+
+    def strings(what: str, name: str, mend: str, missing: Sequence[str] = form.missing) -> pa.Array:
+        """A column without empty fields."""
+        column = _strings(path, found[what], columns[found[what]], first_line)
+        refuse_empty(path, column, name, first_line, missing, mend)
+        return column
+
     coded = {}
     for what in ("user", "item"):
-        tokens = _strings(path, found[what], columns[found[what]], first_line)
-        refuse_empty(path, tokens, f"{what} id", first_line)
-        coded[what] = encode_tokens(tokens)
-    order = _seconds(path, found["time"], columns[found["time"]], first_line) if "time" in found else None
-    ratings = None
+        mend = "; leave the line out, or write 'missing: []' in a card if it is an id" if form.missing else ""
+        ids = strings(what, f"{what} id", mend, (*form.missing, *_INFINITE) if form.missing else ())
+        coded[what] = encode_tokens(plain_ids(path, ids, f"{what} id", first_line))
+    _refuse_header_again(path, found, coded, first_line)
+    order, are_numbers, stars = None, False, None
+    mend = "; leave the line out, or the column ('columns: {{{}: null}}' in a card)"
+    if "time" in found:
+        if pa.types.is_temporal(columns[found["time"]].type):
+            order = _stamps(path, found["time"], columns[found["time"]], first_line)
+        else:
+            order, are_numbers = times(path, strings("time", "time", mend.format("time")), first_line)
     if "rating" in found:
-        written = _strings(path, found["rating"], columns[found["rating"]], first_line)
-        ratings = numbers(path, written, "rating", first_line).astype(np.float32)
+        stars = ratings(path, strings("rating", "rating", mend.format("rating")), first_line)
     (users, user_tokens), (items, item_tokens) = coded["user"], coded["item"]
-    return Interactions(users, items, user_tokens, item_tokens, order, order is not None, ratings)
+    rows = Interactions(users, items, user_tokens, item_tokens, order, order is not None, stars, notes=table.notes)
+    return rows, are_numbers
+
+
+def _refuse_header_again(
+    path: Path, found: Mapping[str, str], coded: Mapping[str, tuple[np.ndarray, list[str]]], first_line: int
+) -> None:
+    """Raise where files were joined with their headers: a row that holds the columns' own names."""
+    again = np.ones(len(coded["user"][0]), dtype=bool)
+    for what in ("user", "item"):
+        codes, tokens = coded[what]
+        again &= codes == (tokens.index(found[what]) if found[what] in tokens else -1)
+    if again.any():
+        raise BenchError(
+            f"{path}:{first_line + int(np.argmax(again))}: the header stands here once more; delete the line"
+        )
 
 
 def _strings(path: Path, name: str, column: pa.Array, first_line: int) -> pa.Array:
@@ -237,7 +262,14 @@ def _strings(path: Path, name: str, column: pa.Array, first_line: int) -> pa.Arr
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         whole = pc.all(pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), _EXACT))).as_py()
         column = column.cast(pa.int64()) if whole else column
-    return pc.utf8_trim_whitespace(column.cast(pa.string())).fill_null("")
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    try:
+        return pc.utf8_trim_whitespace(column.cast(pa.string())).fill_null("")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BenchError(
+            f"{path}: the column '{name}' ({column.type}) is no text and no numbers; write it as text"
+        ) from error
 
 
 def _refuse_nested(path: Path, name: str, column: pa.Array, first_line: int) -> None:
@@ -248,68 +280,79 @@ def _refuse_nested(path: Path, name: str, column: pa.Array, first_line: int) -> 
     raise BenchError(f"{path}:{first_line + row}: the column '{name}' holds nested values; give it plain ones")
 
 
-def _seconds(path: Path, name: str, column: pa.Array, first_line: int) -> np.ndarray:
-    """Unix seconds from numbers (seconds or milliseconds) or from dates."""
-    if pa.types.is_temporal(column.type):
-        if column.null_count:
-            row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-            raise BenchError(f"{path}:{first_line + row}: the time is empty")
-        try:
-            micro = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowNotImplementedError as error:
-            raise BenchError(f"{path}: the column '{name}' ({column.type}) holds no points in time") from error
-        return unix_seconds(path, micro / 1e6, first_line)
-    strings = _strings(path, name, column, first_line)
-    refuse_empty(path, strings, "time", first_line)
-    if not re.match(r"^\s*\d{4}-\d\d", strings[0].as_py()):
-        return unix_seconds(path, numbers(path, strings, "time", first_line), first_line)
-    import pandas as pd
-
-    stamps = pd.to_datetime(pd.Series(strings.to_pylist()), utc=True, errors="coerce", format="ISO8601")
-    wrong = np.flatnonzero(stamps.isna())
-    if len(wrong):
-        value = strings[int(wrong[0])].as_py()
-        raise BenchError(f"{path}:{first_line + int(wrong[0])}: the time '{value}' is not a date like 2001-02-03")
-    return unix_seconds(path, ((stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(), first_line)
+def _stamps(path: Path, name: str, column: pa.Array, first_line: int) -> np.ndarray:
+    """Unix seconds of a column of points in time."""
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise BenchError(f"{path}:{first_line + row}: the time is empty")
+    try:
+        micro = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowNotImplementedError as error:
+        raise BenchError(f"{path}: the column '{name}' ({column.type}) holds no points in time") from error
+    return unix_seconds(path, micro / 1e6, first_line)
 
 
-def _item_text(
-    path: Path, columns: dict[str, pa.Array], first_line: int, given: Mapping[str, str | None] | None = None
-) -> dict[str, ItemText]:
-    found = recognise(path, columns, ITEM_COLUMNS, ("item",), given)
+def _item_text(path: Path, table: _Columns, form: _Form) -> tuple[dict[str, ItemText], tuple[str, ...]]:
+    """Text by item id, and what was noticed."""
+    columns, first_line = table.columns, table.first_line
+    found = recognise(path, columns, ITEM_COLUMNS, ("item",), form.given)
     for name in found.values():
         kind = columns[name].type
         if pa.types.is_struct(kind) or (pa.types.is_list(kind) and pa.types.is_nested(kind.value_type)):
             _refuse_nested(path, name, columns[name], first_line)
     tokens = _strings(path, found["item"], columns[found["item"]], first_line)
-    refuse_empty(path, tokens, "item id", first_line)
-    values = {what: columns[name].to_pylist() for what, name in found.items() if what != "item"}
+    refuse_empty(path, tokens, "item id", first_line, form.missing, "; leave the line out")
+    tokens = plain_ids(path, tokens, "item id", first_line)
     # RecBole's token_seq separates by spaces; every other source by a sign that names do not contain.
     by_space = found.get("categories", "").endswith(":token_seq")
+    values = {what: columns[name].to_pylist() for what, name in found.items() if what != "item"}
+    blanks: Counter[str] = Counter()
+
+    def stated(what: str, row: int) -> Any:
+        """A field; None where it is missing, however that is written."""
+        value = values[what][row] if what in values else None
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if isinstance(value, str) and (word := value.strip()) in form.missing:
+            blanks[word] += bool(word)
+            return None
+        return value
+
     text: dict[str, ItemText] = {}
     for row, token in enumerate(tokens.to_pylist()):
-        year = _YEAR.search(clean_text(values["year"][row])) if "year" in values else None
+        year = _YEAR.search(clean_text(stated("year", row)))
         item = ItemText(
-            _joined(values["title"][row]) if "title" in values else "",
+            _joined(stated("title", row), form.missing),
             int(year[0]) if year else 0,
-            _categories(values["categories"][row], by_space) if "categories" in values else (),
-            _joined(values["description"][row]) if "description" in values else "",
+            _categories(stated("categories", row), by_space, form.missing),
+            _joined(stated("description", row), form.missing),
         )
         # Twice the same is a copy; twice something else leaves open what the item is.
         if text.setdefault(token, item) != item:
-            raise BenchError(f"{path}:{first_line + row}: the item {token} appears twice with different text")
-    return text
+            raise BenchError(
+                f"{path}:{first_line + row}: the item {token} appears twice with different text; keep one of its lines"
+            )
+    notes = list(table.notes)
+    if count := sum(blanks.values()):
+        said = "field says" if count == 1 else "fields say"
+        words = ", ".join(f"'{word}'" for word, _ in blanks.most_common(3))
+        notes.append(
+            f"{path.name}: {count:,} {said} {words} for a missing value: empty ('missing: []' in a card keeps it)"
+        )
+    return text, tuple(notes)
 
 
-def _joined(value: object) -> str:
-    return clean_text(" ".join(map(clean_text, value)) if isinstance(value, (list, tuple)) else value)
+def _joined(value: object, missing: Collection[str]) -> str:
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return " ".join(text for part in parts if (text := clean_text(part)) and text not in missing)
 
 
-def _categories(value: object, by_space: bool) -> tuple[str, ...]:
+def _categories(value: object, by_space: bool, missing: Collection[str]) -> tuple[str, ...]:
     if isinstance(value, (list, tuple)):
         names = [clean_text(name) for name in value]
     else:
         text = clean_text(value)
         separator = next((sign for sign in "|;," if sign in text), None)
         names = text.split() if by_space else text.split(separator) if separator else [text]
-    return tuple(dict.fromkeys(name.strip() for name in names if name.strip() and name.strip() != "unknown"))
+    names = [name.strip() for name in names]
+    return tuple(dict.fromkeys(name for name in names if name not in missing and name not in ("", "unknown")))

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from recllm_bench.data.prepare.bad_lines import BAD_SHARE
 from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews
-from recllm_bench.data.prepare.records import BAD_SHARE, Records, dates, ratings
-from recllm_bench.data.prepare.textfiles import clean_text
+from recllm_bench.data.prepare.records import Records, dates, ratings
+from recllm_bench.data.prepare.values import clean_text
 
 
 class Review(msgspec.Struct, gc=False):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recllm_bench.artifacts import content_hash
 from recllm_bench.models.cesrec.prompts import ANSWER, REMARK
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ _NAMED_OF_EACH = 10  # wishes for it without a remark around them
 _LISTED = 12  # titles of a list
 _LISTS = 1000  # lists, drawn at random
 _FACTS = 2
-_loaded: dict[tuple, Any] = {}
 
 
 def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
@@ -37,30 +35,20 @@ def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
 
 
 def language_model(job: Job, options: CESRecOptions) -> Backbone:
-    """The language model, frozen; the last one stays loaded between stages and cells."""
-    from recllm_bench.language.backbone import load_backbone
+    """The language model, frozen; it stays loaded between stages and cells."""
+    from recllm_bench.language.pool import pooled_backbone
 
-    key = (content_hash(llm_key(job, options)), str(job.device))
-    if key not in _loaded:
-        forget()  # one at a time: a large one fills a device
-        name = _name(job, options) or str(_miniature(job))
-        _loaded[key] = load_backbone(
-            name, precision=options.llm_precision, device=job.device, store=job.store, stands_for="Llama-3-8B"
-        )
-    return _loaded[key]
+    name = _name(job, options) or str(_miniature(job))
+    return pooled_backbone(
+        name, precision=options.llm_precision, device=job.device, store=job.store, stands_for="Llama-3-8B"
+    )
 
 
 def tuned_model(job: Job, options: CESRecOptions, folder: Path) -> Backbone:
-    """The language model with a constructor's adapter; the last one stays loaded beside the plain model."""
-    from recllm_bench.language.adapters import with_adapter
+    """The language model with a constructor's adapter; it stays loaded beside the plain model."""
+    from recllm_bench.language.pool import tuned_backbone
 
-    plain = language_model(job, options)
-    key = ("tuned", content_hash(llm_key(job, options)), str(job.device), str(folder))
-    if key not in _loaded:
-        for known in [known for known in _loaded if known[0] == "tuned"]:
-            del _loaded[known]
-        _loaded[key] = with_adapter(plain, folder)
-    return _loaded[key]
+    return tuned_backbone(language_model(job, options), folder)
 
 
 def _name(job: Job, options: CESRecOptions) -> str:
@@ -68,11 +56,6 @@ def _name(job: Job, options: CESRecOptions) -> str:
     from recllm_bench.language.backbone import default_llm
 
     return options.llm or default_llm(job.device)
-
-
-def forget() -> None:
-    """Drop the loaded models."""
-    _loaded.clear()
 
 
 def _miniature(job: Job) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from recllm_bench.models.cesrec.outcomes import RoundStore
+    from recllm_bench.models.cesrec.round_store import RoundStore
     from recllm_bench.models.cesrec.rounds import Round
 
 _WARM_UP = 2
@@ -41,8 +41,8 @@ def measure_latency(store: RoundStore, first: Round) -> dict[str, float]:
         shown, target = loop.best(first.pseudo, one), store.cases.targets[one]
         if loop.mask is not None:
             tensors = first.pseudo.tensors(one, loop.backend.device)
-            timed("masking, seconds a user, vectors made anew", lambda t=tensors: (anew(t[0]), loop.mask(*t)))
-            found = timed("masking, seconds a user", lambda t=tensors: loop.mask(*t))
+            timed("masking, vectors made anew", lambda t=tensors: (anew(t[0]), loop.mask(*t)))
+            found = timed("masking", lambda t=tensors: loop.mask(*t))
             size = int(found.lengths[0])
             lists = [found.items[0, :size].tolist()]
             flags = [found.masked[0, :size].tolist()] if loop.keeps_masked else None
@@ -50,7 +50,7 @@ def measure_latency(store: RoundStore, first: Round) -> dict[str, float]:
             said = loop.say(store.cases.users[one], shown, target, 0)
             wanted = target.tolist()
             timed(
-                "construction, seconds a user",
+                "construction",
                 lambda lists=lists, flags=flags, said=said, wanted=wanted: loop.construct(lists, flags, said, wanted),
             )
     return {name: float(np.mean(values[_WARM_UP:] or values)) for name, values in spent.items()}

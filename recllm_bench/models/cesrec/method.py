@@ -22,7 +22,8 @@ from recllm_bench.models.cesrec.language_model import language_model, llm_key, t
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
 from recllm_bench.models.cesrec.model import CESRec
 from recllm_bench.models.cesrec.options import CESRecOptions, check_options
-from recllm_bench.models.cesrec.outcomes import (
+from recllm_bench.models.cesrec.outcomes import report
+from recllm_bench.models.cesrec.round_store import (
     ADAPTER,
     BACKEND,
     CONSTRUCTOR,
@@ -30,7 +31,6 @@ from recllm_bench.models.cesrec.outcomes import (
     PAIRS,
     RoundStore,
     columns,
-    report,
 )
 from recllm_bench.training.sequence import training_counts
 from recllm_bench.training.stages import run_stages

@@ -37,7 +37,7 @@ class CESRecOptions:
     item_text: str = option("title", "what is read of an item", choices=("title", "title+category"))
     standardise: bool = option(True, "scale each number of the text vectors before the adapter")
     adapter_hidden: int = option(512, "hidden width of the adapter (2)", low=1)
-    adapter_epochs: int = option(200, "most passes of the adapter over the items", low=1)
+    adapter_epochs: int = option(200, "most passes of the adapter over the items", low=1, quick=20)
     adapter_patience: int = option(10, "passes without progress on held-out items before it stops", low=1)
     adapter_learning_rate: float = option(1e-3, "step size of Adam", low=0)
     adapter_batch: int = option(512, "items in a step", low=1)
@@ -96,7 +96,9 @@ class CESRecOptions:
     outliers: int = option(1, "sampled outliers of a training pair", low=1)
     train_on_masked: bool = option(True, "training prompts hold masked histories (7), not whole ones (8)")
     train_k: int = option(-1, "items masked in training prompts (-1: k)", low=-1)
-    examples: int = option(10000, "most training pairs; users give further ones while there are too few", low=1)
+    examples: int = option(
+        10000, "most training pairs; users give further ones while there are too few", low=1, quick=500
+    )
 
     # its training
     lora_rank: int = option(16, "rank of the adapter matrices", low=1)
@@ -106,7 +108,7 @@ class CESRecOptions:
         ("q_proj", "k_proj", "v_proj", "o_proj"), "projections that get them; all-linear takes every one"
     )
     tune_learning_rate: float = option(1e-4, "highest step size, cosine with a warm-up of 3 %", low=0)
-    tune_epochs: int = option(3, "passes over the training pairs", low=1)
+    tune_epochs: int = option(3, "passes over the training pairs", low=1, quick=True)
     tune_batch: int = option(64, "pairs in a step", low=1)
     tune_tokens: int = option(1024, "most tokens of a pair", low=16)
 

@@ -26,7 +26,7 @@ class LatentCRSOptions:
         "official", "preset: the released code, or the formulas with their errors repaired",
         choices=("official", "code", "paper"),
     )  # fmt: skip
-    intents: int = option(256, "K, the number of intents", low=1)
+    intents: int = option(256, "K, the number of intents", low=1, at_most="users")
     ablation: str = option("none", "part left out", choices=ABLATIONS)
     variant_output: str = option("B", "multi-turn ranking: B is the generative ranking as it is", choices=("B",))
 

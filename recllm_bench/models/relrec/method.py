@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.data.windows import Windows, training_windows
@@ -30,7 +31,6 @@ _MODEL = ("user_token", "p", "proj", "share_projection", "init", "init_noise", "
 _TRAINING = ("seq_template", "recon", "alpha", "long_sequences", "pack_length", "warmup_share")
 _RECON = ("beta", "gamma", "label_tokens")
 _MEASURED = ("recon_users", "recon_items", "recon_similarity")
-_loaded: dict[tuple, Any] = {}
 
 
 class ReLRecMethod(Method):
@@ -157,16 +157,11 @@ class ReLRecMethod(Method):
     # models
 
     def backbone(self) -> Any:
-        """The language model; the last one stays loaded between stages and cells."""
-        from recllm_bench.language.backbone import load_backbone
+        """The language model; it stays loaded between stages and cells."""
+        from recllm_bench.language.pool import pooled_backbone
 
-        options, job = self.options, self.job
-        key = (content_hash(self._llm_key()), options.llm_precision, str(job.device))
-        if key not in _loaded:
-            _loaded.clear()
-            name = self._llm() or str(self._miniature())
-            _loaded[key] = load_backbone(name, precision=options.llm_precision, device=job.device, store=job.store)
-        return _loaded[key]
+        job, name = self.job, self._llm() or str(self._miniature())
+        return pooled_backbone(name, precision=self.options.llm_precision, device=job.device, store=job.store)
 
     def fresh(self) -> ReLRec:
         """An untrained model; the seed fixes its rows."""
@@ -184,27 +179,31 @@ class ReLRecMethod(Method):
         mark_warm_users(model, self._windows(model))
         return model.eval().requires_grad_(False)
 
-    def report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """See :meth:`recllm_bench.api.method.Method.report`."""
         facts = json.loads((folders["train"] / FACTS).read_text())
-        report: dict[str, dict[str, Any]] = {
-            "measures": {"cold users": facts["cold_users"], "trainable parameters": facts["trainable"]},
-            "substitutes": {"language model": facts["substitute"]} if facts["substitute"] else {},
-            "tokens": {"trained": sum(facts["tokens_by_epoch"])},
-            "notes": {},
-        }
+        measures = [
+            Measure("cold users", facts["cold_users"]),
+            Measure("trainable parameters", facts["trainable"]),
+        ]
+        substitutes = {"language model": facts["substitute"]} if facts["substitute"] else {}
+        notes = {}
         if "labels" in folders:
             about = json.loads((folders["labels"] / FACTS).read_text())
-            report["substitutes"]["labels"] = f"{about['source']} for gpt-3.5-turbo"
-            report["notes"]["label scope"] = about["scope"]
+            substitutes["labels"] = f"{about['source']} for gpt-3.5-turbo"
+            notes["label scope"] = about["scope"]
         if "speed" in folders:
-            report["measures"].update(json.loads((folders["speed"] / MEASURES).read_text()))
+            found = json.loads((folders["speed"] / MEASURES).read_text())
+            measures += [Measure(name, value) for name, value in found.items()]
         if "reconstruction" in folders:
             for kind, found in json.loads((folders["reconstruction"] / MEASURES).read_text()).items():
-                report["measures"][f"label similarity ({kind}s)"] = found["mean"]
-                report["measures"][f"label similarity ({kind}s), another's label"] = found["other"]
-                report["measures"][f"labels compared ({kind}s)"] = found["n"]
-        return report
+                measures += [
+                    Measure("label similarity", found["mean"], f"{kind}s"),
+                    Measure("similarity to another's label", found["other"], f"{kind}s"),
+                    Measure("labels compared", found["n"], f"{kind}s"),
+                ]
+        tokens = {"trained": sum(facts["tokens_by_epoch"])}
+        return {"measures": measures, "substitutes": substitutes, "tokens": tokens, "notes": notes}
 
     def _windows(self, model: ReLRec) -> Windows:
         training, split = self.job.training, self.job.split

@@ -45,7 +45,7 @@ class ICLRecOptions:
     crop: float = option(0.2, "share of a sequence that crop keeps", low=0, high=1)
     mask: float = option(0.7, "share of a sequence that mask hides", low=0, high=1)
     reorder: float = option(0.2, "share of a sequence that reorder shuffles", low=0, high=1)
-    intents: int = option(256, "number of intents (clusters of users)", low=1)
+    intents: int = option(256, "number of intents (clusters of users)", low=1, at_most="users")
     pool: str = option("mean_all", "sequence vector to be clustered", choices=("last", "mean_all", "mean_nonpad"))
     remove_false_negatives: bool = option(False, "sequences of one intent are no negatives of each other")
     kmeans_iterations: int = option(20, "iterations of K-means", low=1)

@@ -1,0 +1,172 @@
+"""Rounds of feedback as artifacts: played once, ranked once, and a longer run goes on from a shorter one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recllm_bench.artifacts import write_atomic
+from recllm_bench.evaluation.candidates import protocol_candidates
+from recllm_bench.models.cesrec.model import ITEMS, LENGTHS
+from recllm_bench.models.cesrec.rounds import Loop, Pseudo, Round
+from recllm_bench.progress import log
+
+if TYPE_CHECKING:
+    from recllm_bench.api.words import Undeclared, Words
+    from recllm_bench.data.splits import Cases
+    from recllm_bench.evaluation.candidates import Candidates
+    from recllm_bench.evaluation.places import Ranks
+    from recllm_bench.evaluation.protocols import Protocol
+
+_LOOP = ("use_masking", "use_constructor", "early_accept", "refine_from", "pool", "forbid_target")
+_MASKING = ("k", "min_keep", "similarity", "mask_mode")
+_WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
+_VERSION = 1  # part of keys: raise it when equal options give other rounds
+BACKEND, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "adapter", "pairs", "constructor"
+FACTS = "facts.json"
+
+
+@dataclass
+class Played:
+    """All rounds of a run.
+
+    Attributes
+    ----------
+    rounds : list of Round
+        Round 0, the original history, first.
+    ranks : list of Ranks
+        Places of the targets by the history after each round.
+    """
+
+    rounds: list[Round]
+    ranks: list[Ranks]
+
+
+class RoundStore:
+    """Rounds as artifacts: one is played when it does not exist, and a longer run goes on from a shorter one.
+
+    Parameters
+    ----------
+    method : CESRecMethod
+        Its stages are finished, or are finished now.
+    cases : Cases
+        Whom to play with.
+    words : Words
+        What they say.
+    """
+
+    def __init__(self, method: Any, cases: Cases, words: Words | Undeclared) -> None:
+        job = method.job
+        self.method, self.job, self.folders, self.cases = method, job, method.folders, cases
+        self.options = method.options
+        self.speaker = method.speaker_of(words, cases)
+        self.candidates: Candidates | None = protocol_candidates(job.protocol, job.split, cases, job.store)
+        self._loop: Loop | None = None
+        self._model: Any = None
+
+    def key(self, number: int) -> dict[str, Any]:
+        """What a round depends on; the number of rounds asked for is no part of it."""
+        options, job, cases = self.options, self.job, self.cases
+        names = _LOOP + (_MASKING if self.method.masks else ()) + (_WRITING if options.use_constructor else ())
+        rows = np.column_stack([cases.users, cases.ends, cases.targets]).astype(np.int64)
+        needed = [BACKEND]
+        needed += [ADAPTER] if self.method.masks else []
+        needed += [CONSTRUCTOR] if self.method.tunes else []
+        key = {
+            "data": job.dataset.checksum,
+            "split": job.split.checksum,
+            "protocol": job.protocol.fingerprint(),
+            "stages": {name: self.folders[name].name for name in needed},
+            "cases": hashlib.sha256(rows.tobytes()).hexdigest(),
+            "candidates": "" if self.candidates is None else self.candidates.hash(),
+            "options": {name: getattr(options, name) for name in names},
+            "feedback": self.speaker.key() if options.use_constructor else "",
+            "seed": job.recipe.seed,
+            "version": _VERSION,
+        }
+        return {**key, "round": number}
+
+    @cached_property
+    def played(self) -> Played:
+        """All rounds up to the number asked for."""
+        folders = []
+        for number in range(self.options.rounds + 1):
+            key = self.key(number)
+            if not (self.job.store.path("cesrec-round", key) / "artifact.json").exists():
+                log.info(f"cesrec: round {number} of {self.options.rounds}")
+            make = lambda work, number=number: self._make(work, number, folders[-1] if folders else None)  # noqa: E731
+            folders.append(self.job.store.build("cesrec-round", key, make))
+        if self._loop is not None:
+            self.method.assert_unchanged(self._loop.backend, self.folders)
+        return Played([Round.load(folder) for folder in folders], [self._load_ranks(folder) for folder in folders])
+
+    def loop(self) -> Loop:
+        """The loop with everything it needs, made once."""
+        if self._loop is None:
+            options, method = self.options, self.method
+            self._loop = Loop(
+                method.backend(self.folders),
+                self.cases,
+                self.job.split.histories,
+                candidates=self.candidates,
+                exclude_history=self.job.protocol.exclude_history,
+                mask=method.masker(self.folders),
+                construct=method.constructor(self.folders),
+                # Who rewrites nothing by words needs none.
+                say=self.speaker.say if options.use_constructor else None,
+                early_accept=options.early_accept,
+                refine_from=options.refine_from,
+                pool=options.pool,
+                keeps_masked=options.mask_mode == "mark",
+            )
+        return self._loop
+
+    def _make(self, work: Path, number: int, before: Path | None) -> None:
+        loop = self.loop()
+        if before is None:
+            played = loop.first()
+        else:
+            leaks = self._leaks()
+            played = loop.next(Round.load(before), number)
+            played.counters["feedback_leaks"] = self._leaks() - leaks
+        ranks = self.rank(played.pseudo)
+        arrays = {"higher": ranks.higher, "tied": ranks.tied, "candidates": ranks.candidates, "lengths": ranks.lengths}
+        write_atomic(work / "ranks.npz", lambda file: np.savez(file, **arrays))
+        played.save(work)
+
+    def _leaks(self) -> int:
+        return self.speaker.n_leaks if self.options.use_constructor else 0
+
+    def rank(self, pseudo: Pseudo, rules: Protocol | None = None) -> Ranks:
+        """Places of the targets by some histories, under the job's protocol or another one."""
+        from recllm_bench.evaluation.ranks import rank_cases
+
+        if self._model is None:
+            self._model = self.method.load(self.folders)
+        job, rules = self.job, rules or self.job.protocol
+        return rank_cases(
+            self._model,
+            job.split,
+            self.cases,
+            rules,
+            columns=columns(pseudo),
+            candidates=self.candidates if rules.samples_candidates else None,
+            max_length=self._model.history_length,
+            device=job.device,
+        )
+
+    def _load_ranks(self, folder: Path) -> Ranks:
+        from recllm_bench.evaluation.places import Ranks
+
+        with np.load(folder / "ranks.npz") as arrays:
+            return Ranks(self.cases.users, self.cases.targets, **{name: arrays[name] for name in arrays.files})
+
+
+def columns(pseudo: Pseudo) -> dict[str, np.ndarray]:
+    """Pseudo-histories as columns of the cases."""
+    return {ITEMS: pseudo.items, LENGTHS: pseudo.lengths}
