@@ -27,7 +27,7 @@ def shop(tmp_path: Path) -> Path:
     """A user's own file; its ids are words, so that they are never ours."""
     catalogue, histories = planted_catalogue(ITEMS), planted_histories(USERS, ITEMS, 12)
     rows = [
-        f"u{user},m{item},5,{position}"
+        f"u{user},m{item},5,{1_500_000_000 + position}"
         for user in range(1, USERS + 1)
         for position, item in enumerate(histories.of(user).tolist())
     ]

@@ -14,7 +14,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import nn
 from torch.nn.functional import normalize
 
-from recllm_bench import Method, Stage, option
+from recllm_bench import Measure, Method, Stage, option
 from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.evaluation.metrics import per_user
 from recllm_bench.evaluation.ranks import rank_cases
@@ -99,7 +99,8 @@ class WordsAndHistoryMethod(Method):
 
     def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """What validation chose."""
-        return {"measures": json.loads((folders["weigh"] / "weight.json").read_text())}
+        said = json.loads((folders["weigh"] / "weight.json").read_text())
+        return {"measures": [Measure(name, value) for name, value in said.items()]}
 
     def _model(self, align: Path, weight: float) -> WordsAndHistory:
         job, found = self.job, np.load(align / "vectors.npz")
