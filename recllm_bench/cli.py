@@ -359,7 +359,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _share(options: argparse.Namespace) -> None:
-    from recllm_bench.reporting.records import share_record
+    from recllm_bench.reporting.sharing import share_record
 
     for folder in options.runs:
         print(share_record(folder, options.to))
@@ -380,8 +380,9 @@ def _why(options: argparse.Namespace) -> None:
     from recllm_bench.checking import record_folders
     from recllm_bench.reporting.dependence import why
     from recllm_bench.reporting.records import read_record
+    from recllm_bench.runner import present_dependencies
 
-    print("\n\n".join(why(read_record(folder)) for folder in record_folders(options.runs)))
+    print("\n\n".join(why(read_record(folder), present_dependencies) for folder in record_folders(options.runs)))
 
 
 def _prepare(options: argparse.Namespace) -> None:

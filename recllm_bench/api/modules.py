@@ -1,7 +1,7 @@
 """A user's own files: ``modules: [my.py]`` in a recipe adds what the file defines to the registry.
 
 A file says what it adds by plain attributes (``METRICS = {"novelty": novelty}``; so ``MODELS, DATASETS, SIMULATORS,
-PROTOCOLS``), or by calling :func:`register` while it is loaded.
+PROTOCOLS, PUBLISHED``), or by calling :func:`register` while it is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from recllm_bench.errors import BenchError, nearest
 
-KINDS = ("models", "datasets", "simulators", "metrics", "protocols")
+KINDS = ("models", "datasets", "simulators", "metrics", "protocols", "published")
 """What can be added, each the name of a registry; in capitals the name of a file's attribute."""
 
 HELD = SimpleNamespace()
@@ -35,7 +35,7 @@ def register(kind: str, name: str, target: Any) -> None:
 
     Parameters
     ----------
-    kind : {"models", "datasets", "simulators", "metrics", "protocols"}
+    kind : {"models", "datasets", "simulators", "metrics", "protocols", "published"}
         Which registry.
     name : str
         What recipes and the command line call it.

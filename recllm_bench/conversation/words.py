@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recllm_bench.api.registry import resolve
 from recllm_bench.api.words import NEUTRAL_OPENING, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
+from recllm_bench.conversation import SIMULATORS
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
 from recllm_bench.conversation.profile import Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
 from recllm_bench.conversation.simulators import GuardedSimulator, simulator_named
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
+from recllm_bench.provenance import code_hash, package_code_hash
 from recllm_bench.recipe import ConversationOptions
 
 if TYPE_CHECKING:
@@ -58,7 +61,8 @@ class SimulatedWords:
     def key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
-        return {"simulator": self.talk.simulator, **self.encoder_key, **whose}
+        own = {"simulator": self.talk.simulator, "speech": speech_code(self.talk.simulator)}
+        return {**own, **self.encoder_key, **whose}
 
     def of(self, whose: str) -> SimulatedWords:
         """The same users, handing out their own words, another user's, or none."""
@@ -125,6 +129,7 @@ class SimulatedWords:
             "split": self.split.checksum,
             "seed": self.seed,
             "simulator": self.talk.simulator,
+            "code": speech_code(self.talk.simulator),
             "rows": content_hash([column.tolist() for column in rows]),
         }
 
@@ -143,6 +148,13 @@ class SimulatedWords:
         row_of: dict[str, int] = {}
         rows = np.fromiter((row_of.setdefault(text, len(row_of)) for text in texts), np.int64, len(texts))
         return rows, self.encode(list(row_of))
+
+
+def speech_code(simulator: str) -> str:
+    """Hash of the code that speaks: this floor's, and that of a simulator from outside."""
+    name = simulator.partition(":")[0]
+    source = resolve("simulators", name if name in SIMULATORS else simulator)
+    return content_hash([package_code_hash(["conversation", "api"]), code_hash(source)])
 
 
 class NoSpeaker:

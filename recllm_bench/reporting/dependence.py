@@ -1,9 +1,10 @@
 """What a record depends on, in groups, and what has changed since it was made.
 
 ``RunRecord.depends`` is a mapping of plain values, nested as deep as it takes, with these groups where they apply:
-``data`` (checksum of histories), ``catalogue text``, ``split``, ``protocol``, ``recipe``, ``stages`` (of each its key's
-hash and its code's), ``language model``, ``encoder``, ``classes`` (source hashes of classes from outside the package),
-``libraries`` and ``package`` (versions).
+``data`` (checksum of histories and catalogue), ``split``, ``protocol``, ``recipe``, ``stages`` (of each its key's hash,
+language model included), ``training`` (hashes of the code of the package and of classes from outside, versions of
+libraries, threads), ``evaluation`` (the code that measures), ``words`` (simulator and encoder, where they are read);
+records of earlier versions have ``libraries`` and ``package``.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from recllm_bench.reporting.records import RunRecord
 
 GROUPS = (
     "data",
-    "catalogue text",
     "split",
     "protocol",
     "recipe",
     "stages",
-    "language model",
-    "encoder",
-    "classes",
+    "training",
+    "evaluation",
+    "words",
     "libraries",
     "package",
 )

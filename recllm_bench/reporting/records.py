@@ -7,7 +7,6 @@ neither torch nor pyarrow.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import content_hash, write_json
 from recllm_bench.errors import BenchError
+from recllm_bench.reporting.record import SCHEMA, RunRecord, stored_fields
 from recllm_bench.reporting.record_values import check_types, read_values, sealed
 from recllm_bench.reporting.users_file import users_hash, write_users
 
@@ -34,119 +34,7 @@ if TYPE_CHECKING:
     from recllm_bench.evaluation.protocols import Protocol
     from recllm_bench.recipe import Recipe
 
-SCHEMA = 2
 _FILES = ("run.json", "users.parquet", "recipe.yaml", "log.jsonl")
-
-
-@dataclasses.dataclass
-class RunRecord:
-    """The content of ``run.json``; this class is the schema's documentation.
-
-    Attributes
-    ----------
-    name : str
-        Name of the row, such as ``"LatentCRS"``.
-    block : str
-        ``history`` (sees interactions only) or ``text`` (sees words made from the target).
-    recipe : dict
-        Everything that decided the run (:meth:`Recipe.as_dict`).
-    recipe_hash : str
-        Its hash.
-    dataset : dict
-        ``name, filter, variant, checksum`` and the counts of ``PreparedDataset.facts``.
-    protocol : dict
-        :meth:`Protocol.as_dict`.
-    fingerprint : str
-        The protocol's fingerprint.
-    split : dict
-        ``name, checksum, dropped``.
-    pairing : str
-        Hash of protocol, split and candidate file: only records with the same one are compared in pairs.
-    metrics : dict of str to {mean, low, high, n}
-        Means over users with 95 % bootstrap intervals.
-    dialogue : dict
-        ``S@3``, ``S@5``, ``AT`` as in ``metrics``, the counts ``n, invalid, leaks``, ``facts`` of the loop, and
-        ``without_leaks``: the means over dialogues in which nothing leaked. Empty without dialogues.
-    beyond : dict of str to float
-        Catalogue coverage, popularity percentile and novelty of the lists.
-    cases : dict
-        Counts: ``users, cases, repeats`` (target already in the history) and ``tied_share``.
-    stages : dict of str to float
-        Seconds each stage took when it was made.
-    curves : dict of str to list of [epoch, value]
-        Validation metric of each trained stage.
-    evaluation_seconds : float
-        Seconds of ranking.
-    measures : list of Measure
-        What a method measures beside the ranking, such as the similarity of reconstructed labels.
-    tokens : dict
-        Language-model tokens by kind; empty when none were used.
-    substitutes : dict of str to str
-        What stood in for the paper's language model or simulator.
-    notes : list of str
-        Budgets and other things that must be said beside the numbers.
-    versions, hardware : dict
-        Software and machine.
-    revision : str
-        Commit of the project.
-    created : str
-        UTC time of writing.
-    users_hash : str
-        Hash of the per-user values.
-    depends : dict
-        What the numbers depend on, in groups (:mod:`recllm_bench.reporting.dependence`).
-    schema : int
-        Version of this layout.
-    folder : Path or None
-        Where the record lies; no part of the file.
-    members : list of RunRecord
-        Records of single seeds that a row stands for (``reporting.seeds``); no part of the file.
-    """
-
-    name: str
-    block: str
-    recipe: dict[str, Any]
-    dataset: dict[str, Any]
-    protocol: dict[str, Any]
-    recipe_hash: str = ""
-    fingerprint: str = ""
-    split: dict[str, Any] = dataclasses.field(default_factory=dict)
-    pairing: str = ""
-    metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    dialogue: dict[str, Any] = dataclasses.field(default_factory=dict)
-    beyond: dict[str, float] = dataclasses.field(default_factory=dict)
-    cases: dict[str, float] = dataclasses.field(default_factory=dict)
-    stages: dict[str, float] = dataclasses.field(default_factory=dict)
-    curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
-    evaluation_seconds: float = 0.0
-    measures: list[Measure] = dataclasses.field(default_factory=list)
-    tokens: dict[str, float] = dataclasses.field(default_factory=dict)
-    substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    hardware: dict[str, Any] = dataclasses.field(default_factory=dict)
-    revision: str = ""
-    created: str = ""
-    users_hash: str = ""
-    depends: dict[str, Any] = dataclasses.field(default_factory=dict)
-    schema: int = SCHEMA
-    folder: Path | None = dataclasses.field(default=None, compare=False, repr=False)
-    members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
-
-    @property
-    def training_seconds(self) -> float:
-        """Seconds of all stages together."""
-        return float(sum(self.stages.values()))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values of ``run.json``; where the record lies is no part of it."""
-        values = {name: getattr(self, name) for name in _stored()}
-        return {**values, "measures": [measure.as_dict() for measure in self.measures]}
-
-
-def _stored() -> list[str]:
-    """Names of what ``run.json`` holds."""
-    return [field.name for field in dataclasses.fields(RunRecord) if field.name not in ("folder", "members")]
 
 
 def make_record(
@@ -299,41 +187,6 @@ def write_record(
     return folder
 
 
-def share_record(folder: Path, root: Path) -> Path:
-    """Copy a record without what belongs to the dataset's owner, so that it may be published.
-
-    Metrics, manifest, recipe, log and per-user ranks stay; target ids and dialogues (which hold titles) do not.
-
-    Parameters
-    ----------
-    folder : Path
-        A finished record.
-    root : Path
-        Folder of the copies.
-
-    Returns
-    -------
-    Path
-        The copy, from which tables and paired tests can be made again.
-
-    Raises
-    ------
-    BenchError
-        When the record is not as it was written.
-    """
-    from recllm_bench.reporting.users_file import drop_targets
-    from recllm_bench.reporting.verification import verify_record
-
-    verify_record(folder)
-    copy = Path(root) / Path(folder).name
-    copy.mkdir(parents=True, exist_ok=True)
-    for name in ("run.json", "recipe.yaml", "log.jsonl"):
-        if (Path(folder) / name).exists():
-            shutil.copy2(Path(folder) / name, copy / name)  # the time orders the rows
-    drop_targets(Path(folder) / "users.parquet", copy / "users.parquet")
-    return copy
-
-
 def read_record(folder: Path) -> RunRecord:
     """Read ``run.json``.
 
@@ -349,7 +202,7 @@ def read_record(folder: Path) -> RunRecord:
     hints = typing.get_type_hints(RunRecord)
     check_types(values, hints, path)
     try:
-        record = RunRecord(**{key: value for key, value in values.items() if key in _stored()})
+        record = RunRecord(**{key: value for key, value in values.items() if key in stored_fields()})
         record.measures = [Measure.of(facts) for facts in values.get("measures", [])]
     except (TypeError, ValueError, KeyError) as error:
         raise BenchError(f"{path} is damaged ({error})") from error

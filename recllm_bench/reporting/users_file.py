@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from recllm_bench.evaluation.places import Ranks
-    from recllm_bench.reporting.records import RunRecord
+    from recllm_bench.reporting.record import RunRecord
 
 _COLUMNS = {
     "users": "user",

@@ -16,9 +16,15 @@ from recllm_bench.api.registry import ModelEntry, model_named
 from recllm_bench.api.words import Undeclared
 from recllm_bench.data.splits import Split
 from recllm_bench.options import fitted, quickened, read_options
+from recllm_bench.provenance import code_hash, library_versions, package_code_hash
 from recllm_bench.recipe import shipped_recipe
 from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.single import SingleStage
 from recllm_bench.training.stages import run_stages
+
+_TRAINS = ("api", "data", "dropout.py", "evaluation", "options.py", "products.py", "recbole_bridge", "training")
+"""Parts of the package that every training goes through."""
+_LIBRARIES = ("faiss-cpu", "numpy", "recbole", "torch")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Cell:
         """What the trained model depends on, beside data, split and seed."""
         return {
             "model": self.entry.name,
+            "code": dict(self.job.code),
             "stages": [{"stage": stage.name, "key": dict(stage.key)} for stage in self.method.stages()],
         }
 
@@ -105,6 +112,50 @@ def typed_options(
     return (quickened(own, quick) if quick else own), loop
 
 
+def code_of(entry: ModelEntry, device: Any) -> dict[str, Any]:
+    """What code, libraries and threads train a model, for the keys of its stages.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        Which model; one from outside the package counts with its own source.
+    device : torch.device
+        On a CPU the number of threads orders sums, and so decides the last digits.
+    """
+    import torch
+
+    parts, libraries = list(_TRAINS), list(_LIBRARIES)
+    is_pipeline = not issubclass(entry.method, SingleStage)
+    own = [_part(source) for source in (entry.model, entry.method)]
+    parts += [part for part in own if part.startswith("models")]
+    if is_pipeline:
+        parts.append("language")
+        libraries += ["peft", "tokenizers", "transformers"]
+    if entry.reads_words:
+        parts.append("conversation")
+    if entry.is_zoo:
+        libraries.append("scipy")
+    outside = {source.__qualname__: found for source in (entry.model, entry.method) if (found := _outside(source))}
+    return {
+        "package": package_code_hash(parts),
+        "classes": outside,
+        "libraries": library_versions(libraries),
+        "threads": torch.get_num_threads() if torch.device(device).type == "cpu" else 0,
+    }
+
+
+def _part(source: type) -> str:
+    """The part of this package that a class lies in: its method's folder, or its file."""
+    names = source.__module__.split(".")
+    if names[:2] != [__name__.partition(".")[0], "models"]:
+        return ""
+    return "/".join(names[1:3]) if len(names) > 3 else "/".join(names[1:]) + ".py"
+
+
+def _outside(source: type) -> str:
+    return "" if source.__module__.split(".")[0] in ("recbole", "recllm_bench") else code_hash(source)
+
+
 def inner_cell(
     job: Job, name: str, options: Mapping[str, Any] | None, training: Mapping[str, Any] | None, where: str
 ) -> Cell:
@@ -137,5 +188,6 @@ def inner_cell(
         options=typed,
         training=loop,
         words=job.words if entry.reads_words else Undeclared(entry.name),
+        code=code_of(entry, job.device),
     )
     return Cell(entry, inner)

@@ -14,7 +14,8 @@ import pytest
 
 from recllm_bench import cli
 from recllm_bench.errors import BenchError
-from recllm_bench.reporting.records import RunRecord, find_records, read_record, share_record
+from recllm_bench.reporting.records import RunRecord, find_records, read_record
+from recllm_bench.reporting.sharing import share_record
 from recllm_bench.reporting.users_file import user_values
 from recllm_bench.reporting.verification import is_finished, verify_record, whole_records
 
