@@ -399,11 +399,6 @@ def present_dependencies(record: Any) -> dict[str, Any]:
     return BenchCell(recipe_from(values, record.name)).depends()
 
 
-def run_cell(recipe: Recipe, label: str = "", *, store: ArtifactStore | None = None, again: bool = False) -> Path:
-    """Run one cell and return the folder of its record; see :meth:`BenchCell.run`."""
-    return BenchCell(recipe, label, store).run(again=again)
-
-
 def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> Finished:
     """Run the cells of a comparison, the last row (the model that was asked for) first.
 
