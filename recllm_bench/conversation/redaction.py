@@ -112,8 +112,8 @@ class Redactor:
 
     Attributes
     ----------
-    n_leaks, n_ambiguous, n_identifiers : int
-        Totals over all calls.
+    n_leaks : int
+        Texts with a title taken out, over all calls.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -124,7 +124,7 @@ class Redactor:
                 counts[word] = counts.get(word, 0) + 1
         self._titles_with = counts
         self._known: dict[int, _Title] = {}
-        self.n_leaks = self.n_ambiguous = self.n_identifiers = 0
+        self.n_leaks = 0
 
     def rare_words(self, item: int) -> frozenset[str]:
         """Words of at least five letters that occur in this item's title alone, folded."""
@@ -150,8 +150,6 @@ class Redactor:
         ambiguous = np.array([row[2] for row in rows], dtype=np.int64)
         identifiers = np.array([row[3] for row in rows], dtype=np.int64)
         self.n_leaks += int(leaked.sum())
-        self.n_ambiguous += int(ambiguous.sum())
-        self.n_identifiers += int(identifiers.sum())
         return Redacted([row[0] for row in rows], leaked, ambiguous, identifiers)
 
     def names(self, text: str, item: int) -> bool:

@@ -87,21 +87,6 @@ def average_turns(turns: np.ndarray, max_turns: int, at_failure: str = "max_turn
     return float(counts.mean()) if len(counts) else float("nan")
 
 
-def at_bounds(s3: float, s5: float, max_turns: int = 5) -> tuple[float, float]:
-    """Range that AT must lie in when failures count ``max_turns``, given S@3 and S@5.
-
-    Successes up to turn 3 took 1 to 3 turns, later ones 4 to ``max_turns`` (LatentCRS, Table 4, has 5).
-
-    Returns
-    -------
-    low, high : float
-    """
-    if not 0 <= s3 <= s5 <= 1:
-        raise BenchError(f"S@3 = {s3} and S@5 = {s5} cannot be: 0 <= S@3 <= S@5 <= 1")
-    failures = max_turns * (1 - s5)
-    return s3 + 4 * (s5 - s3) + failures, 3 * s3 + max_turns * (s5 - s3) + failures
-
-
 def dialogue_values(
     turns: np.ndarray, max_turns: int, at_failure: str = "max_turns", success_turns: tuple[int, ...] = (3, 5)
 ) -> dict[str, np.ndarray]:

@@ -62,17 +62,6 @@ def verify_record(folder: Path) -> list[str]:
     return done
 
 
-def whole_record(folder: Path) -> RunRecord:
-    """Read a record and check it, unless its files are those that were whole the last time.
-
-    Raises
-    ------
-    BenchError
-        When something of it is not as it was written.
-    """
-    return _read_whole(folder, _Memory(Path(folder).parent))
-
-
 def whole_records(folders: Iterable[Path]) -> list[RunRecord]:
     """Read records; each bad one is named in one warning and left out."""
     memories: dict[Path, _Memory] = {}

@@ -134,7 +134,7 @@ def test_counters_and_batches():
     texts = ["toy story", "a comedy", "I saw it", "toy story"]
     result = guard.redact(texts, [1, 1, 2, 2])
     assert result.leaked.tolist() == [True, False, False, False]  # the same words do not name item 2
-    assert (guard.n_leaks, guard.n_ambiguous) == (1, 1)
+    assert guard.n_leaks == 1
     assert guard.redact([], []).texts == []
 
 

@@ -9,13 +9,13 @@ from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.dialogue import (
     FAILED,
     INVALID,
-    at_bounds,
     average_turns,
     dialogue_values,
     success_at,
     turn_counts,
     valid_outcomes,
 )
+from tests.reporting.published_audit import at_bounds
 
 OUTCOMES = np.array([1, 3, FAILED])
 

@@ -14,6 +14,7 @@ from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from tests.models.latentcrs_formulas import kl_divergence
 
 WIDTH, TEXT, ITEMS, RECORDS, REPEATS = 6, 5, 30, 12, 2
 
@@ -148,7 +149,7 @@ def test_losses_are_the_sum_of_their_parts() -> None:
     affinity, log_f = em.generative(noisy, em.examples.text_vectors[em.examples.text_rows])
     g = em.generative.intent_scores(affinity, items[candidates])
     h = (log_f.exp().unsqueeze(-1) * g).sum(1)
-    expected = 0.4 * losses.kl_divergence(log_q, log_f, options.kl_epsilon) + 3.0 * losses.ranking_loss(h)
+    expected = 0.4 * kl_divergence(log_q, log_f, options.kl_epsilon) + 3.0 * losses.ranking_loss(h)
     expected = expected + 0.7 * losses.contrastive_loss(log_q.exp(), log_f, g, "f_times_g", "mean")
     torch.testing.assert_close(em.loss(all_rows("m")), expected)
     next(em.e_pass(1))
@@ -156,7 +157,7 @@ def test_losses_are_the_sum_of_their_parts() -> None:
     target = em.generative.target_scores(clean_affinity, items[em.examples.targets])
     log_q = em.inference(noisy)
     scores = (items[candidates] @ em.inference.item_query(log_q).unsqueeze(-1)).squeeze(-1)
-    expected = losses.kl_divergence(log_q, losses.log_posterior(clean_f, target, "softmax_product"), 1e-5)
+    expected = kl_divergence(log_q, losses.log_posterior(clean_f, target, "softmax_product"), 1e-5)
     torch.testing.assert_close(em.loss(all_rows("e")), expected + 2.0 * losses.ranking_loss(scores))
     assert set(em.take_curves()) == {"m_kl", "m_nce", "m_rec", "e_kl", "e_rec"}
     assert em.take_curves() == {}

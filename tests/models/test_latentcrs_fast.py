@@ -11,6 +11,7 @@ from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from tests.models.latentcrs_formulas import kl_divergence
 
 WIDTH, TEXT, ITEMS, RECORDS, INTENTS, REPEATS = 6, 5, 30, 37, 4, 2
 OFFICIAL, PAPER = {"w_nce": 0.0}, {"variant": "paper"}
@@ -60,12 +61,12 @@ def plain_loss(em: ExpectationMaximisation, batch: Batch) -> torch.Tensor:
         log_q = em.inference(noisy)
         r = (em.inference.item_vectors(vectors) * em.inference.item_query(log_q)[:, None]).sum(-1)
         ranking = losses.ranking_loss(r, options.temperature)
-        return losses.kl_divergence(log_q, wanted, options.kl_epsilon) + em.w_e_rec * ranking
+        return kl_divergence(log_q, wanted, options.kl_epsilon) + em.w_e_rec * ranking
     with torch.no_grad():
         log_q = em.inference(clean)
     affinity, log_f = em.generative(noisy, texts)
     g = em.generative.intent_scores(affinity, em.generative.item_vectors(vectors))
-    loss = options.lambda_kl * losses.kl_divergence(log_q, log_f, options.kl_epsilon)
+    loss = options.lambda_kl * kl_divergence(log_q, log_f, options.kl_epsilon)
     if options.w_nce:
         nce = losses.contrastive_loss(log_q.exp(), log_f, g, options.nce_logits, options.nce_intent_reduce)
         loss = loss + options.w_nce * nce

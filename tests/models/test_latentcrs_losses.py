@@ -15,6 +15,7 @@ from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.networks import FeedForward, GenerativeNet, InferenceNet, TextProjector
 from recllm_bench.models.latentcrs.options import PRESETS, LatentCRSOptions, resolve_options
 from recllm_bench.options import read_options
+from tests.models.latentcrs_formulas import evidence_bound, kl_divergence
 
 WIDTH, TEXT = 6, 5
 
@@ -43,10 +44,10 @@ FORMS = [{}, {"variant": "paper"}, {"g_form": "factored_user"}, {"g_item_map": T
 def test_bound_is_tight_only_at_the_exact_posterior() -> None:
     log_f, log_likelihood = random_log(50, 4), random_log(50, 4)
     evidence = torch.logsumexp(log_f + log_likelihood, -1)
-    other = losses.evidence_bound(random_log(50, 4).exp(), log_f, log_likelihood)
+    other = evidence_bound(random_log(50, 4).exp(), log_f, log_likelihood)
     exact = losses.log_posterior(log_f, log_likelihood, "exact_log").exp()
     assert (other < evidence - 1e-6).all()
-    torch.testing.assert_close(losses.evidence_bound(exact, log_f, log_likelihood), evidence, atol=1e-9, rtol=0)
+    torch.testing.assert_close(evidence_bound(exact, log_f, log_likelihood), evidence, atol=1e-9, rtol=0)
 
 
 def test_posterior_values() -> None:
@@ -65,7 +66,7 @@ def test_kl_by_hand(epsilon: float) -> None:
         for j in range(2):
             a, b = float(p[row, j]), float(q[row, j])
             expected += a * (math.log(a + epsilon) - math.log(b + epsilon)) / 2
-    assert float(losses.kl_divergence(p.log(), q.log(), epsilon)) == pytest.approx(expected, abs=1e-12)
+    assert float(kl_divergence(p.log(), q.log(), epsilon)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("logits", ["g", "f_times_g"])
@@ -116,7 +117,7 @@ def test_one_intent_is_plain_sampled_softmax(values: dict) -> None:
     g = generative.intent_scores(affinity, vectors)
     assert log_q.abs().max() < 1e-12
     assert log_f.abs().max() < 1e-12
-    assert float(losses.kl_divergence(log_q, log_f)) == pytest.approx(0.0, abs=1e-12)
+    assert float(kl_divergence(log_q, log_f)) == pytest.approx(0.0, abs=1e-12)
     plain = functional.cross_entropy(g[:, 0], torch.zeros(8, dtype=torch.long))
     torch.testing.assert_close(losses.contrastive_loss(log_q.exp(), log_f, g, "g", "sum"), plain)
     torch.testing.assert_close(losses.mixture_loss(log_f, g), plain)

@@ -9,7 +9,6 @@ import pytest
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.statistics import Interval
 from recllm_bench.reporting import published as module
-from recllm_bench.reporting.audit import audit
 from recllm_bench.reporting.published import (
     flags_of,
     load_flags,
@@ -20,6 +19,7 @@ from recllm_bench.reporting.published import (
     published_users,
     verdict,
 )
+from tests.reporting.published_audit import audit
 
 
 def test_lookup():

@@ -41,22 +41,6 @@ def expected(p: Tensor, values: Tensor) -> Tensor:
     return torch.dot(p.flatten(), values.flatten()) / len(p)
 
 
-def kl_divergence(log_p: Tensor, log_q: Tensor, epsilon: float = 0.0) -> Tensor:
-    """KL(p || q), summed over intents and averaged over cases.
-
-    Parameters
-    ----------
-    log_p, log_q : Tensor [B, K]
-        Logarithms of two distributions.
-    epsilon : float
-        Added to both probabilities inside their logarithms (released code: 1e-5).
-    """
-    p = log_p.exp()
-    if epsilon:
-        return (p * (torch.log(p + epsilon) - torch.log(log_q.exp() + epsilon))).sum(-1).mean()
-    return (p * (log_p - log_q)).sum(-1).mean()
-
-
 def log_posterior(log_f: Tensor, g: Tensor, form: str) -> Tensor:
     """Log posterior over intents given the item (13), Tensor [B, K].
 
@@ -117,14 +101,3 @@ def mixture_loss(log_f: Tensor, g: Tensor) -> Tensor:
     """
     joint = torch.logsumexp(log_f.unsqueeze(-1) + g, 1)
     return (torch.logsumexp(joint, -1) - joint[:, 0]).mean()
-
-
-def evidence_bound(q: Tensor, log_f: Tensor, log_likelihood: Tensor) -> Tensor:
-    """ELBO (9) of each case: ``E_q[log p(v|m)] - KL(q || f)``, Tensor [B].
-
-    Parameters
-    ----------
-    q, log_f, log_likelihood : Tensor [B, K]
-        Inference distribution, log prior, and ``log p(v | m_j)``.
-    """
-    return (q * (log_likelihood + log_f)).sum(-1) - torch.xlogy(q, q).sum(-1)

@@ -94,23 +94,6 @@ def weighted_likelihood(
     return _WeightedLikelihood.apply(targets, weights, at_once, tuple(block.bias for block in blocks), *flat)
 
 
-@torch.no_grad()
-def most_likely(blocks: Sequence[Block], at_once: int = 1 << 20) -> Tensor:
-    """Class id with the largest logit for each prediction, int64 [N]; the first of equal ones."""
-    first, best, found = 0, None, None
-    for block in blocks:
-        for rows, columns in _pieces(block, at_once):
-            values, places = _logits(block, rows, columns).max(1)
-            if best is None:
-                best = torch.full((len(block.query),), -torch.inf, dtype=values.dtype, device=values.device)
-                found = torch.zeros(len(block.query), dtype=torch.long, device=values.device)
-            better = values > best[rows]
-            best[rows] = torch.where(better, values, best[rows])
-            found[rows] = torch.where(better, places + (first + columns.start), found[rows])
-        first += len(block.table)
-    return found
-
-
 class _Likelihood(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, targets: Tensor, at_once: int, biases: tuple, *flat: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 
-from recllm_bench.evaluation.dialogue import at_bounds
+from recllm_bench.errors import BenchError
 from recllm_bench.reporting.published import Flag, PublishedCell, papers
 
 _RANKED = ("one_turn_full_rank_all_users", "one_turn_full_rank_500_users", "full_rank", "sampled_100neg")
@@ -93,3 +93,18 @@ def _repeated_issues(rows: Mapping[tuple[str, str, str, str, str], Mapping[str, 
                     issue = f"{name}: {values} for the same run description"
                     flags.append(Flag(paper, f"{first}/{second}", dataset, model, variant, (name,), issue))
     return flags
+
+
+def at_bounds(s3: float, s5: float, max_turns: int = 5) -> tuple[float, float]:
+    """Range that AT must lie in when failures count ``max_turns``, given S@3 and S@5.
+
+    Successes up to turn 3 took 1 to 3 turns, later ones 4 to ``max_turns`` (LatentCRS, Table 4, has 5).
+
+    Returns
+    -------
+    low, high : float
+    """
+    if not 0 <= s3 <= s5 <= 1:
+        raise BenchError(f"S@3 = {s3} and S@5 = {s5} cannot be: 0 <= S@3 <= S@5 <= 1")
+    failures = max_turns * (1 - s5)
+    return s3 + 4 * (s5 - s3) + failures, 3 * s3 + max_turns * (s5 - s3) + failures
