@@ -15,6 +15,7 @@ from recllm_bench.api.method import Job, Method
 from recllm_bench.api.registry import ModelEntry, model_named
 from recllm_bench.api.words import Undeclared
 from recllm_bench.data.splits import Split
+from recllm_bench.evaluation.metrics import validation_metric
 from recllm_bench.options import fitted, quickened, read_options
 from recllm_bench.provenance import code_hash, library_versions, package_code_hash
 from recllm_bench.recipe import shipped_recipe
@@ -101,6 +102,7 @@ def typed_options(
         For an unknown option or a value that it cannot have.
     """
     loop = read_options(TrainingOptions, {**entry.training_defaults, **training}, f"{where}: training")
+    validation_metric(loop.validate_metric)
     loop = quickened(loop, quick) if quick else loop
     if entry.options is None:
         return dict(options), loop
