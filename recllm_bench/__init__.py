@@ -22,6 +22,7 @@ _PLACES = {
         "CausalEncoder",
         "Converses",
         "Job",
+        "Measure",
         "Method",
         "OwnLoss",
         "PreparesEpochs",

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job
 from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, model_named
@@ -361,6 +362,9 @@ class BenchCell:
     def _report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """What the method says beside its ranking: measures, tokens, notes, and what stood in for the paper's parts."""
         said = self.cell.method.report(folders)
+        wrong = [each for each in said.get("measures") or [] if not isinstance(each, Measure)]
+        if wrong:
+            raise BenchError(f"{self.name}: report() has {wrong[0]!r} among its measures; make it Measure(name, value)")
         return {key: said.get(key) or {} for key in ("measures", "tokens", "notes", "substitutes")}
 
     def _substitutes(self) -> dict[str, str]:
@@ -393,11 +397,6 @@ def present_dependencies(record: Any) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(Recipe)}
     values = {key: value for key, value in record.recipe.items() if key in known}
     return BenchCell(recipe_from(values, record.name)).depends()
-
-
-def run_cell(recipe: Recipe, label: str = "", *, store: ArtifactStore | None = None, again: bool = False) -> Path:
-    """Run one cell and return the folder of its record; see :meth:`BenchCell.run`."""
-    return BenchCell(recipe, label, store).run(again=again)
 
 
 def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> Finished:

@@ -18,7 +18,8 @@ import pytest
 import recllm_bench as rb
 from recllm_bench import cli
 from recllm_bench.api import registry
-from recllm_bench.testing import ModelConformance
+from recllm_bench.errors import BenchError
+from recllm_bench.testing import ModelConformance, planted_files
 
 SOURCE = Path(__file__).resolve().parent.parent / "examples" / "recllm_bench_example"
 
@@ -93,7 +94,6 @@ def test_a_metric_and_a_protocol_measure(plugin: type, metric: str) -> None:
     np.testing.assert_allclose(run.users[f"{metric}@10"], np.where(page <= 20, 1 / page, 0.0))
 
 
-@pytest.mark.skipif(not (SOURCE.parents[1] / "protocols").is_dir(), reason="protocols have no names from outside yet")
 @pytest.mark.parametrize("name", ["example.pages", "recllm_bench_example.turning_pages:PROTOCOL"])
 def test_a_protocol_is_found_by_name(plugin: type, name: str) -> None:
     run = rb.run("pop", "ml-100k", protocol=name)
@@ -214,7 +214,7 @@ class Deaf(Reads):
 
 class Nosy(Reads):
     def report(self, folders):
-        return {"measures": {"where": str(folders)}}
+        return {"measures": [str(folders)]}
 
 
 class Repeating(TextRetrieval):
@@ -246,6 +246,13 @@ class TestNosy(MethodConformance):
 class TestRepeats(MethodConformance):
     method = Repeats
 """
+
+
+def test_a_report_of_another_shape_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nosy.py").write_text(BAD_METHODS.partition("class TestPeeks")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BenchError, match=r"report\(\) has .* among its measures; make it Measure"):
+        rb.run("nosy:Nosy", planted_files(tmp_path))
 
 
 def test_the_suite_of_methods_catches_what_it_is_for(tmp_path: Path) -> None:

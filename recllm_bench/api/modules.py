@@ -65,7 +65,7 @@ def register(kind: str, name: str, target: Any) -> None:
 
 def registered(kind: str) -> dict[str, str]:
     """What was registered in this process: name to ``module:attribute``."""
-    return dict(_targets[kind])
+    return dict(_targets.get(kind, {}))
 
 
 def load_modules(paths: Sequence[str | Path], where: str = "modules") -> list[ModuleType]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recllm_bench.api.registry import resolve
-from recllm_bench.api.words import NEUTRAL_OPENING, Speaker
+from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
 from recllm_bench.conversation import SIMULATORS
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
@@ -163,9 +163,7 @@ class NoSpeaker:
     name = "nobody"
     n_leaks = n_empty = 0
 
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
+    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """The same plain refusal for everybody."""
         return [f"{PLAIN_REFUSALS[0]} {PLAIN_WISHES[0]}"] * len(users)
 
@@ -203,9 +201,7 @@ class OtherSpeaker:
         """See :class:`recllm_bench.api.words.Speaker`."""
         return self._speaker.n_empty
 
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
+    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """What another user would say of what is shown; neither target is named."""
         own = [int(target) for target in targets]
         others = [self._wanted[int(user), target] for user, target in zip(users, own, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from recllm_bench.artifacts import MANIFEST, ArtifactStore
 from recllm_bench.errors import BenchError
@@ -32,7 +32,7 @@ def run(
     dataset: str | Path | Dataset | None = None,
     *,
     protocol: str | Protocol = "",
-    seed: int | None = None,
+    seed: SupportsIndex | None = None,
     options: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     conversation: Mapping[str, Any] | None = None,

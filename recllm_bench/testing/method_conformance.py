@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from recllm_bench.api import Measure
 from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.testing.planted import planted_files
 from recllm_bench.testing.products import differences
@@ -180,8 +181,10 @@ class MethodConformance:
         self.ranks_of(cell)
         said = cell.cell.method.report(folders)
         assert set(said) <= _REPORTED
-        json.dumps(said)
-        assert all(isinstance(value, (int, float)) for value in (said.get("measures") or {}).values())
+        measures = said.get("measures") or []
+        assert all(isinstance(measure, Measure) for measure in measures)
+        json.dumps({**said, "measures": [measure.as_dict() for measure in measures]})
+        assert len({measure.label for measure in measures}) == len(measures)
 
     def test_columns_follow_the_words(self, trained: Any) -> None:
         """One row a case; other words make other columns, and a model that reads none needs no words and no targets."""

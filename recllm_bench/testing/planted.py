@@ -40,7 +40,7 @@ def planted_files(folder: Path, n_users: int = 40, n_items: int = 40, length: in
             free = np.setdiff1d(np.arange(1, n_items + 1), seen)
             likely = int(successor[seen[-1] - 1])
             seen.append(likely if likely in free and rng.random() < 0.8 else int(rng.choice(free)))
-        rows += [f"u{user},i{item},5,{time}" for time, item in enumerate(seen)]
+        rows += [f"u{user},i{item},5,{1_500_000_000 + time}" for time, item in enumerate(seen)]
     genres = ["|".join(sorted(rng.choice(GENRES, 2, replace=False))) for _ in range(n_items)]
     years = rng.integers(1950, 2000, n_items).tolist()
     items = [f"i{item},The Story of {item},{years[item - 1]},{genres[item - 1]}" for item in range(1, n_items + 1)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from recllm_bench.artifacts import MANIFEST
 
-_CLOCK = ("second", "time", "created", "latency")
+_CLOCK = ("second", "time", "created", "latency", "seal")  # a seal is a hash of what has seconds in it
 
 
 def differences(one: Path, other: Path, apart: Collection[str] = ()) -> list[str]:

@@ -106,7 +106,7 @@ def typed_options(
     loop = quickened(loop, quick) if quick else loop
     if entry.options is None:
         return dict(options), loop
-    own = read_options(entry.options, options, f"{where}: options")
+    own: Any = read_options(entry.options, options, f"{where}: options")
     if split is not None:
         starts = split.histories.offsets[:-1]
         counts = {"users": int((split.train_ends - starts > 1).sum()), "items": split.histories.n_items}

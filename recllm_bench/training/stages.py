@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from recllm_bench.api.method import Job, Stage
@@ -45,10 +46,14 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
         keys[stage.name] = content_hash(key)
         if job.store.find(kind, key) is None:
             log.info(f"{kind}: {stage.name}")
-        folder = job.store.build(kind, key, lambda work, make=stage.make: make(work, dict(folders)))
+        folder = job.store.build(kind, key, partial(_make, stage, dict(folders)))
         folders[stage.name] = folder
         seconds[stage.name] = _seconds(folder)
     return folders, seconds
+
+
+def _make(stage: Stage, done: dict[str, Path], work: Path) -> None:
+    stage.make(work, done)
 
 
 def _seconds(folder: Path) -> float:

@@ -14,7 +14,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import nn
 from torch.nn.functional import normalize
 
-from recllm_bench import Method, Stage, option
+from recllm_bench import Measure, Method, Stage, option
 from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.evaluation.metrics import per_user
 from recllm_bench.evaluation.ranks import rank_cases
@@ -86,10 +86,10 @@ class WordsAndHistoryMethod(Method):
         """``align`` never sees a word, so controls and other simulators share its product."""
         job, options = self.job, self.job.options
         texts = {"encoder": dict(job.encoder_key), "texts": content_hash(job.dataset.catalogue.texts())}
-        length = int(job.training.max_length)
+        length, measured = int(job.training.max_length), job.protocol.fingerprint()
         return [
             Stage("align", {**texts, "ridge": options.ridge, "length": length}, self._align),
-            Stage("weigh", {"words": dict(job.words.key), "steps": options.steps}, self._weigh),
+            Stage("weigh", {"words": dict(job.words.key), "steps": options.steps, "measured": measured}, self._weigh),
         ]
 
     def load(self, folders: Mapping[str, Path]) -> WordsAndHistory:
@@ -99,7 +99,8 @@ class WordsAndHistoryMethod(Method):
 
     def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """What validation chose."""
-        return {"measures": json.loads((folders["weigh"] / "weight.json").read_text())}
+        said = json.loads((folders["weigh"] / "weight.json").read_text())
+        return {"measures": [Measure(name, value) for name, value in said.items()]}
 
     def _model(self, align: Path, weight: float) -> WordsAndHistory:
         job, found = self.job, np.load(align / "vectors.npz")
