@@ -176,7 +176,7 @@ class BenchCell:
             encode=self._encode,
             encoder_key=self.encoder_key,
             words=self._words("own") if self.entry.reads_words else Undeclared(self.entry.display_name),
-            code=code_of(self.entry, self.device),
+            code=code_of(self.entry, self.device, training.validate_metric),
         )
 
     def check(self) -> None:

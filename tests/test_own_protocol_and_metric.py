@@ -108,3 +108,18 @@ def test_protocols_and_metrics_are_listed_with_a_line_each(lab, capsys):
     text = capsys.readouterr().out
     assert "unified.full " in text
     assert "ties count against the model" in text
+
+
+def test_a_changed_validation_metric_trains_again(lab, own_data, capsys):  # noqa: F811
+    (lab / "bench.yaml").write_text(
+        f"model: sasrec\ndataset: {own_data}\nmodules: [measures.py]\ncompare: []\n"
+        "training: {validate_metric: Rarity@5}\n"
+    )
+    for text in (None, None, MEASURES.replace("1 / (1 +", "2 / (1 +") + 'METRICS = {"Rarity": rarity}\n'):
+        if text:
+            (lab / "measures.py").write_text(text)
+        assert run("run", "--recipe", "bench.yaml", *QUICK) == 0
+    found = records(lab)
+    assert len(found) == 2, "the second run found everything; the third has other code"
+    best = sorted(max(value for _, value in next(iter(record["curves"].values()))) for record in found)
+    assert best[1] == pytest.approx(2 * best[0])

@@ -177,7 +177,7 @@ def record_facts(record: RunRecord) -> dict[str, Callable[[], Any]]:
             raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
         return data_facts(split, dataset.catalogue)
 
-    return {name: lambda name=name: data()[name]() for name in ("popularity", "titles")}
+    return {"popularity": lambda: data()["popularity"](), "titles": lambda: data()["titles"]()}
 
 
 def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:
