@@ -120,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PASSES",
         help="a first look: at most this many passes over the data in every training of every row (2)",
     )
+    _metrics_argument(run)
     run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
 
     sweep = _command(commands, "sweep", _sweep, "run every row of a sweep or ablation recipe, print one table")
@@ -129,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare = _command(commands, "compare", _compare, "print the table of the runs that exist")
     compare.add_argument("dataset", nargs="?", help="only this dataset")
     compare.add_argument("--protocol", default="", help="only this protocol")
+    _metrics_argument(compare)
     compare.add_argument("--markdown", action="store_true", help="print Markdown")
     compare.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
 
@@ -180,6 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--dataset", required=True, help="name or path")
     evaluate.add_argument("--model", default="iclrec", help="whose class reads the checkpoint (default iclrec)")
     evaluate.add_argument("--protocol", default="iclrec.released", help="evaluation protocol")
+    _metrics_argument(evaluate)
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
 
     chat = _command(commands, "chat", _chat, "talk with a trained conversational model")
@@ -190,7 +193,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     listing = _command(commands, "list", _list, "what is known by name")
     listing.add_argument(
-        "what", nargs="?", choices=("models", "datasets", "protocols", "recipes", "zoo"), help="only this kind"
+        "what",
+        nargs="?",
+        choices=("models", "datasets", "protocols", "metrics", "recipes", "zoo"),
+        help="only this kind",
     )
     explain = _command(commands, "options", _options, "the options of a model, with defaults")
     explain.add_argument("model")
@@ -202,6 +208,20 @@ def _command(commands: Any, name: str, function: Any, help: str) -> argparse.Arg
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(command=function)
     return parser
+
+
+def _metrics_argument(parser: argparse.ArgumentParser) -> None:
+    help = "print these of the same ranks: NDCG,Recall@5,my.metrics:novelty (default: the protocol's)"
+    parser.add_argument("--metrics", metavar="LIST", help=help)
+
+
+def _metric_names(options: argparse.Namespace) -> list[str]:
+    """What ``--metrics`` asks for, refused before anything is trained; empty without it."""
+    if options.metrics is None:
+        return []
+    from recllm_bench.reporting.chosen_metrics import metric_names
+
+    return metric_names(options.metrics)
 
 
 def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> None:
@@ -267,8 +287,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.alone:
         each = [{**values, "compare": []} for values in each]
     cells = [cell for values in each for cell in comparison_recipes(values, where)]
+    metrics = _metric_names(options)
     finished = run_cells(cells, again=options.again)
-    _print_table(finished.folders)
+    _print_table(finished.folders, metrics)
     _print_failures(finished.failures)
 
 
@@ -302,12 +323,21 @@ def _print_failures(failures: Sequence[tuple[str, str]]) -> None:
         print(f"Not run: {name}: {reason}")
 
 
-def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:
+def _print_table(folders: Sequence[Path], metrics: Sequence[str] = ()) -> None:
     from recllm_bench.reporting.records import read_record
+
+    print(_table([read_record(folder) for folder in folders], metrics))
+
+
+def _table(records: Sequence[Any], metrics: Sequence[str], markdown: bool = False) -> str:
     from recllm_bench.reporting.table import comparison_table
 
-    records = [read_record(folder) for folder in folders]
-    print(comparison_table(records, markdown=markdown, colour=sys.stdout.isatty()))
+    columns = None
+    if metrics and records:
+        from recllm_bench.reporting.chosen_metrics import with_metrics
+
+        records, columns = with_metrics(records, metrics)
+    return comparison_table(records, metrics=columns, markdown=markdown, colour=sys.stdout.isatty())
 
 
 def _existing(folder: Path | None) -> list[Any]:
@@ -327,8 +357,7 @@ def _existing(folder: Path | None) -> list[Any]:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from recllm_bench.reporting.table import comparison_table
-
+    metrics = _metric_names(options)
     records = _existing(options.results)
     if options.dataset:
         from recllm_bench.data.prepare import canonical_name
@@ -342,9 +371,7 @@ def _compare(options: argparse.Namespace) -> None:
     groups: dict[tuple[str, str], list] = {}
     for record in records:
         groups.setdefault((record.recipe["dataset"], record.recipe["protocol"]), []).append(record)
-    tables = [
-        comparison_table(group, markdown=options.markdown, colour=sys.stdout.isatty()) for group in groups.values()
-    ]
+    tables = [_table(group, metrics, options.markdown) for group in groups.values()]
     print("\n\n".join(tables))
 
 
@@ -430,7 +457,8 @@ def _datasets(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from recllm_bench.runner import evaluate_checkpoint
 
-    print(evaluate_checkpoint(options.model, options.checkpoint, options.dataset, options.protocol, options.device))
+    place, metrics = options.device, _metric_names(options)
+    print(evaluate_checkpoint(options.model, options.checkpoint, options.dataset, options.protocol, place, metrics))
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -455,13 +483,22 @@ def _list(options: argparse.Namespace) -> None:
 
         print("datasets\n" + dataset_table(listed_datasets()))
     if options.what in (None, "protocols"):
-        from recllm_bench.evaluation.protocols import PROTOCOLS
+        from recllm_bench.evaluation.protocols import protocol_lines
 
-        print("protocols\n  " + "  ".join(PROTOCOLS))
+        _print_lines("protocols", protocol_lines())
+    if options.what in (None, "metrics"):
+        from recllm_bench.evaluation.metrics import metric_lines
+
+        _print_lines("metrics", metric_lines())
     if options.what in (None, "recipes"):
         from recllm_bench.recipe import recipe_names
 
         print("recipes\n  " + "  ".join(recipe_names()))
+
+
+def _print_lines(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    print("\n".join([title, *(f"  {name:<{width}}  {about}".rstrip() for name, about in rows)]))
 
 
 def _options(options: argparse.Namespace) -> None:

@@ -176,7 +176,7 @@ class BenchCell:
             encode=self._encode,
             encoder_key=self.encoder_key,
             words=self._words("own") if self.entry.reads_words else Undeclared(self.entry.display_name),
-            code=code_of(self.entry, self.device),
+            code=code_of(self.entry, self.device, training.validate_metric),
         )
 
     def check(self) -> None:
@@ -454,7 +454,9 @@ def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:
     return curves
 
 
-def evaluate_checkpoint(model: str, checkpoint: Path, dataset: str, protocol_name: str, device: str) -> str:
+def evaluate_checkpoint(
+    model: str, checkpoint: Path, dataset: str, protocol_name: str, device: str, metrics: Sequence[str] = ()
+) -> str:
     """Evaluate a released checkpoint and return its metrics as text.
 
     Raises
@@ -465,6 +467,7 @@ def evaluate_checkpoint(model: str, checkpoint: Path, dataset: str, protocol_nam
     from recllm_bench.data.prepare import prepare
     from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.metrics import per_user
+    from recllm_bench.evaluation.own_metrics import data_facts
     from recllm_bench.evaluation.ranks import rank_cases
 
     protocol = protocol_named(protocol_name)
@@ -476,7 +479,8 @@ def evaluate_checkpoint(model: str, checkpoint: Path, dataset: str, protocol_nam
     place = device_named(device)
     network = model_class.load_released(checkpoint, n_items=prepared.histories.n_items).to(place).eval()
     ranks = rank_cases(network, split, split.test, protocol, max_length=network.history_length, device=place)
-    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties)
+    facts = data_facts(split, prepared.catalogue)
+    values = per_user(ranks, metrics or protocol.metrics, protocol.cutoffs, protocol.ties, facts=facts)
     lines = [f"{checkpoint.name} on {prepared.name}: {protocol.name}, {len(split.test):,} users"]
     lines += [f"  {name:<9} {column.mean():.4f}" for name, column in values.items()]
     return "\n".join(lines)

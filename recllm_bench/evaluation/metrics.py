@@ -82,8 +82,14 @@ def metric_lines() -> list[tuple[str, str]]:
 
 def metric_key(name: str) -> str:
     """What a metric's values depend on: its name and, for somebody's own, the hash of its source file."""
+    code = metric_code(name)
+    return f"{name}#{code}" if code else name
+
+
+def metric_code(name: str) -> str:
+    """Hash of the source file of somebody's own metric; empty for a metric of the bench."""
     metric = metric_named(name.partition("@")[0])
-    return name if metric.name in METRICS else f"{name}#{code_hash(metric.compute)}"
+    return "" if metric.name in METRICS else code_hash(metric.compute)
 
 
 def validation_metric(text: str) -> str:

@@ -182,10 +182,16 @@ def protocol_named(name: str) -> Protocol:
     return _measurable(_read_value(registry.resolve("protocols", name), name))
 
 
-def all_protocols() -> dict[str, Protocol]:
-    """Every protocol that has a name: the bench's, of ``protocols/`` in the current folder, of plug-ins."""
-    found = {**PROTOCOLS, **_own(strict=True)}
-    return {**found, **{name: protocol_named(name) for name in registry.names("protocols") if name not in found}}
+def protocol_lines() -> list[tuple[str, str]]:
+    """Name and one line about every protocol that has a name: the bench's, the current folder's, plug-ins'."""
+    rows = [(name, protocol.about) for name, protocol in PROTOCOLS.items()]
+    rows += [(name, protocol.about) for name, protocol in _own(strict=True).items()]
+    for name in registry.names("protocols"):
+        try:
+            rows.append((name, protocol_named(name).about))
+        except BenchError as error:  # somebody's broken plug-in is shown, and does not hide the others
+            rows.append((name, f"cannot be used: {error}"))
+    return rows
 
 
 def read_protocols(path: Path, known: Mapping[str, Protocol] | None = None) -> dict[str, Protocol]:

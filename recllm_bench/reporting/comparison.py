@@ -168,7 +168,8 @@ class _Pairs:
             return None
         if not (_on_disk(first) and _on_disk(second)):
             return None
-        key = content_hash([_VERSION, first.users_hash, second.users_hash, metric, first.protocol.get("ties")])
+        code = [facts["code"] for facts in (first.metrics.get(metric, {}),) if "code" in facts]  # of somebody's own
+        key = content_hash([_VERSION, first.users_hash, second.users_hash, metric, first.protocol.get("ties"), *code])
         found = self.remembered.get(key, lambda: self._test(first, second, metric))
         return Pair(*found) if found else None
 

@@ -85,7 +85,7 @@ class RunRecord:
     fingerprint: str = ""
     split: dict[str, Any] = dataclasses.field(default_factory=dict)
     pairing: str = ""
-    metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     dialogue: dict[str, Any] = dataclasses.field(default_factory=dict)
     beyond: dict[str, float] = dataclasses.field(default_factory=dict)
     cases: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -76,7 +76,6 @@ def make_record(
     """
     from recllm_bench.evaluation.metrics import beyond_accuracy, per_user, share_with_ties, user_ids
     from recllm_bench.evaluation.own_metrics import data_facts, training_popularity
-    from recllm_bench.evaluation.statistics import bootstrap
     from recllm_bench.reporting.machine import machine_facts
 
     facts = data_facts(split, getattr(dataset, "catalogue", None))
@@ -106,7 +105,7 @@ def make_record(
         pairing=content_hash(
             [protocol.fingerprint(), split.checksum, candidates.hash() if candidates is not None else ""]
         ),
-        metrics={metric: bootstrap(column).as_dict() for metric, column in values.items()},
+        metrics=measured(values),
         dialogue=dialogue,
         beyond=beyond,
         cases={
@@ -129,6 +128,18 @@ def make_record(
         users_hash=users_hash(ranks, outcomes),
         depends=_plain(depends or {}),
     )
+
+
+def measured(values: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Mean and interval of each metric's values; somebody's own metric has the hash of its source as ``code``."""
+    from recllm_bench.evaluation.metrics import metric_code
+    from recllm_bench.evaluation.statistics import bootstrap
+
+    facts: dict[str, dict[str, Any]] = {name: dict(bootstrap(column).as_dict()) for name, column in values.items()}
+    for name in facts:
+        if code := metric_code(name):
+            facts[name]["code"] = code
+    return facts
 
 
 def write_record(

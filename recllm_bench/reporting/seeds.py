@@ -126,7 +126,8 @@ def _intervals(
 ) -> dict[str, dict[str, float]]:
     """Mean, interval and users of each metric that every seed has."""
     shared = [metric for metric in measured[0] if all(metric in each for each in measured)]
-    key = content_hash(["seeds", _VERSION, row.users_hash, shared, row.protocol.get("ties")])
+    code = [measured[0][metric]["code"] for metric in shared if "code" in measured[0][metric]]  # of somebody's own
+    key = content_hash(["seeds", _VERSION, row.users_hash, shared, row.protocol.get("ties"), *code])
     return remembered.get(key, lambda: _computed(row, shared, measured, values))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -154,8 +155,29 @@ def user_values(record: RunRecord) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     from recllm_bench.evaluation.metrics import per_user, user_ids
 
     ranks = read_ranks(record)
-    values = per_user(ranks, record.metrics, (), record.protocol.get("ties", "expected"), warn=False)
+    ties, facts = record.protocol.get("ties", "expected"), record_facts(record)
+    values = per_user(ranks, record.metrics, (), ties, warn=False, facts=facts)
     return user_ids(ranks), values
+
+
+def record_facts(record: RunRecord) -> dict[str, Callable[[], Any]]:
+    """What a metric may need of a record's data (see ``api.metric.FACTS``), prepared again when it is asked for."""
+
+    @cache
+    def data() -> dict[str, Callable[[], Any]]:
+        from recllm_bench.data.cards import default_store
+        from recllm_bench.data.prepare import prepare
+        from recllm_bench.data.splits import split_named
+        from recllm_bench.evaluation.own_metrics import data_facts
+
+        dataset = prepare(record.recipe["dataset"], filter=record.dataset["filter"], store=default_store())
+        params = {name: value for name, value in record.protocol.get("split_params") or ()}
+        split = split_named(record.protocol["split"], dataset.histories, **params)
+        if split.checksum != record.split["checksum"]:
+            raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
+        return data_facts(split, dataset.catalogue)
+
+    return {"popularity": lambda: data()["popularity"](), "titles": lambda: data()["titles"]()}
 
 
 def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:

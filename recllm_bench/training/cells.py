@@ -15,6 +15,7 @@ from recllm_bench.api.method import Job, Method
 from recllm_bench.api.registry import ModelEntry, model_named
 from recllm_bench.api.words import Undeclared
 from recllm_bench.data.splits import Split
+from recllm_bench.evaluation.metrics import metric_code, validation_metric
 from recllm_bench.options import fitted, quickened, read_options
 from recllm_bench.provenance import code_hash, library_versions, package_code_hash
 from recllm_bench.recipe import shipped_recipe
@@ -101,6 +102,7 @@ def typed_options(
         For an unknown option or a value that it cannot have.
     """
     loop = read_options(TrainingOptions, {**entry.training_defaults, **training}, f"{where}: training")
+    validation_metric(loop.validate_metric)
     loop = quickened(loop, quick) if quick else loop
     if entry.options is None:
         return dict(options), loop
@@ -112,7 +114,7 @@ def typed_options(
     return (quickened(own, quick) if quick else own), loop
 
 
-def code_of(entry: ModelEntry, device: Any) -> dict[str, Any]:
+def code_of(entry: ModelEntry, device: Any, validate_metric: str = "") -> dict[str, Any]:
     """What code, libraries and threads train a model, for the keys of its stages.
 
     Parameters
@@ -121,6 +123,8 @@ def code_of(entry: ModelEntry, device: Any) -> dict[str, Any]:
         Which model; one from outside the package counts with its own source.
     device : torch.device
         On a CPU the number of threads orders sums, and so decides the last digits.
+    validate_metric : str
+        What decides the best epoch; somebody's own counts with its source.
     """
     import torch
 
@@ -136,6 +140,8 @@ def code_of(entry: ModelEntry, device: Any) -> dict[str, Any]:
     if entry.is_zoo:
         libraries.append("scipy")
     outside = {source.__qualname__: found for source in (entry.model, entry.method) if (found := _outside(source))}
+    if validate_metric and (metric := metric_code(validate_metric)):
+        outside[validate_metric] = metric
     return {
         "package": package_code_hash(parts),
         "classes": outside,
@@ -188,6 +194,6 @@ def inner_cell(
         options=typed,
         training=loop,
         words=job.words if entry.reads_words else Undeclared(entry.name),
-        code=code_of(entry, job.device),
+        code=code_of(entry, job.device, loop.validate_metric),
     )
     return Cell(entry, inner)

@@ -323,7 +323,7 @@ def test_values_are_checked_on_real_ranks_too(planted):
 
 def test_a_metric_under_modules_is_named_listed_and_keyed(tmp_path, monkeypatch):
     from recllm_bench.api import modules
-    from recllm_bench.evaluation.metrics import metric_key, metric_lines, validation_metric
+    from recllm_bench.evaluation.metrics import metric_code, metric_lines, validation_metric
 
     monkeypatch.setattr(modules, "_targets", {kind: {} for kind in modules.KINDS})
     monkeypatch.setattr(modules, "_owners", {})
@@ -335,11 +335,11 @@ def test_a_metric_under_modules_is_named_listed_and_keyed(tmp_path, monkeypatch)
     assert lines["Recall"].startswith("Share of the targets among the first k")
     assert lines["Broken"].startswith("cannot be used: metric 'Broken' fails")
     assert (validation_metric("Lift@5"), validation_metric("AUC"), validation_metric("MRR")) == ("Lift@5", "AUC", "MRR")
-    assert metric_key("NDCG@10") == "NDCG@10"
-    before = metric_key("Lift@5")
+    assert metric_code("NDCG@10") == ""
+    before = metric_code("Lift@5")
     own.write_text(own.read_text() + "# changed\n")
     modules.load_modules([own])
-    assert metric_key("Lift@5") != before
+    assert metric_code("Lift@5") != before
     modules.register("metrics", "NDCG", print)
     with pytest.raises(BenchError, match="'NDCG' is a metric of the bench"):
         per_user(ranks_of([0]), ("NDCG",), (5,))

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.protocols import PROTOCOLS, Protocol, all_protocols, protocol_named
+from recllm_bench.evaluation.protocols import PROTOCOLS, Protocol, protocol_lines, protocol_named
 
 
 def test_every_protocol_has_its_name_and_its_own_fingerprint():
@@ -108,7 +108,7 @@ def test_the_folder_of_the_current_directory(tmp_path, monkeypatch):
         "lab.short:\n  about: ours\n  base: unified.full\n  cutoffs: [1]\nlab.long:\n  base: lab.short\n  users: 9\n"
     )
     assert protocol_named("lab.long").users == 9
-    assert all_protocols()["lab.short"].about == "ours"
+    assert dict(protocol_lines())["lab.short"] == "ours"
     with pytest.raises(BenchError, match=r"Did you mean 'lab\.short'"):
         protocol_named("lab.shor")
     own.write_text("unified.full:\n  users: 3\n")
@@ -130,7 +130,7 @@ def test_a_plug_in_of_any_shape(tmp_path, monkeypatch):
     (facts / "entry_points.txt").write_text("[recllm_bench.protocols]\nplanted.strict = planted_rules:STRICT\n")
     assert protocol_named("planted.strict").ties == "pessimistic"
     assert protocol_named("planted_rules:FIELDS").users == 7
-    assert "planted.strict" in all_protocols()
+    assert "planted.strict" in dict(protocol_lines())
     with pytest.raises(BenchError, match="is no protocol: give a Protocol, a mapping"):
         protocol_named("planted_rules:NONE")
     with pytest.raises(BenchError, match=r"unknown protocol 'planted\.strikt'"):
