@@ -22,6 +22,9 @@ DEPENDS = {
     "language model": {},
     "encoder": "minilm@abc",
     "classes": {"planted:Model": "h-1"},
+    "training": {"package": "t-1", "threads": 2},
+    "evaluation": {"code": "e-1"},
+    "words": {"simulator": "rules"},
     "libraries": library_versions(["torch", "numpy"]),
     "package": {"version": __version__},
 }
@@ -42,6 +45,8 @@ CHANGES = {
     "language model: {} -> llm@1": lambda new: new.update({"language model": "llm@1"}),
     "encoder: minilm@abc -> minilm@abd": lambda new: new.update(encoder="minilm@abd"),
     "classes.planted:Model: h-1 -> h-2": lambda new: new["classes"].update({"planted:Model": "h-2"}),
+    "training.threads: 2 -> 1": lambda new: new["training"].update(threads=1),
+    "words.simulator: rules -> rules:2": lambda new: new["words"].update(simulator="rules:2"),
     "libraries.recbole: new (1.2.1)": lambda new: new["libraries"].update(recbole="1.2.1"),
     f"package.version: {__version__} -> 99": lambda new: new["package"].update(version="99"),
     "simulator: new (rules)": lambda new: new.update(simulator="rules"),
