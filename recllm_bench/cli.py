@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,11 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("dataset", nargs="?", help="only this dataset")
     compare.add_argument("--protocol", default="", help="only this protocol")
     compare.add_argument("--markdown", action="store_true", help="print Markdown")
+    compare.add_argument("--subject", default="", metavar="ROW", help="the row that the table is about")
+    compare.add_argument("--baseline", default="best", metavar="ROW", help="hold all rows against this one")
+    compare.add_argument(
+        "--test", default="max-t", help="max-t (default), t, sign-flip, mcnemar or wilcoxon; see docs/statistics.md"
+    )
     compare.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
 
     report = _command(commands, "report", _report, "write one HTML page of the runs that exist")
@@ -247,8 +252,8 @@ def _run(options: argparse.Namespace) -> None:
         each = [{**values, "compare": []} for values in each]
     cells = [cell for values in each for cell in comparison_recipes(values, where)]
     finished = run_cells(cells, again=options.again)
-    _print_table(finished.folders)
-    _print_failures(finished.failures)
+    asked = {recipe.hash() for label, recipe in cells if not label}
+    _print_table(finished.folders, asked, finished.failures)
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -264,8 +269,7 @@ def _sweep(options: argparse.Namespace) -> None:
         check_table(table)
     finished = run_cells(recipes)
     folders = finished.folders
-    _print_table(folders)
-    _print_failures(finished.failures)
+    _print_table(folders, failures=finished.failures)
     if table:
         from recllm_bench.reporting.records import read_record
         from recllm_bench.reporting.seeds import over_seeds
@@ -275,18 +279,16 @@ def _sweep(options: argparse.Namespace) -> None:
         print("\n" + ablation_table(records, variants, table, colour=sys.stdout.isatty()))
 
 
-def _print_failures(failures: Sequence[tuple[str, str]]) -> None:
-    """Rows that could not be run, and why."""
-    for name, reason in failures:
-        print(f"Not run: {name}: {reason}")
-
-
-def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:
+def _print_table(
+    folders: Sequence[Path], asked: Collection[str] = (), failures: Sequence[tuple[str, str]] = ()
+) -> None:
+    """The table of some records; it is about the one whose recipe was asked for."""
     from recllm_bench.reporting.records import read_record
     from recllm_bench.reporting.table import comparison_table
 
     records = [read_record(folder) for folder in folders]
-    print(comparison_table(records, markdown=markdown, colour=sys.stdout.isatty()))
+    subject = next((record.name for record in records[::-1] if record.recipe_hash in asked), "")
+    print(comparison_table(records, subject=subject, failures=failures, colour=sys.stdout.isatty()))
 
 
 def _existing(folder: Path | None) -> list[Any]:
@@ -317,8 +319,12 @@ def _compare(options: argparse.Namespace) -> None:
     groups: dict[tuple[str, str], list] = {}
     for record in records:
         groups.setdefault((record.recipe["dataset"], record.recipe["protocol"]), []).append(record)
+    how = {"baseline": options.baseline, "subject": options.subject, "test": options.test}
+    for name in {options.subject, options.baseline} - {"", "best"}:  # a name that only some tables have
+        groups = {key: group for key, group in groups.items() if name in [each.name for each in group]} or groups
     tables = [
-        comparison_table(group, markdown=options.markdown, colour=sys.stdout.isatty()) for group in groups.values()
+        comparison_table(group, **how, markdown=options.markdown, colour=sys.stdout.isatty())
+        for group in groups.values()
     ]
     print("\n\n".join(tables))
 
