@@ -257,7 +257,7 @@ def critical(rows: Rows, pairs: Sequence[tuple[int, int]], *, level: float = 0.9
     if len(pairs) == 1:
         return float(stats.norm.isf((1 - level) / 2))
     largest = _Largest([rows], [(0, *pair) for pair in pairs], seed)
-    values = np.concatenate([block.max(1) for block in largest.blocks(_POINTS * 4)])
+    values = np.concatenate([block.max(0) for block in largest.blocks(_POINTS * 4)])
     return float(np.quantile(values, level))
 
 
@@ -275,18 +275,18 @@ class _Largest:
         spread[spread <= 1e-9 * np.sqrt(covariance[a, a] + covariance[b, b])] = np.inf  # equal rows: always 0
         kept = values > values[-1] * 1e-12
         root = (vectors[:, kept] * np.sqrt(values[kept])).T
-        self.weights = ((root[:, a] - root[:, b]) / spread).astype(np.float32)
+        self.weights = ((root[:, a] - root[:, b]) / spread).astype(np.float32).T
 
     def blocks(self, points: int) -> Iterator[np.ndarray]:
-        """Float32 blocks ``[points, contrasts]`` of scores."""
+        """Float32 blocks ``[contrasts, points]`` of scores."""
         from scipy import special
         from scipy.stats import qmc
 
-        sobol = qmc.Sobol(len(self.weights), scramble=True, seed=np.random.default_rng(self.seed))
-        step = 1 << max(8, (max(1, _VALUES_AT_ONCE // self.weights.shape[1])).bit_length() - 1)
+        sobol = qmc.Sobol(self.weights.shape[1], scramble=True, seed=np.random.default_rng(self.seed))
+        step = 1 << max(8, (max(1, _VALUES_AT_ONCE // len(self.weights))).bit_length() - 1)
         for _ in range(0, points, min(step, points)):
             uniform = np.clip(sobol.random(min(step, points)), 1e-12, 1 - 1e-12)
-            scores = special.ndtri(uniform).astype(np.float32) @ self.weights
+            scores = self.weights @ special.ndtri(uniform).astype(np.float32).T
             yield np.abs(scores, out=scores)
 
 
@@ -316,10 +316,11 @@ def _shares(largest: _Largest, score: np.ndarray, step_down: bool) -> np.ndarray
         counts = np.zeros(len(score))
         for block in largest.blocks(points):
             if step_down:  # the largest among this contrast and those with smaller statistics
-                np.maximum.accumulate(block[:, ::-1], axis=1, out=block[:, ::-1])
-                counts += (block >= score.astype(np.float32)).sum(0)
+                for place in range(len(block) - 2, -1, -1):
+                    np.maximum(block[place], block[place + 1], out=block[place])
+                counts += np.count_nonzero(block >= score.astype(np.float32)[:, None], axis=1)
             else:
-                top = np.sort(block.max(1))
+                top = np.sort(block.max(0))
                 counts += len(top) - np.searchsorted(top, score)
         shares = np.maximum.accumulate(np.maximum(counts, 1) / points)
         reach = _SURE * np.sqrt(ALPHA * (1 - ALPHA) / points)

@@ -79,8 +79,8 @@ def sign_flip(a: np.ndarray, b: np.ndarray, *, draws: int = RESAMPLES, seed: int
     sums = np.empty(draws)
     if len(sizes) <= len(difference) // 4:  # of c equal sizes, Binomial(c, 1/2) keep their sign
         for rows in _blocks(draws, len(sizes)):
-            kept = rng.binomial(counts, 0.5, (rows.stop - rows.start, len(sizes)))
-            sums[rows] = (2 * kept - counts) @ sizes
+            signs = 2 * rng.binomial(counts, 0.5, (rows.stop - rows.start, len(sizes))) - counts
+            sums[rows] = signs @ sizes
     else:
         moved = difference[difference != 0]
         for rows in _blocks(draws, len(moved)):

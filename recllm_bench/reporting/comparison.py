@@ -153,13 +153,13 @@ def compare(
     if test not in TESTS:
         raise BenchError(f"test '{test}' is not one of {', '.join(TESTS)}.{nearest(test, TESTS)}")
     values, remembered = UserValues(), Remembered(records)
-    rows = [with_intervals(record, values, remembered) for record in over_seeds(records)]
-    rows.sort(key=lambda record: (record.name, content_hash(record.recipe), record.users_hash))
+    rows = sorted(over_seeds(records), key=lambda each: (each.name, content_hash(each.recipe), each.users_hash))
     columns = list(metrics) if metrics else _columns(rows)
     for name in columns:
         if not any(name in record.metrics for record in rows):
             known = {metric for record in rows for metric in record.metrics}
             raise BenchError(f"no run has the metric '{name}'.{nearest(name, known)}")
+    rows = [with_intervals(record, columns, values, remembered) for record in rows]
     names = [record.name for record in rows]
     if baseline != "best" and baseline not in names:
         raise BenchError(f"no row is named '{baseline}'.{nearest(baseline, names)}")

@@ -207,7 +207,7 @@ class Families:
                 found = means.contrast(place, other)
                 reach = float(stats.t.isf(stats.norm.sf(score), found.freedom)) * found.error
                 same = equivalence(means, place, other)
-                p = adjusted.get((metric, *sorted((place, other))), float("nan"))
+                p = adjusted.get((metric, min(place, other), max(place, other)), float("nan"))
                 pair = Pair(
                     found.estimate,
                     found.estimate - reach,
@@ -235,7 +235,7 @@ class Families:
         from recllm_bench.evaluation.families import max_t
         from recllm_bench.evaluation.statistics import PAIR_TESTS, holm
 
-        places = [(metric, *sorted(pair)) for metric in each for pair in tested]
+        places = [(metric, min(pair), max(pair)) for metric in each for pair in tested]
         if self.test == "max-t":
             _, found = max_t([(rows, tested) for rows in each.values()], step_down=step_down)
             return dict(zip(places, (float(p) for values in found for p in values), strict=True))
@@ -245,10 +245,10 @@ class Families:
         if any(len(matrix) > 1 for found in matrices.values() for matrix in found):
             raise BenchError(f"--test {self.test} knows users only, and a row has several seeds; use --test max-t or t")
         test, single = PAIR_TESTS[self.test], {}
-        for metric, *pair in places:
-            a, b = (matrices[metric][place][0] for place in pair)
+        for metric, first, second in places:
+            a, b = matrices[metric][first][0], matrices[metric][second][0]
             if self.test != "mcnemar" or _is_rate(a, b):  # McNemar's test leaves other metrics without marks
-                single[metric, pair[0], pair[1]] = test(a, b)
+                single[metric, first, second] = test(a, b)
         return dict(zip(single, holm(list(single.values())), strict=True))
 
     def _matrices(self, rows: list[int], metrics: list[str]) -> dict[str, list[Any]]:

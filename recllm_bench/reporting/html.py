@@ -228,8 +228,7 @@ def _training_curves(records: Sequence[RunRecord]) -> str:
 def _curve(record: RunRecord) -> list[tuple[int, float]]:
     """(epoch, validation value) pairs of a record's last trained stage, else of the last training in its log."""
     if record.curves:
-        points = list(record.curves.values())[-1]
-        return [(int(epoch), float(value)) for epoch, value in points]
+        return [(int(epoch), float(value)) for epoch, value in list(record.curves.values())[-1]]
     if record.folder is None or not (record.folder / "log.jsonl").exists():
         return []
     points: list[tuple[int, float]] = []

@@ -134,11 +134,15 @@ def _pooled(each: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def with_intervals(record: RunRecord, values: UserValues, remembered: Remembered) -> RunRecord:
-    """A row with the intervals of :func:`.mean_interval`, over users and seeds; unchanged where no values are there."""
+def with_intervals(record: RunRecord, metrics: Sequence[str], values: UserValues, remembered: Remembered) -> RunRecord:
+    """A row with the intervals of :func:`.mean_interval`, over users and seeds, in some metrics and all of dialogues.
+
+    Rows whose per-user values are not there stay as they are.
+    """
     if not on_disk(record):
         return record
-    names = [*record.metrics, *(metric for metric in DIALOGUE_METRICS if metric in record.dialogue)]
+    names = [metric for metric in metrics if metric in record.metrics]
+    names += [metric for metric in DIALOGUE_METRICS if metric in record.dialogue]
     key = content_hash(["intervals", record.users_hash, names, record.protocol.get("ties")])
     found = remembered.get(key, lambda: _intervals(record, names, values))
     dialogue = {name: found.get(name, facts) for name, facts in record.dialogue.items()}
