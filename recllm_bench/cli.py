@@ -124,6 +124,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
 
+    plan = _command(commands, "plan", _plan, "what difference a dataset, a protocol and so many seeds can tell")
+    plan.add_argument("dataset", help="name or path")
+    plan.add_argument("--protocol", default="unified.full", help="evaluation protocol (default unified.full)")
+    plan.add_argument("--seeds", type=int, default=1, help="seeds of every row (default 1)")
+    plan.add_argument("--rows", type=int, default=6, help="rows of the table, all pairs of which are held (default 6)")
+    plan.add_argument(
+        "--deviation", type=float, default=0.05, help="standard deviation between seeds over the mean (default 0.05)"
+    )
+
     report = _command(commands, "report", _report, "write one HTML page of the runs that exist")
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
     report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
@@ -337,6 +346,23 @@ def _report(options: argparse.Namespace) -> None:
     output = options.output or results_folder() / "report.html"
     write_report(records, output)
     print(f"wrote {output}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import split_named
+    from recllm_bench.evaluation.candidates import evaluated_cases
+    from recllm_bench.evaluation.power import Plan
+    from recllm_bench.evaluation.protocols import protocol_named
+    from recllm_bench.reporting.plan import plan_table
+
+    protocol = protocol_named(options.protocol)
+    prepared = prepare(options.dataset, filter=protocol.filter, store=default_store())
+    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
+    users = len(set(evaluated_cases(split.test, protocol).users.tolist()))
+    plan = Plan(users, options.rows, options.seeds, options.deviation)
+    print(plan_table(f"{prepared.name} · {protocol.name}", plan))
 
 
 def _share(options: argparse.Namespace) -> None:

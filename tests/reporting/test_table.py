@@ -15,6 +15,7 @@ from scipy.stats import ttest_rel
 
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.families import Rows, all_pairs, max_t
+from recllm_bench.evaluation.power import Plan
 from recllm_bench.evaluation.statistics import PAIR_TESTS, holm
 from recllm_bench.recipe import ConversationOptions
 from recllm_bench.reporting import seeds as seeds_module
@@ -337,3 +338,16 @@ def test_a_report_needs_records_and_a_place(rows, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BenchError, match="--output"):
         write_report(rows, tmp_path / "file" / "x.html")
+
+
+@pytest.mark.shared
+def test_the_plan_of_a_dataset(data_mirror, monkeypatch, capsys):
+    from recllm_bench.cli import main
+
+    monkeypatch.setenv("RECLLM_DATA_MIRROR", str(data_mirror))
+    assert main(["plan", "ml-100k", "--protocol", "relrec.full", "--seeds", "3"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "943 users, 6 rows, 3 seeds each" in text
+    assert f"0.10 {Plan(943, 6, 3).difference(0.1):.4f}" in text
+    assert main(["plan", "ml-100k", "--seeds", "0"]) == 2
+    assert "seeds must be at least 1" in capsys.readouterr().err
