@@ -325,17 +325,15 @@ def _compare(options: argparse.Namespace) -> None:
         records = [record for record in records if record.recipe["protocol"] == options.protocol]
     if not records:
         raise BenchError("no run record matches; see them all with 'recllm-bench compare'")
-    groups: dict[tuple[str, str], list] = {}
-    for record in records:
-        groups.setdefault((record.recipe["dataset"], record.recipe["protocol"]), []).append(record)
-    how = {"baseline": options.baseline, "subject": options.subject, "test": options.test}
-    for name in {options.subject, options.baseline} - {"", "best"}:  # a name that only some tables have
-        groups = {key: group for key, group in groups.items() if name in [each.name for each in group]} or groups
-    tables = [
-        comparison_table(group, **how, markdown=options.markdown, colour=sys.stdout.isatty())
-        for group in groups.values()
-    ]
-    print("\n\n".join(tables))
+    text = comparison_table(
+        records,
+        options.baseline,
+        subject=options.subject,
+        test=options.test,
+        markdown=options.markdown,
+        colour=sys.stdout.isatty(),
+    )
+    print(text)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
-from planted_tables import planted_table
 from scipy import stats
 
+from benchmarks.marks import planted_table
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.families import Rows, all_pairs, critical, max_t
 
