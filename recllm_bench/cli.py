@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,21 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--protocol", default="", help="only this protocol")
     _metrics_argument(compare)
     compare.add_argument("--markdown", action="store_true", help="print Markdown")
+    compare.add_argument("--subject", default="", metavar="ROW", help="the row that the table is about")
+    compare.add_argument("--baseline", default="best", metavar="ROW", help="hold all rows against this one")
+    compare.add_argument(
+        "--test", default="max-t", help="max-t (default), t, sign-flip, mcnemar or wilcoxon; see docs/statistics.md"
+    )
     compare.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
+
+    plan = _command(commands, "plan", _plan, "what difference a dataset, a protocol and so many seeds can tell")
+    plan.add_argument("dataset", help="name or path")
+    plan.add_argument("--protocol", default="unified.full", help="evaluation protocol (default unified.full)")
+    plan.add_argument("--seeds", type=int, default=1, help="seeds of every row (default 1)")
+    plan.add_argument("--rows", type=int, default=6, help="rows of the table, all pairs of which are held (default 6)")
+    plan.add_argument(
+        "--deviation", type=float, default=0.05, help="standard deviation between seeds over the mean (default 0.05)"
+    )
 
     report = _command(commands, "report", _report, "write one HTML page of the runs that exist")
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
@@ -289,8 +303,8 @@ def _run(options: argparse.Namespace) -> None:
     cells = [cell for values in each for cell in comparison_recipes(values, where)]
     metrics = _metric_names(options)
     finished = run_cells(cells, again=options.again)
-    _print_table(finished.folders, metrics)
-    _print_failures(finished.failures)
+    asked = {recipe.hash() for label, recipe in cells if not label}
+    _print_table(finished.folders, metrics, asked, finished.failures)
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -306,8 +320,7 @@ def _sweep(options: argparse.Namespace) -> None:
         check_table(table)
     finished = run_cells(recipes)
     folders = finished.folders
-    _print_table(folders)
-    _print_failures(finished.failures)
+    _print_table(folders, failures=finished.failures)
     if table:
         from recllm_bench.reporting.records import read_record
         from recllm_bench.reporting.seeds import over_seeds
@@ -317,19 +330,21 @@ def _sweep(options: argparse.Namespace) -> None:
         print("\n" + ablation_table(records, variants, table, colour=sys.stdout.isatty()))
 
 
-def _print_failures(failures: Sequence[tuple[str, str]]) -> None:
-    """Rows that could not be run, and why."""
-    for name, reason in failures:
-        print(f"Not run: {name}: {reason}")
-
-
-def _print_table(folders: Sequence[Path], metrics: Sequence[str] = ()) -> None:
+def _print_table(
+    folders: Sequence[Path],
+    metrics: Sequence[str] = (),
+    asked: Collection[str] = (),
+    failures: Sequence[tuple[str, str]] = (),
+) -> None:
+    """The table of some records; it is about the one whose recipe was asked for."""
     from recllm_bench.reporting.records import read_record
 
-    print(_table([read_record(folder) for folder in folders], metrics))
+    records = [read_record(folder) for folder in folders]
+    subject = next((record.name for record in records[::-1] if record.recipe_hash in asked), "")
+    print(_table(records, metrics, subject=subject, failures=failures))
 
 
-def _table(records: Sequence[Any], metrics: Sequence[str], markdown: bool = False) -> str:
+def _table(records: Sequence[Any], metrics: Sequence[str], **choices: Any) -> str:
     from recllm_bench.reporting.table import comparison_table
 
     columns = None
@@ -337,7 +352,7 @@ def _table(records: Sequence[Any], metrics: Sequence[str], markdown: bool = Fals
         from recllm_bench.reporting.chosen_metrics import with_metrics
 
         records, columns = with_metrics(records, metrics)
-    return comparison_table(records, metrics=columns, markdown=markdown, colour=sys.stdout.isatty())
+    return comparison_table(records, metrics=columns, colour=sys.stdout.isatty(), **choices)
 
 
 def _existing(folder: Path | None) -> list[Any]:
@@ -368,11 +383,8 @@ def _compare(options: argparse.Namespace) -> None:
         records = [record for record in records if record.recipe["protocol"] == options.protocol]
     if not records:
         raise BenchError("no run record matches; see them all with 'recllm-bench compare'")
-    groups: dict[tuple[str, str], list] = {}
-    for record in records:
-        groups.setdefault((record.recipe["dataset"], record.recipe["protocol"]), []).append(record)
-    tables = [_table(group, metrics, options.markdown) for group in groups.values()]
-    print("\n\n".join(tables))
+    choices = {"subject": options.subject, "test": options.test, "markdown": options.markdown}
+    print(_table(records, metrics, baseline=options.baseline, **choices))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -383,6 +395,23 @@ def _report(options: argparse.Namespace) -> None:
     output = options.output or results_folder() / "report.html"
     write_report(records, output)
     print(f"wrote {output}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import split_named
+    from recllm_bench.evaluation.candidates import evaluated_cases
+    from recllm_bench.evaluation.power import Plan
+    from recllm_bench.evaluation.protocols import protocol_named
+    from recllm_bench.reporting.plan import plan_table
+
+    protocol = protocol_named(options.protocol)
+    prepared = prepare(options.dataset, filter=protocol.filter, store=default_store())
+    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
+    users = len(set(evaluated_cases(split.test, protocol).users.tolist()))
+    plan = Plan(users, options.rows, options.seeds, options.deviation)
+    print(plan_table(f"{prepared.name} · {protocol.name}", plan))
 
 
 def _share(options: argparse.Namespace) -> None:

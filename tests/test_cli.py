@@ -58,6 +58,7 @@ def test_help_names_every_command(capsys):
         "run",
         "sweep",
         "compare",
+        "plan",
         "report",
         "prepare",
         "evaluate",

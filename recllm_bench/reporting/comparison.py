@@ -1,4 +1,4 @@
-"""Which rows of a table differ, decided by paired tests over the same users and kept for the next time."""
+"""One table: its rows, which of them differ, and what was planned to be compared. Everything shown is read from it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError, nearest
+from recllm_bench.reporting.families import TESTS, Families, Family, Pair, direction, has, mean_of
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.remembered import Remembered
-from recllm_bench.reporting.seeds import UserValues, over_seeds
+from recllm_bench.reporting.seeds import UserValues, on_disk, over_seeds, with_intervals
+from recllm_bench.reporting.subject import planned_rows, subject_of
 from recllm_bench.reporting.users_file import DIALOGUE_METRICS
 
-ALPHA = 0.05
 BLOCKS = {
     "history": ("History only", "these rows see past interactions and nothing else"),
     "text": (
@@ -21,23 +22,25 @@ BLOCKS = {
         "other, not with the rows above",
     ),
 }
-_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A paired mean difference: interval, p-value, and the p-value adjusted for the table's tests (Holm)."""
+class Planned:
+    """A planned contrast: the subject minus another row.
 
-    mean: float
-    low: float
-    high: float
-    p: float
-    adjusted: float = float("nan")
+    Attributes
+    ----------
+    row : int
+        The other row.
+    role : str
+        ``best baseline``, ``control``, or empty.
+    pair : Pair
+        The difference, in the primary metric; its interval holds for all planned contrasts together.
+    """
 
-    @property
-    def significant(self) -> bool:
-        """Whether the difference survives the correction at 5 %."""
-        return self.adjusted < ALPHA
+    row: int
+    role: str
+    pair: Pair
 
 
 @dataclass
@@ -47,32 +50,44 @@ class Comparison:
     Attributes
     ----------
     records : list of RunRecord
-        In the order given.
+        Rows in an order that does not depend on when they were made; means with the intervals that are shown.
     metrics : list of str
         Columns.
     primary : str
-        Metric of :attr:`differences`.
+        Metric of the claims: of :attr:`planned` and of a block's first family.
+    subject : int
+        The row that the table is about.
+    test : str
+        How pairs are tested.
     marks : dict of (block, row, metric) to str
-        ``better`` than, ``equal`` to or ``worse`` than the reference; rows by their place in :attr:`records`. The
-        block ``dialogue`` is the multi-turn table's.
+        ``better`` than, ``worse`` than or ``equal`` (within 2 %) to the reference, or ``open``: not told apart. The
+        best row is ``better`` when all others are worse. The block ``dialogue`` is the multi-turn table's.
     best : dict of (block, metric) to int
         Row with the best mean.
     reference : str
         What the marks are relative to, in words.
-    differences : list of (other row, Pair)
-        The subject (the last record) minus each other row.
+    families : dict of str to list of Family
+        For each block the family of its primary metric, then that of all other metrics together.
+    planned : list of Planned
+        The subject minus the best baseline, its controls, and the other rows.
     unpaired : list of str
         Rows that could not be paired with the others, and so carry no marks.
+    failures : list of (str, str)
+        Rows that could not be run, and why.
     """
 
     records: list[RunRecord]
     metrics: list[str]
     primary: str
+    subject: int = 0
+    test: str = "max-t"
     marks: dict[tuple[str, int, str], str] = field(default_factory=dict)
     best: dict[tuple[str, str], int] = field(default_factory=dict)
     reference: str = "the best row of the block"
-    differences: list[tuple[int, Pair]] = field(default_factory=list)
+    families: dict[str, list[Family]] = field(default_factory=dict)
+    planned: list[Planned] = field(default_factory=list)
     unpaired: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
     def rows(self, block: str) -> list[int]:
         """Rows of a block; the best in the primary metric comes first."""
@@ -80,126 +95,153 @@ class Comparison:
             rows = [row for row, record in enumerate(self.records) if record.dialogue]
             return sorted(rows, key=lambda row: -self.records[row].dialogue.get("S@5", {}).get("mean", 0.0))
         rows = [row for row, record in enumerate(self.records) if record.block == block]
-        return sorted(rows, key=lambda row: -_mean(self.records[row], self.primary))
+        return sorted(rows, key=lambda row: -mean_of(self.records[row], self.primary))
+
+    @property
+    def deviations(self) -> dict[int, float]:
+        """Standard deviation between the seeds of each row that has several, in the primary metric."""
+        found: dict[int, float] = {}
+        for block in BLOCKS:
+            for family in self.families.get(block, [])[:1]:
+                found |= family.deviations
+        return found
+
+    @property
+    def one_seed(self) -> list[str]:
+        """Names of the rows that were trained under one seed."""
+        return [record.name for record in self.records if not record.members]
 
 
-def compare(records: Sequence[RunRecord], baseline: str = "best", metrics: Sequence[str] | None = None) -> Comparison:
+def compare(
+    records: Sequence[RunRecord],
+    baseline: str = "best",
+    metrics: Sequence[str] | None = None,
+    *,
+    subject: str = "",
+    test: str = "max-t",
+    failures: Sequence[tuple[str, str]] = (),
+) -> Comparison:
     """Test the rows of one table against each other; runs that differ in the seed alone are one row.
 
-    In each block every row is held against the best other row (so the best one against the runner-up) by a paired
-    bootstrap over users, or over seeds and users; the p-values of a block are corrected together (Holm).
+    ``docs/statistics.md`` says which comparisons are corrected together and how. Nothing depends on the order of the
+    records.
 
     Parameters
     ----------
     records : sequence of RunRecord
-        One dataset, one protocol; the last one is the subject.
+        One dataset, one protocol.
     baseline : str
         ``best``, or the name of a row that all others are held against.
     metrics : sequence of str, optional
         Columns; by default a readable selection of the protocol's.
+    subject : str
+        Name of the row that the table is about; by default see :func:`.subject_of`.
+    test : str
+        ``max-t``, or ``t``, ``sign-flip``, ``mcnemar``, ``wilcoxon`` with Holm's correction.
+    failures : sequence of (str, str)
+        Rows that could not be run, and why.
 
     Raises
     ------
     BenchError
-        Without records, for an unknown metric or baseline, or when protocols or datasets are mixed.
+        Without records, for an unknown name, or when protocols or datasets are mixed.
     """
     if not records:
         raise BenchError("there are no run records to compare")
     if len({(record.dataset.get("name"), record.fingerprint) for record in records}) > 1:
         raise BenchError("one table holds one dataset under one protocol; group the records first")
+    if test not in TESTS:
+        raise BenchError(f"test '{test}' is not one of {', '.join(TESTS)}.{nearest(test, TESTS)}")
     values, remembered = UserValues(), Remembered(records)
-    records = over_seeds(records, values, remembered)
-    columns = list(metrics) if metrics else _columns(records)
+    rows = sorted(over_seeds(records), key=lambda each: (each.name, content_hash(each.recipe), each.users_hash))
+    columns = list(metrics) if metrics else _columns(rows)
     for name in columns:
-        if not any(name in record.metrics for record in records):
-            known = {metric for record in records for metric in record.metrics}
+        if not any(name in record.metrics for record in rows):
+            known = {metric for record in rows for metric in record.metrics}
             raise BenchError(f"no run has the metric '{name}'.{nearest(name, known)}")
-    names = [record.name for record in records]
+    rows = [with_intervals(record, columns, values, remembered) for record in rows]
+    names = [record.name for record in rows]
     if baseline != "best" and baseline not in names:
         raise BenchError(f"no row is named '{baseline}'.{nearest(baseline, names)}")
     primary = "NDCG@10" if "NDCG@10" in columns else next((c for c in columns[::-1] if "NDCG" in c), columns[0])
-    result = Comparison(records, columns, primary)
-    pairs = _Pairs(records, values, remembered)
-    for block in BLOCKS:
-        _mark(result, block, result.rows(block), columns, baseline, pairs)
-    _mark(result, "dialogue", result.rows("dialogue"), list(DIALOGUE_METRICS), baseline, pairs)
+    result = Comparison(rows, columns, primary, subject_of(rows, subject), test, failures=list(failures))
     if baseline != "best":
         result.reference = baseline
-    subject = len(records) - 1
-    found = [(row, pairs.of(subject, row, primary)) for row in range(subject)]
-    found = [(row, pair) for row, pair in found if pair is not None]
-    result.differences = list(zip([row for row, _ in found], _adjusted([pair for _, pair in found]), strict=True))
-    result.unpaired = [record.name for record in records if len(records) > 1 and record.pairing != records[-1].pairing]
+    families = Families(rows, values, remembered, test)
+    for block in BLOCKS:
+        _mark(result, block, primary, columns, families, baseline)
+    _mark(result, "dialogue", "S@5", list(DIALOGUE_METRICS), families, baseline)
+    _plan(result, families, baseline)
+    pairing = rows[result.subject].pairing
+    result.unpaired = [record.name for record in rows if record.pairing != pairing]
     remembered.save()
     return result
 
 
-def _mark(result: Comparison, block: str, rows: list[int], metrics: list[str], baseline: str, pairs: _Pairs) -> None:
-    tests: list[tuple[int, str, Pair]] = []
+def _mark(result: Comparison, block: str, primary: str, metrics: list[str], families: Families, baseline: str) -> None:
+    """Marks of a block: the primary metric's family, then one of all others, which counts only if the first differs."""
+    rows, records = result.rows(block), result.records
     for metric in metrics:
-        present = [row for row in rows if _has(result.records[row], metric)]
-        if not present:
-            continue
-        sign = -1 if metric == "AT" else 1
-        ranked = sorted(present, key=lambda row: -sign * _mean(result.records[row], metric))
-        result.best[block, metric] = ranked[0]
-        named = [row for row in present if result.records[row].name == baseline]
-        for row in ranked:
-            reference = named[0] if named else ranked[0] if row != ranked[0] else ranked[1] if ranked[1:] else row
-            pair = pairs.of(row, reference, metric) if row != reference else None
-            if pair is not None:
-                tests.append((row, metric, pair))
-    for (row, metric, _), pair in zip(tests, _adjusted([pair for *_, pair in tests]), strict=True):
-        sign = -1 if metric == "AT" else 1
-        word = "equal" if not pair.significant else "better" if sign * pair.mean > 0 else "worse"
+        present = [row for row in rows if has(records[row], metric)]
+        if present:
+            result.best[block, metric] = max(present, key=lambda row: direction(metric) * mean_of(records[row], metric))
+    pairing = records[result.subject].pairing
+    paired = sorted(row for row in rows if records[row].pairing == pairing and on_disk(records[row]))
+    shared = [metric for metric in metrics if paired and all(has(records[row], metric) for row in paired)]
+    if len(paired) < 2 or not shared:
+        return
+    if primary not in shared:
+        primary = shared[0]
+    named = next((row for row in paired if records[row].name == baseline), None)
+    first = families.with_the_best(paired, [primary], named)
+    result.families[block] = [first]
+    _set_marks(result, block, first, True)
+    others = [metric for metric in shared if metric != primary]
+    if others:
+        second = families.with_the_best(paired, others, named)
+        result.families[block].append(second)
+        _set_marks(result, block, second, any(pair.significant for pair in first.pairs.values()))
+
+
+def _set_marks(result: Comparison, block: str, family: Family, tested: bool) -> None:
+    for (metric, row), pair in family.pairs.items():
+        word = "equal" if pair.equal else "open"
+        if tested and pair.significant:
+            word = "better" if direction(metric) * pair.mean > 0 else "worse"
         result.marks[block, row, metric] = word
+    for metric, row in family.references.items():
+        found = [result.marks[block, other, metric] for name, other in family.pairs if name == metric]
+        if found and all(word == "worse" for word in found) and result.reference.startswith("the best"):
+            result.marks[block, row, metric] = "better"
 
 
-class _Pairs:
-    """Paired differences of the rows of a table."""
-
-    def __init__(self, records: list[RunRecord], values: UserValues, remembered: Remembered) -> None:
-        self.records, self.values, self.remembered = records, values, remembered
-
-    def of(self, a: int, b: int, metric: str) -> Pair | None:
-        """Difference of two rows, or None when they cannot be paired."""
-        first, second = self.records[a], self.records[b]
-        if first.pairing != second.pairing or not (_has(first, metric) and _has(second, metric)):
-            return None
-        if not (_on_disk(first) and _on_disk(second)):
-            return None
-        code = [facts["code"] for facts in (first.metrics.get(metric, {}),) if "code" in facts]  # of somebody's own
-        key = content_hash([_VERSION, first.users_hash, second.users_hash, metric, first.protocol.get("ties"), *code])
-        found = self.remembered.get(key, lambda: self._test(first, second, metric))
-        return Pair(*found) if found else None
-
-    def _test(self, a: RunRecord, b: RunRecord, metric: str) -> list[float]:
-        from recllm_bench.evaluation.statistics import align_pairs, hierarchical_difference, paired_bootstrap
-
-        try:
-            (left_users, left), (right_users, right) = self.values.of(a, metric), self.values.of(b, metric)
-            align_pairs(left_users, right_users, (a.pairing, b.pairing), (a.name, b.name))
-        except BenchError:
-            return []
-        both = (left == left).all(0) & (right == right).all(0)  # NaN: a dialogue that could not be held
-        if not both.any():
-            return []
-        if a.members or b.members:
-            found = hierarchical_difference(left[:, both], right[:, both])
-        else:
-            found = paired_bootstrap(left[0, both], right[0, both])
-        return [found.mean, found.low, found.high, found.p]
-
-
-def _on_disk(record: RunRecord) -> bool:
-    return all(run.folder is not None for run in record.members or [record])
-
-
-def _adjusted(pairs: list[Pair]) -> list[Pair]:
-    from recllm_bench.evaluation.statistics import holm
-
-    p_values = holm([pair.p for pair in pairs])
-    return [Pair(pair.mean, pair.low, pair.high, pair.p, p) for pair, p in zip(pairs, p_values, strict=True)]
+def _plan(result: Comparison, families: Families, baseline: str) -> None:
+    """The subject against the baselines and its controls; the best baseline of each block is named."""
+    records, subject = result.records, result.subject
+    if not on_disk(records[subject]) or not has(records[subject], result.primary):
+        return
+    controls, baselines = planned_rows(records, subject)
+    chosen = [row for row in (*controls, *baselines) if on_disk(records[row]) and has(records[row], result.primary)]
+    if not chosen:
+        return
+    family = families.planned(subject, sorted(chosen), result.primary)
+    roles = dict.fromkeys(controls, "control")
+    for block in BLOCKS:
+        rows = [row for row in baselines if row in chosen and records[row].block == block]
+        if baseline != "best":
+            rows = [row for row in rows if records[row].name == baseline]
+        if rows:
+            roles[max(rows, key=lambda row: mean_of(records[row], result.primary))] = "best baseline"
+    own = records[subject].block
+    order = {"best baseline": 0, "control": 1, "": 2}
+    result.planned = sorted(
+        (Planned(row, roles.get(row, ""), pair) for (_, row), pair in family.pairs.items()),
+        key=lambda each: (
+            order[each.role],
+            records[each.row].block != own,
+            -mean_of(records[each.row], result.primary),
+        ),
+    )
 
 
 def _columns(records: Sequence[RunRecord]) -> list[str]:
@@ -210,12 +252,3 @@ def _columns(records: Sequence[RunRecord]) -> list[str]:
     chosen = [name for name in names if name.endswith(("@10", "@20")) and not name.startswith("MRR")]
     chosen = chosen or names[:6]
     return chosen + [name for name in names if name == "MRR"]
-
-
-def _mean(record: RunRecord, metric: str) -> float:
-    facts = record.metrics.get(metric) or record.dialogue.get(metric)
-    return float(facts["mean"]) if facts else float("-inf")
-
-
-def _has(record: RunRecord, metric: str) -> bool:
-    return metric in (record.dialogue if metric in DIALOGUE_METRICS else record.metrics)

@@ -15,10 +15,14 @@ from recllm_bench.reporting.published import published_for, published_interval
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.table import (
     MARKS,
+    closing_lines,
     describe,
     duration,
+    finding,
+    legend,
     measures_grid,
-    protocol_warnings,
+    open_lines,
+    planned_heading,
     row_notes,
     verdicts,
 )
@@ -43,7 +47,7 @@ def write_report(records: Sequence[RunRecord], path: Path) -> Path:
     Parameters
     ----------
     records : sequence of RunRecord
-        One section for each dataset and protocol; the last record of each is its subject.
+        One section for each dataset and protocol.
     path : Path
         File to write.
 
@@ -73,24 +77,25 @@ def write_report(records: Sequence[RunRecord], path: Path) -> Path:
 def _section(comparison: Comparison) -> str:
     head, _, about = describe(comparison.records).partition("\n")
     parts = [f"<section><h2>{escape(head)}</h2>", f'<p class="about">{escape(about)}</p>' if about else ""]
+    if comparison.planned:
+        parts.append(_planned(comparison))
     for block, (title, reason) in BLOCKS.items():
         rows = comparison.rows(block)
         if rows:
             parts += [f"<h3>{title}</h3><p class='about'>{escape(reason)}</p>"]
             parts.append(_table(comparison, block, rows, comparison.metrics))
+            parts += [f"<p>{escape(line)}</p>" for line in open_lines(comparison, block)]
     rows = comparison.rows("dialogue")
     if rows:
         parts.append("<h3>Dialogues</h3><p class='about'>AT: lower is better</p>")
         parts.append(_table(comparison, "dialogue", rows, list(DIALOGUE_METRICS)))
+        parts += [f"<p>{escape(line)}</p>" for line in open_lines(comparison, "dialogue")]
     parts.append(_measures(comparison.records))
     parts.append(_interval_plot(comparison))
-    if comparison.differences:
-        parts.append(_differences(comparison))
     parts.append(_training_curves(comparison.records))
     parts += [drawn(figure) for figure in figures_of(comparison.records, comparison.primary)]
-    parts += [f"<p>{escape(line)}</p>" for line in protocol_warnings(comparison.records)]
-    legend = f"Against {comparison.reference}: ▲ better, ≈ no significant difference, ▼ worse (paired bootstrap, Holm)."
-    parts.append(f"<p><small>{escape(legend)} Brackets: 95 % bootstrap intervals over users.</small></p>")
+    parts += [f"<p>{escape(line)}</p>" for line in closing_lines(comparison)]
+    parts.append(f"<p><small>{escape(legend(comparison))} Brackets: 95 % intervals.</small></p>")
     parts += [_details(record) for record in comparison.records]
     return "\n".join(part for part in parts if part) + "</section>"
 
@@ -145,15 +150,17 @@ def _measures(records: Sequence[RunRecord]) -> str:
     return f"<h3>Beside the ranking</h3><table><thead><tr>{names}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _differences(comparison: Comparison) -> str:
+def _planned(comparison: Comparison) -> str:
+    title, reason = planned_heading(comparison)
+    head = "".join(f"<th>{name}</th>" for name in ("other row", "difference", "95 % interval", "p", "finding"))
     lines = [
-        f"<h3>{escape(comparison.records[-1].name)} minus the others, {escape(comparison.primary)}</h3><table><thead>"
-        "<tr><th>other row</th><th>difference</th><th>95 % interval</th><th>p (Holm)</th></tr></thead><tbody>"
+        f"<h3>{escape(title)}</h3><p class='about'>{escape(reason)}</p><table><thead><tr>{head}</tr></thead><tbody>"
     ]
-    for row, pair in comparison.differences:
+    for planned in comparison.planned:
+        pair, role = planned.pair, f" <small>{planned.role}</small>" if planned.role else ""
         lines.append(
-            f"<tr><td>{escape(comparison.records[row].name)}</td><td>{pair.mean:+.4f}</td>"
-            f"<td>[{pair.low:+.4f}, {pair.high:+.4f}]</td><td>{pair.adjusted:.4f}</td></tr>"
+            f"<tr><td>{escape(comparison.records[planned.row].name)}{role}</td><td>{pair.mean:+.4f}</td>"
+            f"<td>[{pair.low:+.4f}, {pair.high:+.4f}]</td><td>{pair.adjusted:.4f}</td><td>{finding(pair)}</td></tr>"
         )
     return "\n".join(lines) + "</tbody></table>"
 
@@ -221,8 +228,7 @@ def _training_curves(records: Sequence[RunRecord]) -> str:
 def _curve(record: RunRecord) -> list[tuple[int, float]]:
     """(epoch, validation value) pairs of a record's last trained stage, else of the last training in its log."""
     if record.curves:
-        points = list(record.curves.values())[-1]
-        return [(int(epoch), float(value)) for epoch, value in points]
+        return [(int(epoch), float(value)) for epoch, value in list(record.curves.values())[-1]]
     if record.folder is None or not (record.folder / "log.jsonl").exists():
         return []
     points: list[tuple[int, float]] = []

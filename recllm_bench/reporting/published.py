@@ -14,7 +14,7 @@ from typing import Any
 from recllm_bench.api.published import PublishedTables
 from recllm_bench.api.registry import names, resolve
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.statistics import Interval, wilson
+from recllm_bench.evaluation.intervals import Interval, wilson
 from recllm_bench.locations import resource
 
 CLOSE = 0.10

@@ -11,6 +11,7 @@ from recllm_bench.artifacts import write_json
 from recllm_bench.reporting.records import RunRecord
 
 _FILE = ".pairs.json"
+_VERSION = 2  # of how the results are computed; those of other versions are computed again
 
 
 class Remembered:
@@ -39,7 +40,7 @@ class Remembered:
         """Keep what was computed; a folder that cannot be written costs only time."""
         if self.changed and self.path is not None:
             try:
-                write_json(self.path, self.known)
+                write_json(self.path, {"version": _VERSION, "results": self.known})
             except OSError:
                 return
 
@@ -49,6 +50,6 @@ def _load(path: Path | None) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) else {}
-    except (OSError, ValueError):
-        return {}  # absent or damaged: computed again
+        return dict(values["results"]) if values["version"] == _VERSION else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # absent, old or damaged: computed again

@@ -17,7 +17,6 @@ from recllm_bench.reporting.users_file import DIALOGUE_METRICS, dialogue_values_
 if TYPE_CHECKING:
     import numpy as np
 
-_VERSION = 1
 _COUNTS = ("n", "invalid", "leaks")
 
 
@@ -63,24 +62,25 @@ class UserValues:
         return users, values[metric]
 
 
-def over_seeds(
-    records: Sequence[RunRecord], values: UserValues | None = None, remembered: Remembered | None = None
-) -> list[RunRecord]:
+def on_disk(record: RunRecord) -> bool:
+    """Whether the per-user values of a row can be read."""
+    return all(run.folder is not None for run in record.members or [record])
+
+
+def over_seeds(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Replace records that differ in the seed alone by one row, in the place of the last of them.
 
     Parameters
     ----------
     records : sequence of RunRecord
         Records of one table.
-    values, remembered : optional
-        Shared with what else is computed for the table.
 
     Returns
     -------
     list of RunRecord
-        A row of several seeds has them as ``members``, their means, and intervals over seeds and users.
+        A row of several seeds has them as ``members``, by seed, and their means; its intervals, as those of any row,
+        come from :func:`with_intervals`.
     """
-    values, kept = values or UserValues(), remembered or Remembered(records)
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         recipe = {name: value for name, value in record.recipe.items() if name != "seed"}
@@ -90,13 +90,11 @@ def over_seeds(
     for group in groups.values():
         seeds = {record.recipe.get("seed") for record in group}
         alike = len(group) > 1 and len(seeds) == len(group) and all(record.folder is not None for record in group)
-        rows += [_row(group, values, kept)] if alike else group
-    if remembered is None:
-        kept.save()
+        rows += [_row(sorted(group, key=lambda record: record.recipe.get("seed", 0)))] if alike else group
     return rows
 
 
-def _row(group: list[RunRecord], values: UserValues, remembered: Remembered) -> RunRecord:
+def _row(group: list[RunRecord]) -> RunRecord:
     first = group[0]
     row = dataclasses.replace(
         first,
@@ -108,50 +106,63 @@ def _row(group: list[RunRecord], values: UserValues, remembered: Remembered) -> 
         tokens=_means([record.tokens for record in group]),
         notes=list(dict.fromkeys(note for record in group for note in record.notes)),
         users_hash=content_hash([record.users_hash for record in group]),
+        created=max(record.created for record in group),
+        metrics=_pooled([record.metrics for record in group]),
         folder=None,
         members=group,
     )
     seeds = ", ".join(str(record.recipe.get("seed")) for record in group)
     row.notes.append(f"mean of seeds {seeds}: the interval is over seeds and users, training seconds are of one seed")
-    row.metrics = _intervals(row, [record.metrics for record in group], values, remembered)
     if all(record.dialogue for record in group):
         measured = [{m: record.dialogue[m] for m in DIALOGUE_METRICS if m in record.dialogue} for record in group]
         counts = {name: sum(record.dialogue.get(name, 0) for record in group) for name in _COUNTS}
-        row.dialogue = {**_intervals(row, measured, values, remembered), **counts}
+        row.dialogue = {**_pooled(measured), **counts}
     return row
 
 
-def _intervals(
-    row: RunRecord, measured: list[Mapping[str, Any]], values: UserValues, remembered: Remembered
-) -> dict[str, dict[str, float]]:
-    """Mean, interval and users of each metric that every seed has."""
-    shared = [metric for metric in measured[0] if all(metric in each for each in measured)]
-    code = [measured[0][metric]["code"] for metric in shared if "code" in measured[0][metric]]  # of somebody's own
-    key = content_hash(["seeds", _VERSION, row.users_hash, shared, row.protocol.get("ties"), *code])
-    return remembered.get(key, lambda: _computed(row, shared, measured, values))
+def _pooled(each: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean over the seeds of each metric that all have, with limits that hold every seed's interval."""
+    return {
+        metric: {
+            "mean": statistics.fmean(facts[metric]["mean"] for facts in each),
+            "low": min(facts[metric]["low"] for facts in each),
+            "high": max(facts[metric]["high"] for facts in each),
+            "n": min(facts[metric]["n"] for facts in each),
+        }
+        for metric in each[0]
+        if all(metric in facts for facts in each)
+    }
 
 
-def _computed(
-    row: RunRecord, shared: list[str], measured: list[Mapping[str, Any]], values: UserValues
-) -> dict[str, dict[str, float]]:
+def with_intervals(record: RunRecord, metrics: Sequence[str], values: UserValues, remembered: Remembered) -> RunRecord:
+    """A row with the intervals of :func:`.mean_interval`, over users and seeds, in some metrics and all of dialogues.
+
+    Rows whose per-user values are not there stay as they are.
+    """
+    if not on_disk(record):
+        return record
+    names = [metric for metric in metrics if metric in record.metrics]
+    names += [metric for metric in DIALOGUE_METRICS if metric in record.dialogue]
+    code = [record.metrics.get(metric, {}).get("code", "") for metric in names]  # of somebody's own metrics
+    key = content_hash(["intervals", record.users_hash, names, record.protocol.get("ties"), code])
+    found = remembered.get(key, lambda: _intervals(record, names, values))
+    dialogue = {name: found.get(name, facts) for name, facts in record.dialogue.items()}
+    metrics = {name: found.get(name, facts) for name, facts in record.metrics.items()}
+    return dataclasses.replace(record, metrics=metrics, dialogue=dialogue, folder=record.folder, members=record.members)
+
+
+def _intervals(record: RunRecord, names: Sequence[str], values: UserValues) -> dict[str, dict[str, float]]:
     import numpy as np
 
-    from recllm_bench.evaluation.statistics import hierarchical_bootstrap
+    from recllm_bench.evaluation.intervals import mean_interval
 
     result = {}
-    for metric in shared:
+    for metric in names:
         try:
-            _, matrix = values.of(row, metric)
-            held = np.isfinite(matrix).all(0)
-            result[metric] = hierarchical_bootstrap(matrix[:, held]).as_dict()
-        except BenchError:  # other dialogues succeeded under each seed, or none was held under all
-            facts = [each[metric] for each in measured]
-            result[metric] = {
-                "mean": statistics.fmean(fact["mean"] for fact in facts),
-                "low": min(fact["low"] for fact in facts),
-                "high": max(fact["high"] for fact in facts),
-                "n": min(fact["n"] for fact in facts),
-            }
+            matrix = values.of(record, metric)[1]
+            result[metric] = mean_interval(matrix[:, np.isfinite(matrix).all(0)]).as_dict()
+        except BenchError:
+            continue  # other dialogues succeeded under each seed, or none was held under all
     return result
 
 

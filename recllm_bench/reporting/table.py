@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, compare
+from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, Planned, compare
+from recllm_bench.reporting.families import mean_of
 from recllm_bench.reporting.page import Cell, Page
 from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
 from recllm_bench.reporting.records import RunRecord
 
 _SIDE_BY_SIDE = 6  # records in one grid of measures
-MARKS = {"better": "▲", "worse": "▼", "equal": "≈"}
+MARKS = {"better": "▲", "worse": "▼", "equal": "=", "open": "≈"}
 
 
 def comparison_table(
@@ -18,6 +19,9 @@ def comparison_table(
     baseline: str = "best",
     metrics: Sequence[str] | None = None,
     *,
+    subject: str = "",
+    test: str = "max-t",
+    failures: Sequence[tuple[str, str]] = (),
     markdown: bool = False,
     colour: bool = False,
 ) -> str:
@@ -26,11 +30,9 @@ def comparison_table(
     Parameters
     ----------
     records : sequence of RunRecord
-        The last one of each dataset and protocol is the subject, held against every other row.
-    baseline : str
-        ``best``, or the row that significance is relative to.
-    metrics : sequence of str, optional
-        Columns; by default a readable selection.
+        In any order.
+    baseline, metrics, subject, test, failures
+        As in :func:`.compare`; a name that only some of the tables have concerns those alone.
     markdown : bool
         Write Markdown instead of aligned text.
     colour : bool
@@ -44,14 +46,14 @@ def comparison_table(
     groups: dict[tuple, list[RunRecord]] = {}
     for record in records:
         groups.setdefault((record.dataset.get("name"), record.fingerprint), []).append(record)
-    if len(groups) > 1 and baseline != "best":
-        groups = {
-            key: group for key, group in groups.items() if baseline in [record.name for record in group]
-        } or groups
+    tables = list(groups.values())
+    for name in (baseline if baseline != "best" else "", subject):
+        tables = [group for group in tables if not name or name in [record.name for record in group]] or tables
     page = Page(markdown, colour)
-    texts = [_one_table(compare(group, baseline, metrics), page) for group in groups.values()]
-    if not texts:
-        compare([], baseline)  # says that there is nothing to show
+    texts = []
+    for number, group in enumerate(tables or [[]], 1):  # without records, compare says that there is nothing to show
+        lost = failures if number == len(tables) else ()
+        texts.append(shown(compare(group, baseline, metrics, subject=subject, test=test, failures=lost), page))
     return "\n\n".join(texts)
 
 
@@ -127,48 +129,139 @@ def measures_grid(records: Sequence[RunRecord]) -> list[list[str]]:
     return [["measure", *(record.name for record in records)], *rows]
 
 
-def _one_table(comparison: Comparison, page: Page) -> str:
+def shown(comparison: Comparison, page: Page) -> str:
+    """A comparison as text or Markdown."""
     records = comparison.records
     head, _, about = describe(records).partition("\n")
     parts = [page.title(head)] + ([page.text(about)] if about else [])
+    if comparison.planned:
+        lines = [planned_line(comparison, planned) for planned in comparison.planned]
+        parts += [page.heading(*planned_heading(comparison)), page.lines(lines)]
     notes: list[str] = []
     for block, (title, reason) in BLOCKS.items():
         rows = comparison.rows(block)
         if rows:
             grid = _grid(comparison, block, rows, comparison.metrics, notes)
-            parts += [page.heading(title, reason), page.grid(grid)]
+            parts += [page.heading(title, reason), page.grid(grid), page.lines(open_lines(comparison, block))]
     rows = comparison.rows("dialogue")
     if rows:
         turns = records[rows[0]].protocol.get("turns") or 5
-        shown = records[rows[0]].protocol.get("shown_per_turn") or 5
+        items = records[rows[0]].protocol.get("shown_per_turn") or 5
         counts = sorted({int(records[row].dialogue.get("n", 0)) for row in rows})
         reason = (
-            f"at most {turns} turns, {shown} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
+            f"at most {turns} turns, {items} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
         )
         grid = _grid(comparison, "dialogue", rows, list(DIALOGUE_METRICS), notes)
-        parts += [page.heading("Dialogues", reason), page.grid(grid)]
+        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(open_lines(comparison, "dialogue"))]
     measured = [record for record in records if record.measures]
     if measured:
         parts.append(page.heading("Beside the ranking", "what the methods measure themselves"))
         some = (measured[start : start + _SIDE_BY_SIDE] for start in range(0, len(measured), _SIDE_BY_SIDE))
         grids = ([[Cell(text) for text in row] for row in measures_grid(records)] for records in some)
         parts.append("\n\n".join(page.grid(grid) for grid in grids))
-    if comparison.differences:
-        subject = records[-1].name
-        lines = [_difference_line(comparison, row, pair) for row, pair in comparison.differences]
-        heading = page.heading(f"{subject} minus the others, {comparison.primary}", "same users, 95 % interval")
-        parts += [heading, page.lines(lines)]
-    legend = (
-        f"± half a 95 % bootstrap interval over users. Against {comparison.reference} (the best against the "
-        "runner-up): ▲ better, ≈ no significant difference, ▼ worse (paired bootstrap, 5 %, Holm over the block). "
-        "Published: inside our interval, close (within 10 %), off, n.c. (not comparable); in brackets our distance."
-    )
-    closing = [legend, *protocol_warnings(records)]
-    if comparison.unpaired:
-        closing.append(f"Not paired, measured on other data or candidates: {', '.join(comparison.unpaired)}.")
+    closing = ["± the longer side of a 95 % interval. " + legend(comparison), *closing_lines(comparison)]
     closing += [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    closing += [f"Not run: {name}: {reason}" for name, reason in comparison.failures]
     parts.append(page.lines(closing))
     return "\n".join(part for part in parts if part)
+
+
+def legend(comparison: Comparison) -> str:
+    """What intervals, marks and verdicts mean."""
+    primary, best = comparison.primary, comparison.reference.startswith("the best")
+    several = ", and over seeds where a row has several" if any(record.members for record in comparison.records) else ""
+    family = "all pairs of a block's rows at once" if best else f"all rows against {comparison.reference} at once"
+    method = "max-T" if comparison.test == "max-t" else f"{comparison.test} with Holm's correction"
+    return (
+        f"Intervals are Wilson's score interval over users{several} (Student's t for AT). "
+        f"Against {comparison.reference}: ▲ better{' (the best: than every other row)' if best else ''}, ▼ worse, "
+        f"= equal within 2 %, ≈ not told apart. Marks of {primary} (dialogues: S@5) hold at 5 % for {family} "
+        f"({method}); other metrics are secondary: a family of their own, marked only where {primary} differs. "
+        "Published: inside our interval, close (within 10 %), off, n.c. (not comparable); in brackets our distance."
+    )
+
+
+def closing_lines(comparison: Comparison) -> list[str]:
+    """What must be said below a table: seeds, candidates, ties, and rows that do not pair."""
+    records, single = comparison.records, comparison.one_seed
+    lines = []
+    if single:
+        which = "" if len(single) == len(records) else f" of {', '.join(single)}"
+        lines.append(f"one seed: differences between seeds are not in these intervals{which}")
+    found = [
+        f"{records[row].name} {deviation:.4f} ({len(records[row].members)} seeds)"
+        for row, deviation in comparison.deviations.items()
+    ]
+    if found:
+        lines.append(f"Standard deviation between seeds, {comparison.primary}: {', '.join(found)}.")
+    lines += protocol_warnings(records)
+    if comparison.unpaired:
+        lines.append(f"Not paired, measured on other data or candidates: {', '.join(comparison.unpaired)}.")
+    return lines
+
+
+def planned_heading(comparison: Comparison) -> tuple[str, str]:
+    """Title of the planned contrasts, and what they hold for."""
+    name = comparison.records[comparison.subject].name
+    reason = "planned contrasts on the same users; the 95 % intervals and p-values hold for these lines together"
+    return f"{name} minus the others, {comparison.primary}", reason
+
+
+def planned_line(comparison: Comparison, planned: Planned) -> str:
+    """A planned contrast in words."""
+    other, pair = comparison.records[planned.row], planned.pair
+    base = mean_of(other, comparison.primary)
+    relative = f", {pair.mean / base:+.1%}" if base else ""
+    p = "p < 0.001" if pair.adjusted < 0.001 else f"p = {pair.adjusted:.3f}"
+    said = [finding(pair), p]
+    if planned.role:
+        said.insert(0, planned.role)
+    if other.block != comparison.records[comparison.subject].block:
+        said.append("sees other information")
+    said += _other_mark(comparison, planned)
+    return f"{other.name}: {pair.mean:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]{relative} ({', '.join(said)})"
+
+
+def finding(pair: Pair) -> str:
+    """What a pair's tests say."""
+    if pair.significant:
+        return "significant"
+    return "equal within 2 %" if pair.equal else f"smaller than can be told: {needs(pair)}"
+
+
+def needs(pair: Pair) -> str:
+    """What it would take to show that both rows are equal within the margin."""
+    ways = [f"{pair.users:,} users"] if pair.users else []
+    ways += [f"{pair.seeds:,} seeds"] if pair.seeds else []
+    return f"needs {' or '.join(ways)}" if ways else "needs more users and more seeds"
+
+
+def open_lines(comparison: Comparison, block: str) -> list[str]:
+    """Rows that the primary metric does not tell from the reference, and what telling would take."""
+    families = comparison.families.get(block, [])
+    if not families:
+        return []
+    (metric, reference), *_ = families[0].references.items()
+    lines = [
+        f"{comparison.records[row].name} ({needs(pair)})"
+        for (name, row), pair in families[0].pairs.items()
+        if comparison.marks.get((block, row, name)) == "open"
+    ]
+    name = comparison.records[reference].name
+    return [f"Too close to {name} to be told by {metric}: {', '.join(lines)}."] if lines else []
+
+
+def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
+    """Says where the table, which corrects for all pairs of a block, marks the same pair otherwise."""
+    block = comparison.records[comparison.subject].block
+    for family in comparison.families.get(block, [])[:1]:
+        reference = family.references.get(comparison.primary)
+        for row, other in ((comparison.subject, planned.row), (planned.row, comparison.subject)):
+            pair = family.pairs.get((comparison.primary, row))
+            if reference == other and pair and pair.significant != planned.pair.significant:
+                word = "significant" if pair.significant else "not significant"
+                return [f"among all pairs of the table {word}, p = {pair.adjusted:.3f}"]
+    return []
 
 
 def _grid(
@@ -190,7 +283,8 @@ def _grid(
                 cells.append(Cell("-"))
                 continue
             mark = MARKS.get(comparison.marks.get((block, row, metric), ""), " ")
-            text = f"{facts['mean']:.4f} ±{(facts['high'] - facts['low']) / 2:.4f} {mark}"
+            reach = max(facts["high"] - facts["mean"], facts["mean"] - facts["low"])
+            text = f"{facts['mean']:.4f} ±{reach:.4f} {mark}"
             cells.append(Cell(text.rstrip(), comparison.best.get((block, metric)) == row))
         grid.append([*cells, Cell(duration(record.training_seconds))])
         line = _published_line(record, metrics)
@@ -213,15 +307,3 @@ def _published_line(record: RunRecord, metrics: list[str]) -> list[Cell]:
         word = "n.c." if outcome.word == "not comparable" else outcome.word
         cells.append(Cell(f"{value:.4f} {word} ({outcome.gap:+.0%})"))
     return [*cells, Cell("")]
-
-
-def _difference_line(comparison: Comparison, row: int, pair: Pair) -> str:
-    other = comparison.records[row]
-    relative = ""
-    base = other.metrics.get(comparison.primary, {}).get("mean", 0.0)
-    if base:
-        relative = f", {pair.mean / base:+.1%}"
-    block = "" if other.block == comparison.records[-1].block else ", sees other information"
-    word = "significant" if pair.significant else "not significant"
-    p = "p < 0.001" if pair.adjusted < 0.001 else f"p = {pair.adjusted:.3f}"
-    return f"{other.name}: {pair.mean:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]{relative} ({word}, {p}{block})"

@@ -10,7 +10,7 @@ import pytest
 from planted_records import N, planted_ranks, planted_split
 
 from recllm_bench.evaluation.protocols import PROTOCOLS
-from recllm_bench.recipe import Recipe
+from recllm_bench.recipe import ConversationOptions, Recipe
 from recllm_bench.reporting.records import RunRecord, make_record, write_record
 
 
@@ -45,6 +45,7 @@ def make(tmp_path: Path):
                 protocol=protocol,
                 options=changes.pop("options", {}),
                 seed=changes.pop("training_seed", 42),
+                conversation=changes.pop("conversation", ConversationOptions()),
             ),
             block=block,
             dataset=facts,

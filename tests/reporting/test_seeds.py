@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recllm_bench.evaluation.statistics import hierarchical_bootstrap, hierarchical_difference, holm
+from recllm_bench.errors import BenchError
+from recllm_bench.evaluation.families import Rows
+from recllm_bench.evaluation.intervals import mean_interval
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.html import write_report
 from recllm_bench.reporting.records import read_record
@@ -38,8 +40,9 @@ def test_seeds_are_one_row_and_the_subject_stays_last(trained, make):
     assert rows[0] is pop
     row = rows[1]
     assert row.members == sasrec and row.recipe["seed"] == [0, 1, 2]
-    expected = hierarchical_bootstrap(matrix(sasrec, "NDCG@20"))
-    assert row.metrics["NDCG@20"] == pytest.approx(expected.as_dict())
+    expected = mean_interval(matrix(sasrec, "NDCG@20"))
+    shown = next(record for record in compare([sasrec[2], pop, *sasrec[:2]]).records if record.name == "SASRec")
+    assert shown.metrics["NDCG@20"] == pytest.approx(expected.as_dict())
     assert row.metrics["NDCG@20"]["mean"] == pytest.approx(np.mean([r.metrics["NDCG@20"]["mean"] for r in sasrec]))
     assert row.stages == {"train": 12.5, "embed": 2.5}
     assert any("mean of seeds 0, 1, 2" in note for note in row.notes)
@@ -62,16 +65,24 @@ def test_what_differs_in_more_than_the_seed_stays_apart(trained, make):
 def test_differences_are_over_seeds_and_users(trained, make, monkeypatch: pytest.MonkeyPatch):
     gru, sasrec = trained("GRU4Rec", [2.0, 2.6], model="GRU4Rec"), trained("SASRec", [2.1, 2.3, 2.9])
     pop = make("Popularity", 0.5, model="pop")
-    found = compare([pop, *gru, *sasrec], metrics=["NDCG@20"])
-    assert [found.records[row].name for row, _ in found.differences] == ["Popularity", "GRU4Rec"]
-    subject = matrix(sasrec, "NDCG@20")
-    by_hand = [hierarchical_difference(subject, matrix(others, "NDCG@20")) for others in ([pop], gru)]
-    for (_, pair), expected, p in zip(found.differences, by_hand, holm([each.p for each in by_hand]), strict=True):
-        assert (pair.mean, pair.low, pair.high) == pytest.approx((expected.mean, expected.low, expected.high))
-        assert pair.adjusted == pytest.approx(p)
+    found = compare([pop, *gru, *sasrec], metrics=["NDCG@20"], subject="SASRec")
+    assert [found.records[each.row].name for each in found.planned] == ["GRU4Rec", "Popularity"]
+    rows = Rows([matrix(sasrec, "NDCG@20"), matrix(gru, "NDCG@20"), matrix([pop], "NDCG@20")])
+    for each, expected in zip(found.planned, rows.contrasts([(0, 1), (0, 2)]), strict=True):
+        assert (each.pair.mean, each.pair.p) == pytest.approx((expected.estimate, expected.p))
+        assert each.pair.low < each.pair.mean < each.pair.high
+    assert found.deviations == pytest.approx(
+        {row: matrix(found.records[row].members, "NDCG@20").mean(1).std(ddof=1) for row in (0, 2)}
+    )
     text = comparison_table([pop, *gru, *sasrec], metrics=["NDCG@20"])
     assert text.count("GRU4Rec [") == 1
-    assert "mean of seeds 0, 1: the interval is over seeds and users" in " ".join(text.split())
+    flat = " ".join(text.split())
+    assert "mean of seeds 0, 1: the interval is over seeds and users" in flat
+    assert "one seed: differences between seeds are not in these intervals of Popularity" in flat
+    assert "Standard deviation between seeds, NDCG@20: GRU4Rec 0.0" in flat
+    assert comparison_table([*sasrec[::-1], pop, *gru[::-1]], metrics=["NDCG@20"]) == text
+    with pytest.raises(BenchError, match="several seeds; use --test max-t or t"):
+        compare([*gru, *sasrec], test="sign-flip")
 
     def refuse(*_):
         raise AssertionError("per-user values were read again")
@@ -92,7 +103,7 @@ def test_dialogues_of_seeds_and_the_report(trained, make, tmp_path):
     assert row.dialogue["n"] == sum(record.dialogue["n"] for record in records)
     held = turns[1] != -1
     successes = np.stack([(each[held] > 0) & (each[held] <= 3) for each in turns]).astype(float)
-    assert row.dialogue["S@3"]["mean"] == pytest.approx(successes.mean())
+    assert compare(records).records[0].dialogue["S@3"]["mean"] == pytest.approx(successes.mean())
     other = make("Text retrieval", 1.0, model="text-retrieval", block="text", seed=5, turns=turns[0])
     page = write_report([other, *records], tmp_path / "report.html").read_text()
     assert page.count("<summary>LatentCRS</summary>") == 1

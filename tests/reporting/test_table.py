@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.statistics import holm, paired_bootstrap
+from recllm_bench.evaluation.families import Rows, all_pairs, max_t
+from recllm_bench.evaluation.power import Plan
+from recllm_bench.evaluation.statistics import PAIR_TESTS, holm
+from recllm_bench.recipe import ConversationOptions
 from recllm_bench.reporting import seeds as seeds_module
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.html import write_report
-from recllm_bench.reporting.records import read_record
+from recllm_bench.reporting.records import find_records, read_record
 from recllm_bench.reporting.table import comparison_table, duration
 from recllm_bench.reporting.users_file import user_values
 
@@ -40,39 +46,152 @@ def rows(make):
 
 
 def line_of(text: str, name: str) -> str:
-    return next(line for line in text.splitlines() if line.lstrip("| *\x1b[1m").startswith(name))
+    lines = (line for line in text.splitlines() if "minus the others" not in line)
+    return next(line for line in lines if line.lstrip("| *\x1b[1m").startswith(name))
 
 
-def test_significance_is_the_papers_tests(rows):
+def test_marks_are_those_of_all_pairs_at_once(rows):
     found = compare(rows)
     assert found.metrics == ["Recall@5", "Recall@20", "NDCG@5", "NDCG@20"]
-    # By hand: the history block holds every row against the best other row, Holm over all of its tests.
-    values = {row: user_values(rows[row])[1] for row in range(3)}
-    means = {row: {m: v.mean() for m, v in values[row].items()} for row in values}
-    p_values, keys = [], []
-    for metric in found.metrics:
-        order = sorted(values, key=lambda row, metric=metric: -means[row][metric])
-        for row in order:
-            other = order[1] if row == order[0] else order[0]
-            p_values.append(paired_bootstrap(values[row][metric], values[other][metric]).p)
-            keys.append((row, metric, means[row][metric] > means[other][metric]))
-    for (row, metric, higher), p in zip(keys, holm(p_values), strict=True):
-        expected = "equal" if p >= 0.05 else "better" if higher else "worse"
-        assert found.marks["history", row, metric] == expected
-    assert found.marks["history", 0, "NDCG@20"] == "worse"
-    assert found.marks["text", 4, "NDCG@20"] == "better"
-    assert [row for row, _ in found.differences] == [0, 1, 2, 3]
-    pair = dict(found.differences)[0]
-    assert pair.low > 0
-    assert pair.significant
-    assert pair.adjusted >= pair.p
+    history = [row for row, record in enumerate(found.records) if record.block == "history"]
+    values = [user_values(found.records[row])[1]["NDCG@20"][None] for row in history]
+    best = max(range(3), key=lambda place: values[place].mean())
+    _, (p_values,) = max_t([(Rows(values), all_pairs(3))])
+    adjusted = dict(zip(all_pairs(3), p_values, strict=True))
+    first, second = found.families["history"]
+    assert (first.metrics, second.metrics) == (["NDCG@20"], ["Recall@5", "Recall@20", "NDCG@5"])
+    assert first.references == {"NDCG@20": history[best]} and len(first.pairs) == 2
+    for place, row in enumerate(history):
+        if place != best:
+            pair = first.pairs["NDCG@20", row]
+            assert pair.adjusted == pytest.approx(adjusted[min(place, best), max(place, best)])
+            assert pair.mean == pytest.approx((values[place] - values[best]).mean())
+            said = found.marks["history", row, "NDCG@20"]
+            assert (said == "worse") == (pair.adjusted < 0.05)
+    names = {record.name: row for row, record in enumerate(found.records)}
+    assert found.marks["history", names["Popularity"], "NDCG@20"] == "worse"
+    assert found.marks["text", names["LatentCRS"], "NDCG@20"] == "better"
+
+
+def test_the_named_row_is_planned_and_comes_first(rows):
+    found = compare(rows)
+    assert found.records[found.subject].name == "LatentCRS"
+    roles = {found.records[each.row].name: each.role for each in found.planned}
+    assert next(iter(roles)) == "Text retrieval only", "the best baseline that sees the same"
+    assert roles["Text retrieval only"] == "best baseline" and roles["Popularity"] == ""
+    assert sorted(roles) == sorted(record.name for record in rows[:4])
+    subject = user_values(rows[4])[1]["NDCG@20"]
+    for each in found.planned:
+        other = user_values(found.records[each.row])[1]["NDCG@20"]
+        assert each.pair.mean == pytest.approx((subject - other).mean())
+        assert each.pair.p == pytest.approx(ttest_rel(subject, other).pvalue)
+        assert each.pair.significant == (not each.pair.low <= 0 <= each.pair.high), "interval and p-value agree"
+    text = comparison_table(rows)
+    assert text.index("LatentCRS minus the others") < text.index("History only")
+    chosen = compare(rows, subject="SASRec")
+    assert chosen.records[chosen.subject].name == "SASRec"
+    with pytest.raises(BenchError, match="Did you mean 'SASRec'"):
+        compare(rows, subject="sasrec")
+
+
+def test_the_subject_does_not_depend_on_when_rows_were_made(make):
+    talk = {"model": "latentcrs", "block": "text"}
+    records = [
+        make("LatentCRS", 3.0, seed=1, **talk),
+        make("LatentCRS, no words", 2.0, seed=2, conversation=ConversationOptions(words="none"), **talk),
+        make("Text retrieval only", 1.0, model="text-retrieval", block="text", seed=3),
+        make("SASRec (ours)", 2.0, seed=4),
+        make("GRU4Rec (RecBole)", 2.5, model="GRU4Rec", seed=5),
+    ]
+    for number, record in enumerate(records):
+        record.created = f"2026-01-0{number + 1}T00:00:00"
+    text = comparison_table(records)
+    assert "LatentCRS minus the others" in text
+    assert "LatentCRS, no words: " in text and "(control, " in text
+    assert comparison_table(records[::-1]) == text
+    assert "SASRec (ours) minus the others" in comparison_table(records[3:]), "RecBole's are baselines"
+
+
+def test_two_rows_are_one_pair(make):
+    found = compare([make("SASRec", 1.0), make("GRU4Rec", 1.4, model="GRU4Rec", seed=1)])
+    ((_, pair),) = found.families["history"][0].pairs.items()
+    assert pair.adjusted == pair.p
+    assert found.planned[0].pair.p == pytest.approx(pair.p)
+    assert sorted(found.marks["history", row, "NDCG@20"] for row in (0, 1)) == ["better", "worse"]
+
+
+def test_secondary_metrics_are_marked_only_where_the_primary_differs(rows, monkeypatch):
+    alike = [rows[1], rows[2]]
+    found = compare(alike)
+    assert found.primary == "NDCG@20" and not any(p.significant for p in found.families["history"][0].pairs.values())
+    assert {word for (_, _, _), word in found.marks.items()} <= {"open", "equal"}
+
+
+@pytest.mark.parametrize("test", ["t", "sign-flip", "wilcoxon", "mcnemar"])
+def test_other_tests_of_pairs_have_holms_correction(rows, test: str):
+    found = compare(rows, test=test, metrics=["Recall@5", "NDCG@20"])
+    family = found.families["history"][0 if test != "mcnemar" else 1]
+    (metric,) = family.metrics
+    history = [row for row, record in enumerate(found.records) if record.block == "history"]
+    values = {row: user_values(found.records[row])[1][metric] for row in history}
+    one = {"t": lambda a, b: ttest_rel(a, b).pvalue, **PAIR_TESTS}[test]
+    pairs = [(a, b) for a in history for b in history if a < b]
+    expected = dict(zip(pairs, holm([one(values[a], values[b]) for a, b in pairs]), strict=True))
+    for (_, row), pair in family.pairs.items():
+        assert pair.adjusted == pytest.approx(expected[tuple(sorted((row, family.references[metric])))])
+    assert f"{test} with Holm's correction" in " ".join(comparison_table(rows, test=test).split())
+    with pytest.raises(BenchError, match="one of max-t, t, sign-flip"):
+        compare(rows, test="anova")
+
+
+def test_equality_and_what_it_takes_are_said(make):
+    rows = [make("SASRec", 2.0), make("Twin", 2.0), make("GRU4Rec", 2.02, model="GRU4Rec", seed=7)]
+    assert set(compare(rows[:2]).marks.values()) == {"equal"}
+    assert "open" in compare(rows).marks.values()
+    flat = " ".join(comparison_table(rows[:2], metrics=["NDCG@20"]).split())
+    assert "equal within 2 %, p = 1.000" in flat
+    flat = " ".join(comparison_table(rows, metrics=["NDCG@20"]).split())
+    assert re.search(r"smaller than can be told: needs [\d,]+ users", flat)
+    assert re.search(r"Too close to [\w0-9]+ to be told by NDCG@20: \w+ \(needs [\d,]+ users\)", flat)
+
+
+def test_no_hits_are_no_certainty(make):
+    ranks = make("None", 0.001)
+    found = compare([ranks], metrics=["Recall@5"])
+    facts = found.records[0].metrics["Recall@5"]
+    assert facts["mean"] == 0 and 0 < facts["high"] < 0.02
+    assert "±0.0000" not in comparison_table([ranks])
+
+
+def test_rows_that_could_not_be_run_are_named(rows):
+    assert "Not run: BERT4Rec: no memory" in comparison_table(rows, failures=[("BERT4Rec", "no memory")])
+
+
+@pytest.mark.parametrize(
+    "protocol", ["cesrec.full", "latentcrs.one_turn", pytest.param("relrec.full", marks=pytest.mark.slow)]
+)
+def test_no_mark_of_a_recorded_table_hangs_on_the_points(protocol: str, tmp_path, monkeypatch):
+    for folder in find_records(Path(__file__).parents[2] / "results" / "reference"):
+        if f"-ml-100k-{protocol}-" in folder.name:
+            shutil.copytree(folder, tmp_path / folder.name)
+    tested = []
+
+    def noted(family, **changes):
+        tested.append((family, changes))
+        return max_t(family, **changes)
+
+    monkeypatch.setattr("recllm_bench.evaluation.families.max_t", noted)
+    compare([read_record(folder) for folder in find_records(tmp_path)])
+    assert len(tested) > 1
+    for family, changes in tested:
+        found = [np.concatenate(max_t(family, seed=seed, **changes)[1]) < 0.05 for seed in range(30)]
+        assert all((each == found[0]).all() for each in found)
 
 
 def test_the_terminal_table(rows):
     text = comparison_table(rows, colour=True)
-    places = [
-        text.index(part) for part in ("History only", "Popularity", "With words", "\nLatentCRS", "Text retrieval")
-    ]
+    table = text[text.index("History only") :]
+    places = [table.index(part) for part in ("Popularity", "With words", "\nLatentCRS", "\nText retrieval")]
     assert places == sorted(places)  # blocks in order, rows by their quality
     assert "not with the rows above" in " ".join(text.split())
     best = line_of(text, "LatentCRS")
@@ -119,9 +238,9 @@ def test_dialogues_have_their_own_block(make):
     shared = {"protocol": "latentcrs.multi_turn", "block": "text", "model": "latentcrs"}
     rows = [make("shuffled", 1.0, turns=poor, **shared), make("LatentCRS", 2.0, turns=good, seed=1, **shared)]
     found = compare(rows)
-    assert found.marks["dialogue", 1, "S@5"] == "better"
-    assert found.marks["dialogue", 1, "AT"] == "better"  # fewer turns
-    assert found.best["dialogue", "AT"] == 1
+    assert found.marks["dialogue", 0, "S@5"] == "better"
+    assert found.marks["dialogue", 0, "AT"] == "better"  # fewer turns
+    assert found.best["dialogue", "AT"] == 0
     text = comparison_table(rows)
     assert "Dialogues" in text
     assert "S@3" in text
@@ -133,8 +252,9 @@ def test_rows_of_other_data_are_not_paired(rows, make):
 
     other = dataclasses.replace(rows[0], pairing="else", name="Other data")
     found = compare([other, *rows[1:]])
-    assert 0 not in dict(found.differences)
-    assert ("history", 0, "NDCG@20") not in found.marks
+    other_row = next(row for row, record in enumerate(found.records) if record.name == "Other data")
+    assert other_row not in [each.row for each in found.planned]
+    assert ("history", other_row, "NDCG@20") not in found.marks
     assert found.unpaired == ["Other data"]
     assert "Not paired" in comparison_table([other, *rows[1:]])
 
@@ -142,7 +262,7 @@ def test_rows_of_other_data_are_not_paired(rows, make):
 def test_protocols_are_never_mixed_in_one_table(rows, make):
     full = make("Full", 1.0, protocol="unified.full")
     text = comparison_table([*rows, full])
-    assert text.count("± half a 95 %") == 2
+    assert text.count("± the longer side of a 95 %") == 2
     assert "unified.full" in text
     with pytest.raises(BenchError, match="one protocol"):
         compare([*rows, full])
@@ -218,3 +338,16 @@ def test_a_report_needs_records_and_a_place(rows, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BenchError, match="--output"):
         write_report(rows, tmp_path / "file" / "x.html")
+
+
+@pytest.mark.shared
+def test_the_plan_of_a_dataset(data_mirror, monkeypatch, capsys):
+    from recllm_bench.cli import main
+
+    monkeypatch.setenv("RECLLM_DATA_MIRROR", str(data_mirror))
+    assert main(["plan", "ml-100k", "--protocol", "relrec.full", "--seeds", "3"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "943 users, 6 rows, 3 seeds each" in text
+    assert f"0.10 {Plan(943, 6, 3).difference(0.1):.4f}" in text
+    assert main(["plan", "ml-100k", "--seeds", "0"]) == 2
+    assert "seeds must be at least 1" in capsys.readouterr().err
