@@ -11,8 +11,10 @@ from typing import Any
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import resource
-from recllm_bench.options import option, read_options
+from recllm_bench.options import LARGEST, option, plain_mapping, read_options, shown
 
+SEEDS = 2**32
+"""Seeds that NumPy's legacy generator takes, which RecBole seeds too."""
 VARIANTS = ("own", "another", "none")
 """Whose words a case gets: its own user's, another user's (a control), nobody's (a control)."""
 
@@ -97,31 +99,42 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     """
     for key in values:
         if key not in _KEYS:
-            raise BenchError(f"{where}: unknown key '{key}'.{nearest(key, _KEYS)}")
+            raise BenchError(f"{where}: unknown key '{key}'.{nearest(str(key), _KEYS)}")
     for key in ("model", "dataset"):
-        if not isinstance(values.get(key), str) or not values[key]:
-            raise BenchError(f"{where}: '{key}' is missing; give it as {key.upper()}=name")
+        value = values.get(key)
+        if value is None or value == "":
+            raise BenchError(f"{where}: '{key}' is missing; write {key}: NAME in the recipe, or --set {key}=NAME")
+        if not isinstance(value, str):
+            raise BenchError(f"{where}: '{key}' must be a name in quotes, got {shown(value)}")
+    for key in ("protocol", "device", "budget"):
+        if not isinstance(values.get(key) or "", str):
+            raise BenchError(f"{where}: '{key}' must be text, got {shown(values[key])}")
     for key in _SECTIONS:
-        if not isinstance(values.get(key) or {}, Mapping):
-            raise BenchError(f"{where}: '{key}' must be a mapping of option names to values")
+        if values.get(key) is not None and not isinstance(values[key], Mapping):
+            raise BenchError(f"{where}: '{key}' must be a mapping of option names to values, got {shown(values[key])}")
+    options, training, talk = (plain_mapping(values.get(key) or {}, f"{where}: {key}") for key in _SECTIONS)
     seed = values.get("seed", 42)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise BenchError(f"{where}: seed must be a whole number of at least 0, got {seed!r}")
+    if not _is_whole(seed) or not 0 <= seed < SEEDS:
+        raise BenchError(f"{where}: seed must be a whole number from 0 to {SEEDS - 1}, got {shown(seed)}")
     quick = values.get("quick") or 0
-    if not isinstance(quick, int) or quick < 0:
-        raise BenchError(f"{where}: quick must be a number of passes over the data (0: no limit), got {quick!r}")
+    if not _is_whole(quick) or not 0 <= quick <= LARGEST:
+        raise BenchError(f"{where}: quick must be a number of passes over the data (0: no limit), got {shown(quick)}")
     return Recipe(
         model=values["model"],
         dataset=values["dataset"],
         protocol=str(values.get("protocol") or ""),
         seed=seed,
         device=str(values.get("device") or "auto"),
-        options=dict(values.get("options") or {}),
-        training=dict(values.get("training") or {}),
-        conversation=read_options(ConversationOptions, values.get("conversation") or {}, f"{where}: conversation"),
+        options=options,
+        training=training,
+        conversation=read_options(ConversationOptions, talk, f"{where}: conversation"),
         budget=str(values.get("budget") or ""),
         quick=int(quick),
     )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_recipe_file(name: str) -> dict[str, Any]:
@@ -156,23 +169,54 @@ def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def _file_values(name: str) -> dict[str, Any]:
-    import yaml
-
     path = Path(name)
-    if not path.exists():
+    if not name or "\0" in name or not path.exists():
         folder = resource("recipes")
         path = folder / f"{name.removesuffix('.yaml')}.yaml"
-        if not path.exists():
-            raise BenchError(f"no recipe '{name}'.{nearest(name, recipe_names())}")
+        if not name or "\0" in name or not path.exists():
+            raise BenchError(f"no recipe {shown(name)}.{nearest(name, recipe_names())}")
+    if path.is_dir():
+        raise BenchError(f"{path}: a recipe is a file, and this is a folder; name a .yaml file in it")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BenchError(f"{path}: byte {error.start} is not UTF-8; save the recipe as UTF-8 text") from error
+    values = _yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: sasrec', got {shown(values)}")
+    return values
+
+
+def _yaml(text: str, where: str) -> Any:
+    """The value of a YAML text: plain, and not so deep that reading it fails.
+
+    Raises
+    ------
+    BenchError
+        When it is no YAML (with the line, where there are several), holds an object of Python or refers to itself.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+        _check_depth(value, where)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f"{path}:{line + 1}" if line is not None else str(path)
-        raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
-    if not isinstance(values, dict):
-        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: sasrec'")
-    return values
+        place = f"{where}:{line + 1}" if line and "\n" in text else where
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BenchError(f"{place}: not valid YAML ({problem}); quote text that holds signs of YAML") from error
+    except RecursionError as error:
+        raise BenchError(f"{where}: not valid YAML for a recipe (nested too deep); flatten it") from error
+    except ValueError as error:  # a date that does not exist, a number of more than 4,300 digits
+        raise BenchError(f"{where}: not valid YAML ({shown(str(error))}); put it in quotes") from error
+    return value
+
+
+def _check_depth(value: Any, where: str, depth: int = 0) -> None:
+    if depth > 32:
+        raise BenchError(f"{where}: more than 32 levels deep, or an anchor that holds itself; flatten it")
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _check_depth(part, where, depth + 1)
 
 
 def recipe_names() -> list[str]:
@@ -197,21 +241,21 @@ def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
     BenchError
         For a setting without ``=``.
     """
-    import yaml
-
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
-            raise BenchError(f"--set {setting!r}: write it as key=value, such as training.epochs=20")
-        value = yaml.safe_load(text) if text else None
+            raise BenchError(f"--set {shown(setting)}: write it as key=value, such as training.epochs=20")
+        value = _yaml(text, f"--set {shown(setting)}") if text else None
         section, dot, name = key.strip().partition(".")
         if dot:
+            if not all(name.split(".")):
+                raise BenchError(f"--set {shown(setting)}: a name is missing beside the dot of '{key.strip()}'")
             if section not in _SECTIONS:
-                raise BenchError(f"--set {setting!r}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
+                raise BenchError(f"--set {shown(setting)}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
             result[section] = _with(result.get(section), name.split("."), value)
-        elif section in _KEYS and section not in _SECTIONS:
+        elif section in _KEYS:
             result[section] = value
         else:
-            result["options"] = {**(result.get("options") or {}), section: value}
+            result["options"] = _with(result.get("options"), [section], value)
     return result
