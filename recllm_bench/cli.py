@@ -218,7 +218,7 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from recllm_bench.planning import recipe_values
     from recllm_bench.recipe import override, read_recipe_file
 
-    if getattr(options, "recipe", None):
+    if getattr(options, "recipe", None) is not None:
         values, where = read_recipe_file(options.recipe), options.recipe
         if options.protocol:
             values["protocol"] = options.protocol

@@ -113,6 +113,9 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
         if values.get(key) is not None and not isinstance(values[key], Mapping):
             raise BenchError(f"{where}: '{key}' must be a mapping of option names to values, got {shown(values[key])}")
     options, training, talk = (plain_mapping(values.get(key) or {}, f"{where}: {key}") for key in _SECTIONS)
+    conversation = read_options(ConversationOptions, talk, f"{where}: conversation")
+    if conversation.template not in ("raw", "one_word") and "{text}" not in conversation.template:
+        raise BenchError(f"{where}: conversation: template {shown(conversation.template)} lacks {{text}}, the utterance")
     seed = values.get("seed", 42)
     if not _is_whole(seed) or not 0 <= seed < SEEDS:
         raise BenchError(f"{where}: seed must be a whole number from 0 to {SEEDS - 1}, got {shown(seed)}")
@@ -127,7 +130,7 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
         device=str(values.get("device") or "auto"),
         options=options,
         training=training,
-        conversation=read_options(ConversationOptions, talk, f"{where}: conversation"),
+        conversation=conversation,
         budget=str(values.get("budget") or ""),
         quick=int(quick),
     )

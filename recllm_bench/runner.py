@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -487,3 +488,6 @@ def _said() -> str:
     except EOFError:
         print()
         return ""
+    except UnicodeDecodeError as error:
+        code = sys.stdin.encoding
+        raise BenchError(f"chat: the input is not {code} ({error.reason}); set the terminal to {code}") from error
