@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _require_recbole()
         options.command(options)
     except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_damaged_product(error) or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
@@ -78,7 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}; check space and permissions, then repeat", file=sys.stderr)
         return 2
+    except Exception as error:
+        damaged = _damaged_product(error)
+        if not damaged:
+            raise
+        print(f"error: {damaged}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _damaged_product(error: Exception) -> str:
+    """What to say when a product that was read proves damaged; empty for an error of another kind."""
+    from recllm_bench.artifacts import set_aside_culprit
+
+    return set_aside_culprit(error)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -128,6 +141,14 @@ def build_parser() -> argparse.ArgumentParser:
     share.add_argument(
         "--to", type=Path, default=Path("results/reference"), help="where to (default results/reference)"
     )
+
+    verify = _command(commands, "verify", _verify, "check run records, or the cache, against what was written")
+    verify.add_argument("runs", nargs="*", type=Path, help="run records, or folders of them (default results/runs)")
+    verify.add_argument("--cache", action="store_true", help="hash every file of every product in the cache instead")
+    verify.add_argument("--repair", action="store_true", help="with --cache: set aside what is damaged")
+
+    why = _command(commands, "why", _why, "what a run record depends on, and what has changed since")
+    why.add_argument("runs", nargs="+", type=Path, help="folders of run records")
 
     prepare = _command(commands, "prepare", _prepare, "prepare a dataset and check it against its card")
     prepare.add_argument("dataset", help="name or path")
@@ -292,13 +313,17 @@ def _print_table(folders: Sequence[Path], markdown: bool = False) -> None:
 def _existing(folder: Path | None) -> list[Any]:
     """Every run record below a folder, in the order they were made."""
     from recllm_bench.locations import results_folder
-    from recllm_bench.reporting.records import find_records, read_record
+    from recllm_bench.reporting.records import find_records
+    from recllm_bench.reporting.verification import whole_records
 
     root = folder or results_folder() / "runs"
     folders = find_records(root)
     if not folders:
         raise BenchError(f"{root} holds no run records; make one with 'recllm-bench run'")
-    return sorted((read_record(path) for path in folders), key=lambda record: record.created)
+    records = whole_records(folders)
+    if not records:
+        raise BenchError(f"none of the {len(folders)} run records in {root} is whole; see 'recllm-bench verify'")
+    return sorted(records, key=lambda record: record.created)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -334,10 +359,30 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _share(options: argparse.Namespace) -> None:
-    from recllm_bench.reporting.records import share_record
+    from recllm_bench.reporting.sharing import share_record
 
     for folder in options.runs:
         print(share_record(folder, options.to))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from recllm_bench.checking import check_cache, check_records
+
+    if options.repair and not options.cache:
+        raise BenchError("--repair belongs to --cache; a run record is mended by the 'recllm-bench run' that made it")
+    if options.cache and options.runs:
+        raise BenchError("--cache checks the cache, not run records; give one or the other")
+    for line in check_cache(options.repair) if options.cache else check_records(options.runs):
+        print(line)
+
+
+def _why(options: argparse.Namespace) -> None:
+    from recllm_bench.checking import record_folders
+    from recllm_bench.reporting.dependence import why
+    from recllm_bench.reporting.records import read_record
+    from recllm_bench.runner import present_dependencies
+
+    print("\n\n".join(why(read_record(folder), present_dependencies) for folder in record_folders(options.runs)))
 
 
 def _prepare(options: argparse.Namespace) -> None:

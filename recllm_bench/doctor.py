@@ -142,7 +142,7 @@ def _places() -> list[Row]:
         found.append(("!!", "RECLLM_MODELS", f"{models} is no folder; correct it or unset it"))
     found.append(_folder("cache", cache_folder(), "RECLLM_CACHE"))
     found.append(_folder("results", results_folder(), "RECLLM_RESULTS"))
-    for name in ("datasets", "recipes"):
+    for name in ("datasets", "protocols", "recipes"):
         try:
             found.append(("ok", name, str(resource(name))))
         except BenchError as error:

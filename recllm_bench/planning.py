@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
@@ -43,7 +44,8 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     list of (label, Recipe)
         ``label`` is empty where the model's own display name serves.
     """
-    main, entry = resolved(recipe_from(values, where)), model_named(str(values["model"]))
+    main = resolved(recipe_from(values, where))
+    entry = model_named(main.model)
     rows = values.get("compare")
     if rows is None:
         rows = entry.method.comparison_rows(main.options)
@@ -96,6 +98,7 @@ def resolved(recipe: Recipe) -> Recipe:
     """
     from recllm_bench.training.cells import typed_options
 
+    load_modules(recipe.modules)
     entry = model_named(recipe.model)
     protocol = recipe.protocol or entry.default_protocol
     typed_options(entry, recipe.options, recipe.training, f"{recipe.model} on {recipe.dataset}")
@@ -114,7 +117,7 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
     changes = {"model": row} if isinstance(row, str) else row
     if not isinstance(changes, Mapping) or not isinstance(changes.get("model"), str):
         raise BenchError(f"{where}: a row of 'compare' is a model name or a mapping with 'model', got {shown(row)}")
-    shared = {"seed": main.seed, "device": main.device, "quick": main.quick}
+    shared = {"seed": main.seed, "device": main.device, "quick": main.quick, "modules": main.modules}
     if canonical_name(changes["model"]) == main.model:
         base = {**main.as_dict()}
     else:

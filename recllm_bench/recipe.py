@@ -53,6 +53,8 @@ class Recipe:
         Words for the table when the published schedule was shortened; empty otherwise.
     quick : int
         Most passes over data of any training, in every row; 0 for no such limit.
+    modules : tuple of str
+        Files of the user's own that are loaded first, for the models, metrics and so on that they add.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Recipe:
     conversation: ConversationOptions = ConversationOptions()
     budget: str = ""
     quick: int = 0
+    modules: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for YAML or JSON."""
@@ -76,8 +79,8 @@ class Recipe:
         return family(self.model)
 
     def hash(self) -> str:
-        """Hash of everything but the device, which does not name a result."""
-        return content_hash({key: value for key, value in self.as_dict().items() if key != "device"})
+        """Hash of everything but device and files of the user's own: what these add is hashed where it is used."""
+        return content_hash({key: value for key, value in self.as_dict().items() if key not in ("device", "modules")})
 
 
 def family(model: str) -> str:
@@ -122,6 +125,9 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     quick = values.get("quick") or 0
     if not _is_whole(quick) or not 0 <= quick <= LARGEST:
         raise BenchError(f"{where}: quick must be a number of passes over the data (0: no limit), got {shown(quick)}")
+    modules = values.get("modules") or ()
+    if not isinstance(modules, (list, tuple)) or not all(isinstance(part, str) for part in modules):
+        raise BenchError(f"{where}: modules must be a list of Python files such as [my.py], got {shown(modules)}")
     return Recipe(
         model=values["model"],
         dataset=values["dataset"],
@@ -133,6 +139,7 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
         conversation=conversation,
         budget=str(values.get("budget") or ""),
         quick=int(quick),
+        modules=tuple(modules),
     )
 
 

@@ -11,22 +11,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recllm_bench import __version__
+from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job
+from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, model_named
 from recllm_bench.api.words import Undeclared
 from recllm_bench.artifacts import ArtifactStore, content_hash
+from recllm_bench.data.cards import default_store
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
-from recllm_bench.locations import cache_folder, results_folder
+from recllm_bench.locations import results_folder
 from recllm_bench.models import DIALOGUE_PROTOCOL
 from recllm_bench.progress import log, log_to
+from recllm_bench.provenance import package_code_hash
 from recllm_bench.recipe import ConversationOptions, Recipe
 
-
-def default_store() -> ArtifactStore:
-    """The artifact store of this machine."""
-    return ArtifactStore(cache_folder() / "artifacts")
+_EVALUATES = ("artifacts.py", "data", "evaluation", "models", "options.py", "recbole_bridge", "training", "runner.py")
+"""Parts of the package that a number goes through when a trained model is measured."""
 
 
 def device_named(name: str):
@@ -101,6 +102,7 @@ class BenchCell:
         from recllm_bench.data.prepare import prepare
         from recllm_bench.data.splits import split_named
 
+        load_modules(recipe.modules)
         self.recipe, self.store = recipe, store or default_store()
         self.entry: ModelEntry = model_named(recipe.model)
         self.name = label or self.entry.display_name
@@ -113,17 +115,38 @@ class BenchCell:
     @cached_property
     def folder(self) -> Path:
         """Where the record is, or will be."""
-        recipe = self.recipe
-        key = {
-            "recipe": recipe.hash(),
-            "label": self.name,
-            "split": self.split.checksum,
-            "protocol": self.protocol.fingerprint(),
-            "version": __version__,
-        }
-        dataset = Path(recipe.dataset).name
+        recipe, dataset = self.recipe, Path(self.recipe.dataset).name
+        key = {"recipe": recipe.hash(), "label": self.name, **self.depends()}
         stem = f"{recipe.model}-{dataset}-{recipe.protocol}".lower().replace(":", "-").replace("/", "-")
         return results_folder() / "runs" / f"{stem}-{content_hash(key, 10)}"
+
+    def depends(self) -> dict[str, Any]:
+        """Everything that the numbers of the record rest on, in groups (:mod:`recllm_bench.reporting.dependence`).
+
+        Raises
+        ------
+        BenchError
+            When a part of it, such as a language model, is not there.
+        """
+        from recllm_bench.evaluation.metrics import metric_key
+
+        data, stages = self.dataset, self.cell.method.stages()
+        own = {key: value for key, value in self.recipe.as_dict().items() if key != "device"}
+        found = {
+            "data": {"name": data.name, "filter": self.protocol.filter, "checksum": data.checksum},
+            "split": {"name": self.split.name, "checksum": self.split.checksum},
+            "protocol": {"name": self.protocol.name, "fingerprint": self.protocol.fingerprint()},
+            "recipe": own,
+            "stages": {stage.name: content_hash(dict(stage.key)) for stage in stages},
+            "training": dict(self.job.code),
+            "evaluation": {
+                "code": package_code_hash(_EVALUATES),
+                "metrics": {name: metric_key(name) for name in self.protocol.metrics},
+            },
+        }
+        if self.entry.reads_words:
+            found["words"] = dict(self._words(self.recipe.conversation.words).key)
+        return found
 
     @cached_property
     def cell(self) -> Any:
@@ -135,7 +158,7 @@ class BenchCell:
     @cached_property
     def job(self) -> Job:
         """What the method gets."""
-        from recllm_bench.training.cells import typed_options
+        from recllm_bench.training.cells import code_of, typed_options
 
         recipe = self.recipe
         where = f"{recipe.model} on {recipe.dataset}"
@@ -154,6 +177,7 @@ class BenchCell:
             encode=self._encode,
             encoder_key=self.encoder_key,
             words=self._words("own") if self.entry.reads_words else Undeclared(self.entry.display_name),
+            code=code_of(self.entry, self.device),
         )
 
     def check(self) -> None:
@@ -192,8 +216,9 @@ class BenchCell:
             For every mistake a user can mend.
         """
         from recllm_bench.reporting import records
+        from recllm_bench.reporting.verification import is_finished
 
-        if (self.folder / "run.json").exists() and not again:
+        if not again and is_finished(self.folder):
             return self.folder
         records.check_writable(self.folder.parent)
         with log_to(self._journal):
@@ -249,6 +274,7 @@ class BenchCell:
             # What a method reports as empty had no part in it.
             substitutes={what: who for what, who in {**self._substitutes(), **report["substitutes"]}.items() if who},
             device=str(self.device),
+            depends=self.depends(),
         )
         log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")
         return records.write_record(self.folder, record, ranks, outcomes, self._journal, self._transcripts(outcomes))
@@ -337,6 +363,9 @@ class BenchCell:
     def _report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """What the method says beside its ranking: measures, tokens, notes, and what stood in for the paper's parts."""
         said = self.cell.method.report(folders)
+        wrong = [each for each in said.get("measures") or [] if not isinstance(each, Measure)]
+        if wrong:
+            raise BenchError(f"{self.name}: report() has {wrong[0]!r} among its measures; make it Measure(name, value)")
         return {key: said.get(key) or {} for key in ("measures", "tokens", "notes", "substitutes")}
 
     def _substitutes(self) -> dict[str, str]:
@@ -362,9 +391,13 @@ class Finished:
     failures: list[tuple[str, str]]
 
 
-def run_cell(recipe: Recipe, label: str = "", *, store: ArtifactStore | None = None, again: bool = False) -> Path:
-    """Run one cell and return the folder of its record; see :meth:`BenchCell.run`."""
-    return BenchCell(recipe, label, store).run(again=again)
+def present_dependencies(record: Any) -> dict[str, Any]:
+    """What a record would rest on if it were made now."""
+    from recllm_bench.recipe import recipe_from
+
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    values = {key: value for key, value in record.recipe.items() if key in known}
+    return BenchCell(recipe_from(values, record.name)).depends()
 
 
 def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> Finished:

@@ -15,7 +15,7 @@ from recllm_bench.errors import BenchError
 def test_listing_names_imports_nothing_heavy() -> None:
     code = (
         "import sys; from recllm_bench.api import registry; registry.names('models');"
-        "registry.is_zoo_name('latentcrs');"
+        "registry.canonical_name('latentcrs');"
         "assert not {'torch', 'recbole', 'numpy', 'pandas', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -32,8 +32,8 @@ def test_ours_come_before_recboles_and_a_prefix_asks_for_recboles() -> None:
     assert registry.resolve("models", "SASRec").__module__ == "recllm_bench.models.sequence.sasrec"
     assert registry.resolve("models", "recbole:sasrec").__module__ == "recbole.model.sequential_recommender.sasrec"
     assert registry.resolve("models", "gru4rec").__name__ == "GRU4Rec"
-    assert not registry.is_zoo_name("SASREC")
-    assert registry.is_zoo_name("lightgcn") and registry.is_zoo_name("RecBole:SASRec")
+    assert not registry.model_named("SASREC").is_zoo
+    assert registry.model_named("lightgcn").is_zoo and registry.model_named("RecBole:SASRec").is_zoo
     assert {"sasrec", "recbole:SASRec", "GRU4Rec"} <= set(registry.names("models"))
     assert "SASRec" not in registry.names("models")
 
@@ -84,7 +84,7 @@ def test_entry_points_and_explicit_classes(tmp_path: Path, monkeypatch: pytest.M
     mine = registry.resolve("models", "Planted-Model")
     assert mine is registry.resolve("models", "planted_plugin:Mine")
     assert mine.__name__ == registry.model_named("planted-model").display_name == "Mine"
-    assert not registry.is_zoo_name("planted-model")
+    assert not registry.model_named("planted-model").is_zoo
     assert registry.resolve("models", "sasrec") is not mine  # a plug-in does not replace a built-in model
     assert registry.resolve("simulators", "planted-talker").__name__ == "Talker"
     assert "planted-model" in registry.names("models")

@@ -5,6 +5,7 @@ say, and what the bench does with it. ``docs/plugins.md`` goes through it name b
 """
 
 from recllm_bench.api.contract import check
+from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.model import CausalEncoder, Converses, OwnLoss, PreparesEpochs, QueryEncoder
 from recllm_bench.api.registry import ModelEntry, model_named, names, resolve
@@ -14,6 +15,7 @@ __all__ = [
     "CausalEncoder",
     "Converses",
     "Job",
+    "Measure",
     "Method",
     "ModelEntry",
     "OwnLoss",

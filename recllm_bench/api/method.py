@@ -67,6 +67,8 @@ class Job:
         What decides its vectors, for the keys of stages.
     words : Words
         What simulated users say; any use of it is refused where the model does not declare ``reads_words``.
+    code : mapping
+        What code, libraries and threads train the model: part of the key of every stage.
     """
 
     recipe: Recipe
@@ -80,6 +82,7 @@ class Job:
     encode: Callable[[Sequence[str]], np.ndarray]
     encoder_key: Mapping[str, Any] = field(default_factory=dict)
     words: Words | Undeclared = field(default_factory=lambda: Undeclared("this model"))
+    code: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method:

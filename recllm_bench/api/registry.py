@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ from typing import Any
 
 from recllm_bench.api.contract import check
 from recllm_bench.api.method import Method
+from recllm_bench.api.modules import place_of, registered
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.recipe import family
 
@@ -152,11 +152,6 @@ def model_named(name: str) -> ModelEntry:
     return ModelEntry(canonical_name(name), loaded, _load(_SINGLE_STAGE, name).of(loaded), is_zoo)
 
 
-def is_zoo_name(name: str) -> bool:
-    """Whether a model's name leads to RecBole's zoo; imports nothing."""
-    return _find("models", name)[0] == "zoo"
-
-
 def canonical_name(name: str) -> str:
     """One spelling for a model, whatever the case it was asked for in."""
     source, target = _find("models", name)
@@ -206,7 +201,10 @@ def _find(kind: str, name: str) -> tuple[str, str]:
 def _built_in(kind: str) -> dict[str, str]:
     if kind not in BUILT_IN:
         raise ValueError(f"no such kind of plug-in: {kind}")
-    return _load(BUILT_IN[kind], kind) if BUILT_IN[kind] else {}
+    built_in, own = _load(BUILT_IN[kind], kind) if BUILT_IN[kind] else {}, registered(kind)
+    if clash := sorted(own.keys() & built_in.keys()):
+        raise BenchError(f"'{clash[0]}' is a built-in name of {kind}; register yours under another")
+    return {**built_in, **own}
 
 
 def _entries(kind: str) -> list:
@@ -228,18 +226,10 @@ def _load(target: str, name: str) -> Any:
         reason = f"cannot import {module_name} ({error})"
         raise BenchError(f"'{name}': {reason}; install it or put its folder on PYTHONPATH") from error
     except Exception as error:
-        raise BenchError(f"'{name}': importing {module_name} fails at {_place(error)}; mend it there") from error
+        raise BenchError(f"'{name}': importing {module_name} fails at {place_of(error)}; mend it there") from error
     for part in attribute.split("."):
         if not hasattr(value, part):
             known = [known for known in vars(value) if not known.startswith("_")]
             raise BenchError(f"'{name}': {module_name} has no '{part}'.{nearest(part, known)}")
         value = getattr(value, part)
     return value
-
-
-def _place(error: Exception) -> str:
-    """File, line and message of an error in somebody's module."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{last.filename}:{last.lineno}: {type(error).__name__}: {' '.join(str(error).split())}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from recllm_bench.errors import BenchError
 
 if TYPE_CHECKING:
     import numpy as np
 
+Ids: TypeAlias = "Sequence[int] | np.ndarray"
+"""Ids of users or items, one for each row."""
 NEUTRAL_OPENING = "I am looking for something I will like."
 """Stands for a user who has nothing to say."""
 
@@ -28,16 +30,18 @@ class Speaker(Protocol):
     """
 
     name: str
-    n_empty: int
+
+    @property
+    def n_empty(self) -> int:
+        """Times there was nothing to say so far."""
+        ...
 
     @property
     def n_leaks(self) -> int:
         """Titles of targets taken out so far."""
         ...
 
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
+    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """One utterance a row; equal rows get equal words, whatever else is in the batch."""
         ...
 

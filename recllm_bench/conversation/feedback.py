@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recllm_bench.api.words import Ids
 from recllm_bench.artifacts import content_hash
 from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.redaction import Redactor, words
@@ -75,9 +76,7 @@ class RuleFeedback:
         """Words depend on these alone, beside the catalogue."""
         return {"feedback": "rules", "facts": self.facts, "seed": self.seed, "version": _VERSION}
 
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
+    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """What each user says about the shown item.
 
         Parameters
@@ -97,11 +96,11 @@ class RuleFeedback:
         BenchError
             When the columns differ in length or an item is not in the catalogue.
         """
-        users, shown, targets, turns = _columns(users, shown, targets, turn, self._n_ids)
-        draws = _draws(self.seed, users, shown, targets, turns)
-        rows = zip(shown.tolist(), targets.tolist(), turns.tolist(), draws, strict=True)
-        said = [self._utterance(*row) for row in rows]
-        return self.redactor.redact(said, targets.tolist()).texts
+        columns = _columns(users, shown, targets, turn, self._n_ids)
+        draws = _draws(self.seed, *columns)
+        _, items, wanted, turns = (column.tolist() for column in columns)
+        said = [self._utterance(*row) for row in zip(items, wanted, turns, draws, strict=True)]
+        return self.redactor.redact(said, wanted).texts
 
     def wishes(self, item: int, count: int, rng: np.random.Generator) -> list[str]:
         """At most ``count`` different noun phrases, each of up to ``facts`` attributes of an item, drawn at random."""
@@ -198,18 +197,17 @@ class ChatFeedback:
         pairs = zip(safe[: len(frames)], safe[len(frames) :], strict=True)
         return [[{"role": "system", "content": frame}, {"role": "user", "content": asked}] for frame, asked in pairs]
 
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
+    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """What each user says about the shown item; see :meth:`RuleFeedback.say`."""
-        _, shown, targets, _ = _columns(users, shown, targets, turn, len(self.catalogue))
+        columns = _columns(users, shown, targets, turn, len(self.catalogue))
+        _, items, wanted, _ = (column.tolist() for column in columns)
         answers = self.chat.complete(
-            self.prompts(shown.tolist(), targets.tolist()), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed
+            self.prompts(items, wanted), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed
         )
         texts = [" ".join(answer.split()) for answer in answers]
         self.n_empty += sum(not text for text in texts)
         texts = [text or f"{PLAIN_REFUSALS[0]} {PLAIN_WISHES[0]}" for text in texts]
-        return self.redactor.redact(texts, targets.tolist()).texts
+        return self.redactor.redact(texts, wanted).texts
 
     def _facts(self, item: int, descriptions: dict[int, str]) -> str:
         told = ", ".join(fact.value for fact in self.attributes.facts(item))

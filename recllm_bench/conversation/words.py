@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recllm_bench.api.words import NEUTRAL_OPENING, Speaker
+from recllm_bench.api.registry import resolve
+from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
+from recllm_bench.conversation import SIMULATORS
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
 from recllm_bench.conversation.profile import Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
 from recllm_bench.conversation.simulators import GuardedSimulator, simulator_named
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
+from recllm_bench.provenance import code_hash, package_code_hash
 from recllm_bench.recipe import ConversationOptions
 
 if TYPE_CHECKING:
@@ -58,7 +61,8 @@ class SimulatedWords:
     def key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
-        return {"simulator": self.talk.simulator, **self.encoder_key, **whose}
+        own = {"simulator": self.talk.simulator, "speech": speech_code(self.talk.simulator)}
+        return {**own, **self.encoder_key, **whose}
 
     def of(self, whose: str) -> SimulatedWords:
         """The same users, handing out their own words, another user's, or none."""
@@ -125,6 +129,7 @@ class SimulatedWords:
             "split": self.split.checksum,
             "seed": self.seed,
             "simulator": self.talk.simulator,
+            "code": speech_code(self.talk.simulator),
             "rows": content_hash([column.tolist() for column in rows]),
         }
 
@@ -145,15 +150,20 @@ class SimulatedWords:
         return rows, self.encode(list(row_of))
 
 
+def speech_code(simulator: str) -> str:
+    """Hash of the code that speaks: this floor's, and that of a simulator from outside."""
+    name = simulator.partition(":")[0]
+    source = resolve("simulators", name if name in SIMULATORS else simulator)
+    return content_hash([package_code_hash(["conversation", "api"]), code_hash(source)])
+
+
 class NoSpeaker:
     """Control: a user who refuses and says nothing of what is wanted."""
 
     name = "nobody"
     n_leaks = n_empty = 0
 
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
+    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """The same plain refusal for everybody."""
         return [f"{PLAIN_REFUSALS[0]} {PLAIN_WISHES[0]}"] * len(users)
 
@@ -191,9 +201,7 @@ class OtherSpeaker:
         """See :class:`recllm_bench.api.words.Speaker`."""
         return self._speaker.n_empty
 
-    def say(
-        self, users: Sequence[int], shown: Sequence[int], targets: Sequence[int], turn: int | Sequence[int] = 0
-    ) -> list[str]:
+    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """What another user would say of what is shown; neither target is named."""
         own = [int(target) for target in targets]
         others = [self._wanted[int(user), target] for user, target in zip(users, own, strict=True)]

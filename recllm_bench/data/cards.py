@@ -15,13 +15,6 @@ from recllm_bench.locations import cache_folder, resource
 
 PLUGIN_GROUP = "recllm_bench.datasets"
 _REQUIRED = ("name", "title", "domain", "licence", "reader", "variants", "filters")
-# What the protocol families do to data that no card describes.
-USER_FILTERS: dict[str, dict[str, Any]] = {
-    "all": {},
-    "latentcrs": {"min_rating": 4, "users_min": 5},
-    "cesrec": {},
-    "relrec": {"min_rating": 3, "users_min": 5},
-}
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -105,6 +98,13 @@ def default_store() -> ArtifactStore:
     return ArtifactStore(cache_folder() / "artifacts")
 
 
+@lru_cache(maxsize=1)
+def user_filters() -> dict[str, dict[str, Any]]:
+    """What the filters that protocols name do to data that no card describes (``datasets/own/filters.yaml``)."""
+    path = resource("datasets", "own", "filters.yaml")
+    return dict(read_yaml(path, path.read_bytes()))
+
+
 def user_card(name: str, reader: str) -> dict[str, Any]:
     """Card of a user's own data: nothing is expected of it, so nothing can be refused."""
     return {
@@ -114,7 +114,7 @@ def user_card(name: str, reader: str) -> dict[str, Any]:
         "licence": {"name": "yours", "notice": ""},
         "reader": reader,
         "variants": [],
-        "filters": USER_FILTERS,
+        "filters": user_filters(),
         "own": True,
     }
 

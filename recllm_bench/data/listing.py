@@ -291,6 +291,8 @@ def _prepared(root: Path) -> dict[str, _Ready]:
 
 def _artifacts(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+        if "." in manifest.parent.name:
+            continue  # damaged, and set aside
         try:
             key = json.loads(manifest.read_text(encoding="utf-8"))["key"]
         except (OSError, ValueError, KeyError, TypeError):

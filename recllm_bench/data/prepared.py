@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.data.catalogue import Catalogue
 from recllm_bench.data.histories import Histories
 
@@ -42,6 +43,8 @@ class PreparedDataset:
         The dataset card.
     asked : str
         Name or path under which it was asked for.
+    read_reviews : callable
+        Finds the file of what users wrote, or reads it from the source.
     """
 
     name: str
@@ -56,6 +59,7 @@ class PreparedDataset:
     variant: str
     card: dict[str, Any]
     asked: str = ""
+    read_reviews: Callable[[str, str, int, ArtifactStore], Path | None] | None = None
 
     def reviews(self, read: bool = True) -> Reviews | None:
         """What users wrote about each interaction; None when the source has no review text.
@@ -72,17 +76,15 @@ class PreparedDataset:
         BenchError
             When the raw files are gone or have changed.
         """
-        if "reviews" not in self.facts:
+        if "reviews" not in self.facts or self.read_reviews is None:
             return None
         import numpy as np
 
-        from recllm_bench.artifacts import MANIFEST, ArtifactStore
-        from recllm_bench.data.prepare.pipeline import review_file
         from recllm_bench.data.reviews import Reviews
 
         store = ArtifactStore(self.folder.parent.parent)
         corpus, rows = self.facts["reviews"]["corpus"], self.facts["reviews"]["rows"]
-        if not read and not (store.root / "reviews" / corpus / MANIFEST).exists():
+        if not read and store.find_named("reviews", corpus) is None:
             return None
-        path = review_file(self.asked or self.name, corpus, rows, store)
+        path = self.read_reviews(self.asked or self.name, corpus, rows, store)
         return Reviews(path, np.load(self.folder / "rows.npy", mmap_mode="r"), self.histories) if path else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recllm_bench.errors import BenchError
+from recllm_bench.provenance import package_code_hash
 
 if TYPE_CHECKING:
     from recllm_bench.artifacts import ArtifactStore
@@ -109,6 +110,7 @@ def protocol_candidates(protocol: Protocol, split: Split, cases: Cases, store: A
         "split": split.checksum,
         "negatives": protocol.negatives,
         "seed": protocol.user_seed,
+        "code": package_code_hash(["evaluation/candidates.py"]),
         "cases": hashlib.sha256(np.column_stack([cases.users, cases.targets]).astype(np.int64).tobytes()).hexdigest(),
     }
 

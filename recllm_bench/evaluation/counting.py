@@ -84,6 +84,7 @@ class Counter:
         wanted = scores[:, :1].clone()
         if self.top is not None:
             values, places = scores.topk(min(self.top.shape[1], scores.shape[1]), dim=1)
+            assert self.ids is not None  # only listed candidates come here
             self._keep_top(rows, values, self.ids[rows].gather(1, places))
         self._add(rows, scores, wanted, scores.shape[1] if finite else None)
         self._close(rows, wanted)
@@ -130,8 +131,9 @@ class Counter:
             return result
 
         top = None if self.top is None else restored(self.top)
-        counts = (restored(values) for values in (self.higher, self.tied, self.candidates))
-        return Ranks(np.asarray(cases.users), np.asarray(cases.targets), *counts, top, lengths, repeats)
+        higher, tied, candidates = (restored(values) for values in (self.higher, self.tied, self.candidates))
+        users, targets = np.asarray(cases.users), np.asarray(cases.targets)
+        return Ranks(users, targets, higher, tied, candidates, top, lengths, repeats)
 
     def _mask(self, scores: torch.Tensor, first: int, seen: tuple[torch.Tensor, torch.Tensor] | None) -> int | None:
         """Take padding and history out of a block whose columns are the items from ``first`` on.
@@ -148,6 +150,7 @@ class Counter:
         if scores.shape[1] < self.n_columns:
             inside = torch.nonzero((items >= 0) & (items < scores.shape[1])).squeeze(1)
             owners, items = owners[inside], items[inside]
+        assert self.excluded is not None  # what is seen was found by it
         scores[owners, items] = self.excluded.value
         return None if self.excluded.value else left
 
@@ -172,6 +175,7 @@ class Counter:
 
     def _keep_top(self, rows: slice, values: torch.Tensor, items: torch.Tensor) -> None:
         items = torch.where(values > float("-inf"), items, torch.zeros_like(items))
+        assert self.top is not None
         self.top[rows, : items.shape[1]] = items.to(torch.int32)
 
     def _check_numbers(self, scores: torch.Tensor, rows: slice) -> bool:

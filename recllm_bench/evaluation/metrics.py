@@ -1,125 +1,29 @@
 """Ranking metrics, derived from two whole numbers for each target: how many candidates beat it, how many tie with it.
 
-A metric is one small registered function of :class:`Targets`. Formulas: ``docs/protocols.md``.
+A metric is one small function of :class:`Targets`; :mod:`recllm_bench.api.metric` says how to add one. Formulas:
+``docs/protocols.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recllm_bench.api import registry
+from recllm_bench.api.modules import registered
 from recllm_bench.errors import BenchError, nearest
+from recllm_bench.evaluation.own_metrics import Facts, Metric, case_facts, code_hash, computed, own_metric
 from recllm_bench.evaluation.places import UNRANKED
+from recllm_bench.evaluation.targets import Targets
 from recllm_bench.progress import log
 
 if TYPE_CHECKING:
     from recllm_bench.evaluation.places import Ranks
 
+MOST_CUTOFF = 1_000_000
 _MANY_TIES = 0.01
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Every target with its place, grouped by ranking; what a metric is computed from.
-
-    A ranking is what one user was shown at one moment. It nearly always has one target.
-
-    Attributes
-    ----------
-    higher, tied : int64 [targets]
-        Candidates that beat the target; candidates that tie with it (itself included). The tie policy is already
-        in them: under ``pessimistic`` and ``optimistic`` every target stands alone (``tied`` = 1).
-    owner : int64 [targets]
-        The target's ranking, ``0..n_rankings - 1``.
-    relevant : int64 [n_rankings]
-        Targets of each ranking, at least 1.
-    ranked : bool [targets]
-        Whether the model scored the target at all.
-    """
-
-    higher: np.ndarray
-    tied: np.ndarray
-    owner: np.ndarray
-    relevant: np.ndarray
-    ranked: np.ndarray
-
-    @property
-    def n_rankings(self) -> int:
-        """Number of rankings."""
-        return len(self.relevant)
-
-    def total_gain(self, gains: np.ndarray) -> np.ndarray:
-        """Sum over each ranking's targets of the expected gain of its rank.
-
-        Parameters
-        ----------
-        gains : float64 [K]
-            Gain of ranks 1 to K; later ranks gain nothing.
-
-        Returns
-        -------
-        float64 [n_rankings]
-            With g better and t equal candidates, a target's expectation is the mean gain of ranks g + 1 to g + t.
-        """
-        until = np.concatenate([[0.0], np.cumsum(gains)])
-        last = len(gains)
-        low, high = np.minimum(self.higher, last), np.minimum(self.higher + self.tied, last)
-        values = np.where(self.ranked, (until[high] - until[low]) / self.tied, 0.0)
-        return np.bincount(self.owner, values, self.n_rankings)
-
-    def first_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Distribution of the rank of each ranking's best target.
-
-        Returns
-        -------
-        owner : int64 [m]
-            The ranking.
-        rank : int64 [m]
-            A rank the best target may have, from 1.
-        probability : float64 [m]
-            Its probability; a ranking's entries sum to 1, and one without a scored target has none.
-        """
-        best = np.full(self.n_rankings, UNRANKED)
-        np.minimum.at(best, self.owner[self.ranked], self.higher[self.ranked])
-        in_best = self.ranked & (self.higher == best[self.owner])
-        wanted = np.bincount(self.owner[in_best], minlength=self.n_rankings)  # targets in the best tie
-        size = np.ones(self.n_rankings, dtype=np.int64)
-        size[self.owner[in_best]] = self.tied[in_best]
-        rows = np.flatnonzero(wanted)
-        t, w = size[rows], wanted[rows]
-        owner = np.repeat(rows, t)
-        step = np.arange(len(owner)) - np.repeat(np.cumsum(t) - t, t)  # 0 .. t - 1 in each tie
-        # P(the first j of t places hold no target) is the product over i < j of (t - w - i) / (t - i).
-        none_at = (np.repeat(t - w, t) - step).clip(min=0) / (np.repeat(t, t) - step)
-        survive = _running_products(none_at, t)
-        before = np.concatenate([[1.0], survive[:-1]]) if len(survive) else survive
-        before[np.cumsum(t) - t] = 1.0
-        return owner, best[owner] + 1 + step, before - survive
-
-
-def _running_products(factors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Cumulative products within consecutive groups."""
-    with np.errstate(divide="ignore"):
-        logs = np.where(factors > 0, np.log(np.where(factors > 0, factors, 1.0)), 0.0)
-    sums, zeros = np.cumsum(logs), np.cumsum(factors <= 0)
-    starts = np.cumsum(lengths) - lengths
-    base = np.repeat(np.concatenate([[0.0], sums])[starts], lengths)
-    base_zeros = np.repeat(np.concatenate([[0], zeros])[starts], lengths)
-    return np.where(zeros > base_zeros, 0.0, np.exp(sums - base))
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric and whether it also exists without a cut-off."""
-
-    name: str
-    compute: Callable[[Targets, int | None], np.ndarray]
-    uncut: bool = False
-
 
 METRICS: dict[str, Metric] = {}
 
@@ -143,23 +47,60 @@ def register_metric(name: str, *, uncut: bool = False) -> Callable[[Callable], C
 
 
 def metric_named(name: str) -> Metric:
-    """Return a registered metric, or a plug-in's (entry points ``recllm_bench.metrics``, or ``module:function``).
+    """Return a metric of the bench, or somebody's own.
 
-    A plug-in's metric is a function ``compute(targets, k)``; its attribute ``uncut`` says whether the whole
-    ranking makes sense (``k=None``).
+    Parameters
+    ----------
+    name : str
+        A name of :data:`METRICS`; of an entry point ``recllm_bench.metrics`` or of a file under ``modules:``; or
+        ``module:function``. :class:`recllm_bench.api.metric.Metric` says what such a function is.
 
     Raises
     ------
     BenchError
-        For an unknown name, with the nearest valid one.
+        For an unknown name, with the nearest valid one; for a function that breaks the contract on invented targets.
     """
-    if name not in METRICS:
-        offered = registry.names("metrics")
-        if name not in offered and ":" not in name:
-            raise BenchError(f"unknown metric '{name}'.{nearest(name, {*METRICS, *offered})}")
-        compute = registry.resolve("metrics", name)
-        METRICS.setdefault(name, Metric(name, compute, bool(getattr(compute, "uncut", False))))
-    return METRICS[name]
+    if name in METRICS:
+        if name in registered("metrics"):
+            raise BenchError(f"'{name}' is a metric of the bench; register yours under another name")
+        return METRICS[name]
+    if ":" not in name and name.casefold() not in {known.casefold() for known in registry.names("metrics")}:
+        raise BenchError(f"unknown metric '{name}'.{nearest(name, {*METRICS, *registry.names('metrics')})}")
+    return own_metric(name, registry.resolve("metrics", name))
+
+
+def metric_lines() -> list[tuple[str, str]]:
+    """Name and one line about every metric that has a name; the bench's first."""
+    rows = [(name, (metric.compute.__doc__ or "").partition("\n")[0]) for name, metric in METRICS.items()]
+    for name in registry.names("metrics"):
+        try:
+            rows.append((name, (metric_named(name).compute.__doc__ or "").strip().partition("\n")[0]))
+        except BenchError as error:  # somebody's broken plug-in is shown, and does not hide the others
+            rows.append((name, f"cannot be used: {error}"))
+    return rows
+
+
+def metric_key(name: str) -> str:
+    """What a metric's values depend on: its name and, for somebody's own, the hash of its source file."""
+    metric = metric_named(name.partition("@")[0])
+    return name if metric.name in METRICS else f"{name}#{code_hash(metric.compute)}"
+
+
+def validation_metric(text: str) -> str:
+    """Check what ``training.validate_metric`` says, and return the name of its one value.
+
+    Raises
+    ------
+    BenchError
+        For an unknown metric, or one that needs a cut-off and has none.
+    """
+    try:
+        wanted = wanted_metrics((text,), ())
+    except BenchError as error:
+        raise BenchError(f"training: validate_metric: {error}") from error
+    if len(wanted) != 1:
+        raise BenchError(f"training: validate_metric: write it as metric@K, such as NDCG@10, got '{text}'")
+    return wanted[0][0]
 
 
 @register_metric("Recall")
@@ -238,7 +179,13 @@ def resolve_targets(ranks: Ranks, ties: str = "expected") -> Targets:
 
 
 def per_user(
-    ranks: Ranks, metrics: Iterable[str], cutoffs: Iterable[int], ties: str = "expected", *, warn: bool = True
+    ranks: Ranks,
+    metrics: Iterable[str],
+    cutoffs: Iterable[int],
+    ties: str = "expected",
+    *,
+    warn: bool = True,
+    facts: Facts | None = None,
 ) -> dict[str, np.ndarray]:
     """Metric values of every user: the mean over the user's rankings.
 
@@ -255,6 +202,9 @@ def per_user(
         Tie policy, see :func:`resolve_targets`.
     warn : bool
         Log a warning when more than 1 % of the targets tie.
+    facts : mapping of str to callable, optional
+        What metrics may need of the data, made when one asks for it: ``popularity``, ``titles``; see
+        :func:`data_facts`.
 
     Returns
     -------
@@ -264,8 +214,9 @@ def per_user(
     Raises
     ------
     BenchError
-        For an unknown metric or a cut-off below 1.
+        For an unknown metric, a cut-off below 1, a fact that is not at hand, or values that are no finite numbers.
     """
+    wanted = wanted_metrics(metrics, tuple(cutoffs))
     targets = resolve_targets(ranks, ties)
     share = share_with_ties(ranks)
     if warn and share > _MANY_TIES:
@@ -273,9 +224,9 @@ def per_user(
     first, _ = _owners(_rankings(ranks))
     users, owner = _owners(ranks.users[first])
     rankings = np.bincount(owner, minlength=len(users))
-    values = {}
-    for name, metric, k in _wanted(metrics, tuple(cutoffs)):
-        of_ranking = np.asarray(metric.compute(targets, k), dtype=np.float64)
+    values, known = {}, {**case_facts(ranks), **(facts or {})}
+    for name, metric, k in wanted:
+        of_ranking = computed(metric, targets, k, known)
         values[name] = np.bincount(owner, of_ranking, len(users)) / rankings
     return values
 
@@ -347,16 +298,27 @@ def _owners(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[order], place[inverse]
 
 
-def _wanted(metrics: Iterable[str], cutoffs: tuple[int, ...]) -> list[tuple[str, Metric, int | None]]:
+def wanted_metrics(metrics: Iterable[str], cutoffs: tuple[int, ...]) -> list[tuple[str, Metric, int | None]]:
+    """The columns that names ask for: (column, metric, cut-off or None); see :func:`per_user`.
+
+    Raises
+    ------
+    BenchError
+        For an unknown metric, or a cut-off that is none or that the metric does not have.
+    """
     rows: list[tuple[str, Metric, int | None]] = []
+    for k in cutoffs:
+        if not 1 <= k <= MOST_CUTOFF:
+            raise BenchError(f"cut-offs must be at least 1 and at most {MOST_CUTOFF:,}, got {k}")
     for entry in metrics:
         name, at, cut = entry.partition("@")
         metric = metric_named(name)
-        if at and not (cut.isdigit() and int(cut) > 0):
+        if at and not metric.cutoffs:
+            raise BenchError(f"metric '{entry}': {name} has no cut-off; ask for {name}")
+        if at and not (cut.isdecimal() and 1 <= int(cut[:9]) <= MOST_CUTOFF and len(cut) < 9):
             raise BenchError(f"metric '{entry}': the cut-off must be a whole number of at least 1, as in {name}@10")
-        if any(k < 1 for k in cutoffs):
-            raise BenchError(f"cut-offs must be at least 1, got {cutoffs}")
         if metric.uncut and not at:
             rows.append((name, metric, None))
-        rows.extend((f"{name}@{k}", metric, k) for k in ((int(cut),) if at else cutoffs))
+        if metric.cutoffs:
+            rows.extend((f"{name}@{k}", metric, k) for k in ((int(cut),) if at else cutoffs))
     return rows

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recllm_bench.artifacts import write_atomic
+from recllm_bench.artifacts import set_aside, write_atomic
 from recllm_bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ def train_tokenizer(texts: list[str], path: Path, vocabulary: int) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     if path.exists():
-        return Tokenizer.from_file(str(path))
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # the library has no class of its own for a damaged file
+            set_aside(path, f"{path} is damaged ({type(error).__name__}); the tokenizer is trained again")
     core = Tokenizer(models.BPE(unk_token=UNKNOWN))
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -10,6 +10,7 @@ import numpy as np
 
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
 from recllm_bench.language.encoders import TextEncoder, load_text_encoder
+from recllm_bench.provenance import package_code_hash
 
 _named_encoders: dict[tuple, TextEncoder] = {}
 _PART = 8192  # texts between two saves, so that a kill loses little
@@ -52,7 +53,8 @@ def text_vectors(
     elif not isinstance(encoder, TextEncoder):
         encoder = encoder()
     unique = sorted(set(texts))
-    key = {**encoder.key(), "texts": content_hash(unique), "n": len(unique)}
+    code = package_code_hash(["language/encoders.py", "language/encoder_files.py", "language/vectors.py"])
+    key = {**encoder.key(), "texts": content_hash(unique), "n": len(unique), "code": code}
 
     def make(work: Path) -> None:
         parts = []

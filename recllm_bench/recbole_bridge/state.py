@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recllm_bench.artifacts import write_atomic
+from recllm_bench.artifacts import Damaged, write_atomic
 from recllm_bench.errors import BenchError
 
 
@@ -32,19 +32,28 @@ def load_state(model: Any, path: Path) -> None:
 
     Raises
     ------
+    Damaged
+        When the file is missing, cut short or no saved state.
     BenchError
         When the file does not fit the model.
     """
     import torch
 
     device = next(iter(model.parameters())).device
-    state = torch.load(path, map_location=device, weights_only=True)
     try:
-        model.load_state_dict(state["parameters"])
+        state = torch.load(path, map_location=device, weights_only=True)
+        parameters = state["parameters"]
+        other = {key: _restored(value) for key, value in state["other"].items()}
+    except Exception as error:  # unpickling somebody's bytes may raise anything
+        if "out of memory" in str(error):
+            raise
+        raise Damaged(f"{path} is missing, damaged or no saved state ({type(error).__name__})") from error
+    try:
+        model.load_state_dict(parameters)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise BenchError(f"{path}: does not fit {type(model).__name__} ({reason})") from error
-    model.load_other_parameter({key: _restored(value) for key, value in state["other"].items()})
+    model.load_other_parameter(other)
 
 
 def _plain(value: Any) -> Any:

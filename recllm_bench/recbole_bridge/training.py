@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -127,7 +129,7 @@ class ZooTraining:
         # trainer.py NCLTrainer._train_epoch leaves the prototype loss out while it warms up.
         if hasattr(self.model, "e_step") and self._epoch <= int(self.config["warm_up_step"]):
             parts = parts[:-1]
-        return sum(parts)  # type: ignore[return-value]
+        return functools.reduce(operator.add, parts)
 
     def _one_pass(self) -> Iterator[Any]:
         with self._explained():

@@ -19,7 +19,7 @@ def audit(cells: Iterable[PublishedCell]) -> list[Flag]:
     between dR / log2(K + 1) and dR / log2(K0 + 2). Rates over 500 users are multiples of 1/500. AT follows from S@3
     and S@5 up to a range. The same cell printed in two tables has one value.
     """
-    rows: dict[tuple[str, ...], dict[str, PublishedCell]] = {}
+    rows: dict[tuple[str, str, str, str, str], dict[str, PublishedCell]] = {}
     for cell in cells:
         if "improvement" not in cell.variant and cell.protocol in (*_RANKED, "multi_turn_500_users"):
             key = (cell.paper, cell.table, cell.dataset, cell.model, cell.variant)
@@ -32,7 +32,7 @@ def audit(cells: Iterable[PublishedCell]) -> list[Flag]:
 
 def _one_target_issues(row: Mapping[str, PublishedCell]) -> Iterable[tuple[tuple[str, ...], str]]:
     for rate in ("Recall", "HR"):
-        cuts = sorted(cell.k for cell in row.values() if cell.metric == rate and f"NDCG@{cell.k}" in row)
+        cuts = sorted(cell.k for cell in row.values() if cell.k and cell.metric == rate and f"NDCG@{cell.k}" in row)
         for k in cuts:
             r, n = row[f"{rate}@{k}"], row[f"NDCG@{k}"]
             if n.value > r.value + (n.unit + r.unit) / 2:
@@ -81,7 +81,7 @@ def _dialogue_issues(row: Mapping[str, PublishedCell]) -> Iterable[tuple[tuple[s
     )
 
 
-def _repeated_issues(rows: Mapping[tuple[str, ...], Mapping[str, PublishedCell]]) -> list[Flag]:
+def _repeated_issues(rows: Mapping[tuple[str, str, str, str, str], Mapping[str, PublishedCell]]) -> list[Flag]:
     """Rows that a paper prints in two tables."""
     flags = []
     for (paper, table, dataset, model, variant), row in rows.items():

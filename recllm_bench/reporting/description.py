@@ -125,7 +125,7 @@ def _span(times: TimeSpan) -> str:
     if len(years) <= _LISTED_YEARS:
         return f"{said} · " + " · ".join(f"{year}: {count:,}" for year, count in years.items())
     first, last = min(years), max(years)
-    peak = max(years, key=years.get)
+    peak = max(years, key=lambda year: years[year])
     series = [years.get(year, 0) for year in range(first, last + 1)]
     if len(series) > 40:  # odd timestamps: only the years that there are
         series = list(years.values())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 from recllm_bench.reporting.records import RunRecord
 
@@ -146,7 +147,7 @@ def _by_option(records: Sequence[RunRecord], metric: str) -> list[Figure]:
         shared = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
         if len(changed) != 1 or len(rows) < 3 or not shared:
             continue
-        places = [values.get(changed[0]) for values in options]
+        places: list[Any] = [values.get(changed[0]) for values in options]
         if not all(isinstance(place, (int, float)) and not isinstance(place, bool) for place in places):
             continue
         if len(set(places)) < len(places) or not all(math.isfinite(place) for place in places):

@@ -141,9 +141,8 @@ def load_published() -> tuple[PublishedCell, ...]:
             except (ValueError, TypeError, KeyError) as error:
                 raise BenchError(f"{place}: not a row of published numbers ({error})") from error
             columns = ("paper", "table", "dataset", "protocol", "model", "variant", "metric")
-            cells.append(
-                PublishedCell(*(row[name] for name in columns), k, value, 10.0 ** -len(row["value"].partition(".")[2]))
-            )
+            unit = 10.0 ** -len(row["value"].partition(".")[2])
+            cells.append(PublishedCell(**{name: row[name] for name in columns}, k=k, value=value, unit=unit))
     return tuple(cells)
 
 
@@ -152,7 +151,11 @@ def load_flags() -> tuple[Flag, ...]:
     """All doubts about printed numbers, in file order."""
     columns = ("paper", "table", "dataset", "model", "variant")
     return tuple(
-        Flag(*(row[name] for name in columns), tuple(filter(None, row["metrics"].split(";"))), row["issue"])
+        Flag(
+            **{name: row[name] for name in columns},
+            metrics=tuple(filter(None, row["metrics"].split(";"))),
+            issue=row["issue"],
+        )
         for _, row in _rows("consistency_flags.csv")
     )
 

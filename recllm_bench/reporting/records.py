@@ -7,12 +7,12 @@ neither torch nor pyarrow.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
 import tempfile
 import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import content_hash, write_json
 from recllm_bench.errors import BenchError
+from recllm_bench.reporting.record import SCHEMA, RunRecord, stored_fields
+from recllm_bench.reporting.record_values import check_types, read_values, sealed
 from recllm_bench.reporting.users_file import users_hash, write_users
 
 if TYPE_CHECKING:
@@ -32,116 +34,7 @@ if TYPE_CHECKING:
     from recllm_bench.evaluation.protocols import Protocol
     from recllm_bench.recipe import Recipe
 
-SCHEMA = 2
 _FILES = ("run.json", "users.parquet", "recipe.yaml", "log.jsonl")
-
-
-@dataclasses.dataclass
-class RunRecord:
-    """The content of ``run.json``; this class is the schema's documentation.
-
-    Attributes
-    ----------
-    name : str
-        Name of the row, such as ``"LatentCRS"``.
-    block : str
-        ``history`` (sees interactions only) or ``text`` (sees words made from the target).
-    recipe : dict
-        Everything that decided the run (:meth:`Recipe.as_dict`).
-    recipe_hash : str
-        Its hash.
-    dataset : dict
-        ``name, filter, variant, checksum`` and the counts of ``PreparedDataset.facts``.
-    protocol : dict
-        :meth:`Protocol.as_dict`.
-    fingerprint : str
-        The protocol's fingerprint.
-    split : dict
-        ``name, checksum, dropped``.
-    pairing : str
-        Hash of protocol, split and candidate file: only records with the same one are compared in pairs.
-    metrics : dict of str to {mean, low, high, n}
-        Means over users with 95 % bootstrap intervals.
-    dialogue : dict
-        ``S@3``, ``S@5``, ``AT`` as in ``metrics``, the counts ``n, invalid, leaks``, ``facts`` of the loop, and
-        ``without_leaks``: the means over dialogues in which nothing leaked. Empty without dialogues.
-    beyond : dict of str to float
-        Catalogue coverage, popularity percentile and novelty of the lists.
-    cases : dict
-        Counts: ``users, cases, repeats`` (target already in the history) and ``tied_share``.
-    stages : dict of str to float
-        Seconds each stage took when it was made.
-    curves : dict of str to list of [epoch, value]
-        Validation metric of each trained stage.
-    evaluation_seconds : float
-        Seconds of ranking.
-    measures : list of Measure
-        What a method measures beside the ranking, such as the similarity of reconstructed labels.
-    tokens : dict
-        Language-model tokens by kind; empty when none were used.
-    substitutes : dict of str to str
-        What stood in for the paper's language model or simulator.
-    notes : list of str
-        Budgets and other things that must be said beside the numbers.
-    versions, hardware : dict
-        Software and machine.
-    revision : str
-        Commit of the project.
-    created : str
-        UTC time of writing.
-    users_hash : str
-        Hash of the per-user values.
-    schema : int
-        Version of this layout.
-    folder : Path or None
-        Where the record lies; no part of the file.
-    members : list of RunRecord
-        Records of single seeds that a row stands for (``reporting.seeds``); no part of the file.
-    """
-
-    name: str
-    block: str
-    recipe: dict[str, Any]
-    dataset: dict[str, Any]
-    protocol: dict[str, Any]
-    recipe_hash: str = ""
-    fingerprint: str = ""
-    split: dict[str, Any] = dataclasses.field(default_factory=dict)
-    pairing: str = ""
-    metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    dialogue: dict[str, Any] = dataclasses.field(default_factory=dict)
-    beyond: dict[str, float] = dataclasses.field(default_factory=dict)
-    cases: dict[str, float] = dataclasses.field(default_factory=dict)
-    stages: dict[str, float] = dataclasses.field(default_factory=dict)
-    curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
-    evaluation_seconds: float = 0.0
-    measures: list[Measure] = dataclasses.field(default_factory=list)
-    tokens: dict[str, float] = dataclasses.field(default_factory=dict)
-    substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    hardware: dict[str, Any] = dataclasses.field(default_factory=dict)
-    revision: str = ""
-    created: str = ""
-    users_hash: str = ""
-    schema: int = SCHEMA
-    folder: Path | None = dataclasses.field(default=None, compare=False, repr=False)
-    members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
-
-    @property
-    def training_seconds(self) -> float:
-        """Seconds of all stages together."""
-        return float(sum(self.stages.values()))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values of ``run.json``; where the record lies is no part of it."""
-        values = {name: getattr(self, name) for name in _stored()}
-        return {**values, "measures": [measure.as_dict() for measure in self.measures]}
-
-
-def _stored() -> list[str]:
-    """Names of what ``run.json`` holds."""
-    return [field.name for field in dataclasses.fields(RunRecord) if field.name not in ("folder", "members")]
 
 
 def make_record(
@@ -163,13 +56,14 @@ def make_record(
     device: str = "",
     candidates: Candidates | None = None,
     curves: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    depends: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Compute a run's metrics with their intervals and gather what it was made with.
 
     Parameters
     ----------
     name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, measures, tokens, notes, substitutes
-        See :class:`RunRecord`; so are ``curves``.
+        See :class:`RunRecord`; so are ``curves`` and ``depends``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -181,17 +75,19 @@ def make_record(
         The candidate file of a sampled protocol.
     """
     from recllm_bench.evaluation.metrics import beyond_accuracy, per_user, share_with_ties, user_ids
+    from recllm_bench.evaluation.own_metrics import data_facts, training_popularity
     from recllm_bench.evaluation.statistics import bootstrap
     from recllm_bench.reporting.machine import machine_facts
 
-    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties)
+    facts = data_facts(split, getattr(dataset, "catalogue", None))
+    values = per_user(ranks, protocol.metrics, protocol.cutoffs, protocol.ties, facts=facts)
     dialogue = {} if outcomes is None else _dialogue_facts(outcomes, protocol)
     if outcomes is not None:
         tokens = tokens or getattr(outcomes, "tokens", None)
     beyond: dict[str, float] = {}
     if ranks.top is not None:
         beyond = beyond_accuracy(ranks.top, training_popularity(split), min(10, ranks.top.shape[1]))
-    facts = machine_facts(device)
+    machine = machine_facts(device)
     return RunRecord(
         name=name,
         block=block,
@@ -226,11 +122,12 @@ def make_record(
         tokens=dict(tokens or {}),
         substitutes=dict(substitutes or {}),
         notes=list(notes),
-        versions=facts["versions"],
-        hardware=facts["hardware"],
-        revision=facts["revision"],
+        versions=machine["versions"],
+        hardware=machine["hardware"],
+        revision=machine["revision"],
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         users_hash=users_hash(ranks, outcomes),
+        depends=_plain(depends or {}),
     )
 
 
@@ -274,7 +171,7 @@ def write_record(
         for name, write in (attachments or {}).items():
             write(work / name)
         (work / "recipe.yaml").write_text(_recipe_text(record), encoding="utf-8")
-        write_json(work / "run.json", record.as_dict())
+        write_json(work / "run.json", sealed(record.as_dict()))
         os.chmod(work, 0o755)
         _swap(work, folder)
         if log is not None:
@@ -290,83 +187,39 @@ def write_record(
     return folder
 
 
-def share_record(folder: Path, root: Path) -> Path:
-    """Copy a record without what belongs to the dataset's owner, so that it may be published.
-
-    Metrics, manifest, recipe, log and per-user ranks stay; target ids and dialogues (which hold titles) do not.
-
-    Parameters
-    ----------
-    folder : Path
-        A finished record.
-    root : Path
-        Folder of the copies.
-
-    Returns
-    -------
-    Path
-        The copy, from which tables and paired tests can be made again.
-    """
-    from recllm_bench.reporting.users_file import drop_targets
-
-    read_record(folder)
-    copy = Path(root) / Path(folder).name
-    copy.mkdir(parents=True, exist_ok=True)
-    for name in ("run.json", "recipe.yaml", "log.jsonl"):
-        if (Path(folder) / name).exists():
-            shutil.copy2(Path(folder) / name, copy / name)  # the time orders the rows
-    drop_targets(Path(folder) / "users.parquet", copy / "users.parquet")
-    return copy
-
-
 def read_record(folder: Path) -> RunRecord:
     """Read ``run.json``.
 
     Raises
     ------
     BenchError
-        When the folder is no record, or was written by a newer version.
+        When the folder is no record, is damaged or edited, or was written by a newer version.
     """
     path = Path(folder) / "run.json"
+    values = read_values(path, SCHEMA)
+    if isinstance(values.get("measures"), dict):  # the first schema had a value by name
+        values["measures"] = [{"name": name, "value": value} for name, value in values["measures"].items()]
+    hints = typing.get_type_hints(RunRecord)
+    check_types(values, hints, path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        fields = set(_stored())
-        if values.get("schema", 0) > SCHEMA:
-            raise BenchError(f"{path} was written by a newer recllm-bench (schema {values['schema']}); update it")
-        record = RunRecord(**{key: value for key, value in values.items() if key in fields})
-        record.measures = _measures(values.get("measures") or [])
-    except FileNotFoundError as error:
-        raise BenchError(f"{folder} is no run record: it has no run.json") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise BenchError(f"{path} is damaged ({error}); remove the folder and run again") from error
+        record = RunRecord(**{key: value for key, value in values.items() if key in stored_fields()})
+        record.measures = [Measure.of(facts) for facts in values.get("measures", [])]
+    except (TypeError, ValueError, KeyError) as error:
+        raise BenchError(f"{path} is damaged ({error})") from error
     record.folder = Path(folder)
     return record
 
 
-def _measures(stored: Any) -> list[Measure]:
-    """Measures of a record; the first schema had a value by name."""
-    if isinstance(stored, dict):
-        return [Measure(name, float(value)) for name, value in stored.items()]
-    return [Measure.of(facts) for facts in stored]
-
-
 def find_records(root: Path) -> list[Path]:
     """Folders of finished records below ``root``, oldest first."""
-    found = [path for path in Path(root).rglob("run.json") if not path.parent.name.startswith(".")]
-    return [path.parent for path in sorted(found, key=lambda path: (path.stat().st_mtime, str(path)))]
-
-
-def training_popularity(split: Split) -> np.ndarray:
-    """Training interactions of each item, int64 [n_items + 1]."""
-    import numpy as np
-
-    histories = split.histories
-    # +1 at each start and -1 at each end of a training prefix: the running sum marks what is inside one.
-    steps = np.zeros(len(histories.items) + 1, dtype=np.int64)
-    np.add.at(steps, histories.offsets[:-1], 1)
-    np.add.at(steps, np.asarray(split.train_ends), -1)
-    inside = np.cumsum(steps[:-1]) > 0
-    return np.bincount(histories.items[inside], minlength=histories.n_items + 1)
+    found = []
+    for path in Path(root).rglob("run.json"):
+        try:
+            if not path.parent.name.startswith("."):
+                found.append((path.stat().st_mtime, str(path), path.parent))
+        except OSError:
+            continue  # removed meanwhile, or a link to nowhere
+    return [folder for _, _, folder in sorted(found)]
 
 
 def check_writable(folder: Path) -> None:

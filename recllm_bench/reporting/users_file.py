@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from recllm_bench.evaluation.places import Ranks
-    from recllm_bench.reporting.records import RunRecord
+    from recllm_bench.reporting.record import RunRecord
 
 _COLUMNS = {
     "users": "user",
@@ -79,24 +80,64 @@ def drop_targets(source: Path, copy: Path) -> None:
 
 
 def users_hash(ranks: Ranks, outcomes: Any) -> str:
-    """Hash of everything the file's statistics depend on."""
+    """Hash of everything the file's statistics depend on; the order of dialogues is no part of it."""
+    import numpy as np
+
+    arrays = [ranks.users, ranks.targets, ranks.higher, ranks.tied]
+    if ranks.lengths is not None:
+        arrays.append(ranks.lengths)
+    if outcomes is not None:
+        order = np.argsort(outcomes.users, kind="stable")
+        arrays += [np.asarray(column)[order] for column in (outcomes.users, outcomes.turns)]
+    return _hash(arrays)
+
+
+def check_users(record: RunRecord, columns: Mapping[str, np.ndarray]) -> None:
+    """Compare a file's columns with the hash that the record keeps.
+
+    A copy without target ids (:func:`drop_targets`) cannot be compared. Whether the ranks had lengths the file does not
+    tell, so that both are tried.
+
+    Raises
+    ------
+    BenchError
+        When the file is of another run, cut or edited.
+    """
+    import numpy as np
+
+    ranked, held = columns["tied"] > 0, columns["turns"] != _NO_DIALOGUE
+    if not record.users_hash or not columns["targets"].any():
+        return
+    places = [columns[name][ranked] for name in ("users", "targets", "higher", "tied")]
+    order = np.flatnonzero(held)[np.argsort(columns["users"][held], kind="stable")]
+    dialogues = [columns["users"][order], columns["turns"][order]] if len(order) else []
+    for lengths in ([columns["lengths"][ranked]], []):
+        if _hash([*places, *lengths, *dialogues]) == record.users_hash:
+            return
+    raise BenchError(
+        f"{_path(record)} holds other values than the record was made with (its hash is not {record.users_hash})"
+    )
+
+
+def _hash(arrays: Iterable[np.ndarray]) -> str:
     import hashlib
 
     import numpy as np
 
     digest = hashlib.sha256()
-    arrays = [ranks.users, ranks.targets, ranks.higher, ranks.tied]
-    if ranks.lengths is not None:
-        arrays.append(ranks.lengths)
-    if outcomes is not None:
-        arrays += [outcomes.users, outcomes.turns]
     for array in arrays:
         digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
     return digest.hexdigest()[:16]
 
 
 def read_ranks(record: RunRecord) -> Any:
-    """Per-user places of a record: ``users, targets, lengths, higher, tied, candidates`` as in ``Ranks``."""
+    """Per-user places of a record: ``users, targets, lengths, higher, tied, candidates`` as in ``Ranks``.
+
+    Raises
+    ------
+    BenchError
+        When ``users.parquet`` is missing, damaged or of another run (so for all that reads values).
+    """
     columns = _read_users(record)
     ranked = columns["tied"] > 0
     return SimpleNamespace(**{name: columns[name][ranked] for name in _COLUMNS})
@@ -141,19 +182,38 @@ def dialogue_values_of(record: RunRecord, metric: str) -> tuple[np.ndarray, np.n
     return users, values
 
 
-def _read_users(record: RunRecord) -> dict[str, np.ndarray]:
-    import numpy as np
-    import pyarrow.parquet as pq
-
+def _path(record: RunRecord) -> Path:
     if record.folder is None:
         raise BenchError(f"the record of {record.name} has no folder; read it with read_record")
-    path = record.folder / "users.parquet"
+    return record.folder / "users.parquet"
+
+
+def _read_users(record: RunRecord) -> dict[str, np.ndarray]:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = _path(record)
     try:
         table = pq.read_table(path)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} cannot be read ({error}); run the cell again") from error
-    columns = {key: table[name].fill_null(0).to_numpy().astype(np.int64) for key, name in _COLUMNS.items()}
-    columns["turns"] = np.full(len(table), _NO_DIALOGUE)
-    if "turns" in table.column_names:
-        columns["turns"] = table["turns"].fill_null(_NO_DIALOGUE).to_numpy().astype(np.int64)
+        columns = {key: _whole_numbers(table[name], 0) for key, name in _COLUMNS.items()}
+        columns["turns"] = np.full(len(table), _NO_DIALOGUE)
+        if "turns" in table.column_names:
+            columns["turns"] = _whole_numbers(table["turns"], _NO_DIALOGUE)
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is missing; run the cell again") from error
+    except KeyError as error:
+        raise BenchError(f"{path} lacks the column {error}; run the cell again") from error
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+        raise BenchError(f"{path} cannot be read ({line}); run the cell again") from error
+    if not len(table):
+        raise BenchError(f"{path} has no rows; run the cell again")
+    check_users(record, columns)
     return columns
+
+
+def _whole_numbers(column: Any, missing: int) -> np.ndarray:
+    import pyarrow as pa
+
+    return column.cast(pa.int64()).fill_null(missing).to_numpy()

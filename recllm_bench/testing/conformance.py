@@ -11,6 +11,7 @@ seconds.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,20 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from recllm_bench.data.histories import Histories
 from recllm_bench.recbole_bridge import build_model, interaction, load_state, save_state, trains_by_gradient
-
-
-def planted_histories(n_users: int = 120, n_items: int = 40, length: int = 15, seed: int = 0) -> Histories:
-    """Histories in which an item is followed by its one successor four times out of five."""
-    rng = np.random.default_rng(seed)
-    successor = np.concatenate([[0], rng.permutation(n_items) + 1])
-    rows = np.empty((n_users, length), np.int64)
-    rows[:, 0] = rng.integers(1, n_items + 1, n_users)
-    for place in range(1, length):
-        random = rng.integers(1, n_items + 1, n_users)
-        rows[:, place] = np.where(rng.random(n_users) < 0.8, successor[rows[:, place - 1]], random)
-    return Histories.from_rows(list(rows), n_items=n_items)
+from recllm_bench.testing.planted import planted_histories
 
 
 class ModelConformance:
@@ -47,6 +36,8 @@ class ModelConformance:
         Options of the training loop.
     max_length : int
         Items of a history the model sees.
+    text_width : int
+        Numbers of an utterance's vector, for a model that reads words.
     learns : bool
         Whether the trained model must find the planted successors (at least three times as often as chance).
     """
@@ -55,6 +46,7 @@ class ModelConformance:
     options: ClassVar[Mapping[str, Any]] = {}
     training: ClassVar[Mapping[str, Any]] = {"epochs": 12, "batch_size": 32, "learning_rate": 0.01}
     max_length: ClassVar[int] = 10
+    text_width: ClassVar[int] = 8
     learns: ClassVar[bool] = True
 
     @pytest.fixture(scope="class")
@@ -220,3 +212,96 @@ class ModelConformance:
                 }
                 alone = model.full_sort_predict(interaction(batch)).reshape(1, -1)[0, 1:]
                 np.testing.assert_allclose(together[length - 1].numpy(), alone.numpy(), rtol=1e-4, atol=1e-5)
+
+    def test_scoring_twice_is_the_same(self, trained: tuple[Any, list[float]]) -> None:
+        """In evaluation mode nothing is left to chance."""
+        rows = [[1, 2, 3], [4]]
+        first, second = self.scores(trained[0], rows), self.scores(trained[0], rows)
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
+
+    def test_a_user_unknown_to_training_has_scores(self, split: Any) -> None:
+        """A user of whom nothing is trained is ranked all the same."""
+        import torch
+
+        ends = split.train_ends.copy()
+        ends[0] = split.histories.offsets[0]
+        model = self.build(dataclasses.replace(split, train_ends=ends))
+        assert torch.isfinite(self.scores(model, [[1, 2, 3]])[:, 1:]).all()
+
+    def test_queries_agree_with_scores(self, trained: tuple[Any, list[float]]) -> None:
+        """Query vectors times item vectors are the scores of RecBole's interface, with words where they are read."""
+        import torch
+
+        model = trained[0]
+        if not hasattr(model, "query_vectors"):
+            pytest.skip("the model has no query vectors")
+        batch = {
+            "user_id": torch.tensor([1, 2]),
+            "item_id_list": torch.tensor([[3, 1, 2], [5, 0, 0]]),
+            "item_length": torch.tensor([3, 1]),
+        }
+        if getattr(type(model), "reads_words", False):
+            batch["utterance_vector"] = torch.randn(2, self.text_width, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            queries, items = model.query_vectors(batch), model.item_vectors()
+            scores = model.full_sort_predict(interaction(batch)).reshape(2, -1)
+        assert queries.shape == (2, items.shape[1])
+        np.testing.assert_allclose((queries @ items.T)[:, 1:].numpy(), scores[:, 1:].numpy(), rtol=1e-4, atol=1e-5)
+
+    def test_own_loss_takes_its_chance_from_the_generator(self, split: Any) -> None:
+        """One finite number with a gradient; equal generators give equal losses, whatever was drawn elsewhere."""
+        import torch
+
+        model = self.build(split)
+        if not hasattr(model, "training_loss"):
+            pytest.skip("the model has no loss of its own")
+        batch, losses = self.windows(model, split), []
+        for elsewhere in (1, 2):
+            torch.manual_seed(elsewhere)
+            losses.append(model.training_loss(batch, torch.Generator().manual_seed(5)))  # without dropout
+        assert losses[0].shape == () and torch.isfinite(losses[0]) and losses[0].requires_grad
+        assert losses[0].item() == losses[1].item()
+
+    def test_preparing_an_epoch_again_changes_nothing(self, split: Any) -> None:
+        """After a kill an epoch is prepared once more: the loss must be the same."""
+        import torch
+
+        if not hasattr(self.build(split), "before_epoch"):
+            pytest.skip("the model prepares nothing")
+        losses = []
+        for times in (1, 2):
+            model = self.build(split)
+            batch = self.windows(model, split)
+            with torch.no_grad():
+                for _ in range(times):
+                    model.before_epoch(1, self.context(split))
+            if hasattr(model, "training_loss"):
+                losses.append(model.training_loss(batch, torch.Generator().manual_seed(5)).item())
+            else:
+                losses.append(self.scores(model, [[1, 2, 3]]).sum().item())
+        assert losses[0] == losses[1]
+
+    @classmethod
+    def context(cls, split: Any) -> Any:
+        """What ``before_epoch`` is given."""
+        import torch
+
+        from recllm_bench.data.windows import DeviceHistories
+        from recllm_bench.training.sequence import EpochContext
+
+        device = torch.device("cpu")
+        return EpochContext(split, DeviceHistories(split.histories, device), cls.max_length, device, 0)
+
+    @classmethod
+    def windows(cls, model: Any, split: Any) -> Any:
+        """A batch of training windows, the first epoch prepared."""
+        import torch
+
+        from recllm_bench.data.windows import training_windows
+
+        found = training_windows(split.histories, split.train_ends, cls.max_length)
+        context = cls.context(split)
+        if hasattr(model, "before_epoch"):
+            with torch.no_grad():
+                model.before_epoch(1, context)
+        return context.histories.window_batch(found, np.arange(16), cls.max_length)

@@ -15,10 +15,17 @@ from recllm_bench.api.method import Job, Method
 from recllm_bench.api.registry import ModelEntry, model_named
 from recllm_bench.api.words import Undeclared
 from recllm_bench.data.splits import Split
+from recllm_bench.evaluation.metrics import validation_metric
 from recllm_bench.options import fitted, quickened, read_options
+from recllm_bench.provenance import code_hash, library_versions, package_code_hash
 from recllm_bench.recipe import shipped_recipe
 from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.single import SingleStage
 from recllm_bench.training.stages import run_stages
+
+_TRAINS = ("api", "data", "dropout.py", "evaluation", "options.py", "products.py", "recbole_bridge", "training")
+"""Parts of the package that every training goes through."""
+_LIBRARIES = ("faiss-cpu", "numpy", "recbole", "torch")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Cell:
         """What the trained model depends on, beside data, split and seed."""
         return {
             "model": self.entry.name,
+            "code": dict(self.job.code),
             "stages": [{"stage": stage.name, "key": dict(stage.key)} for stage in self.method.stages()],
         }
 
@@ -94,15 +102,60 @@ def typed_options(
         For an unknown option or a value that it cannot have.
     """
     loop = read_options(TrainingOptions, {**entry.training_defaults, **training}, f"{where}: training")
+    validation_metric(loop.validate_metric)
     loop = quickened(loop, quick) if quick else loop
     if entry.options is None:
         return dict(options), loop
-    own = read_options(entry.options, options, f"{where}: options")
+    own: Any = read_options(entry.options, options, f"{where}: options")
     if split is not None:
         starts = split.histories.offsets[:-1]
         counts = {"users": int((split.train_ends - starts > 1).sum()), "items": split.histories.n_items}
         own = fitted(own, options, counts, f"{where}: options")
     return (quickened(own, quick) if quick else own), loop
+
+
+def code_of(entry: ModelEntry, device: Any) -> dict[str, Any]:
+    """What code, libraries and threads train a model, for the keys of its stages.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        Which model; one from outside the package counts with its own source.
+    device : torch.device
+        On a CPU the number of threads orders sums, and so decides the last digits.
+    """
+    import torch
+
+    parts, libraries = list(_TRAINS), list(_LIBRARIES)
+    is_pipeline = not issubclass(entry.method, SingleStage)
+    own = [_part(source) for source in (entry.model, entry.method)]
+    parts += [part for part in own if part.startswith("models")]
+    if is_pipeline:
+        parts.append("language")
+        libraries += ["peft", "tokenizers", "transformers"]
+    if entry.reads_words:
+        parts.append("conversation")
+    if entry.is_zoo:
+        libraries.append("scipy")
+    outside = {source.__qualname__: found for source in (entry.model, entry.method) if (found := _outside(source))}
+    return {
+        "package": package_code_hash(parts),
+        "classes": outside,
+        "libraries": library_versions(libraries),
+        "threads": torch.get_num_threads() if torch.device(device).type == "cpu" else 0,
+    }
+
+
+def _part(source: type) -> str:
+    """The part of this package that a class lies in: its method's folder, or its file."""
+    names = source.__module__.split(".")
+    if names[:2] != [__name__.partition(".")[0], "models"]:
+        return ""
+    return "/".join(names[1:3]) if len(names) > 3 else "/".join(names[1:]) + ".py"
+
+
+def _outside(source: type) -> str:
+    return "" if source.__module__.split(".")[0] in ("recbole", "recllm_bench") else code_hash(source)
 
 
 def inner_cell(
@@ -137,5 +190,6 @@ def inner_cell(
         options=typed,
         training=loop,
         words=job.words if entry.reads_words else Undeclared(entry.name),
+        code=code_of(entry, job.device),
     )
     return Cell(entry, inner)

@@ -6,12 +6,10 @@ nothing but the parameters and the optimiser's state of the last whole epoch to 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +17,39 @@ import numpy as np
 import torch
 from torch import nn
 
-from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.artifacts import Damaged, write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log, track
+from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, resume_from, write_checkpoint
+from recllm_bench.training.finished import (
+    HISTORY,
+    OUTCOME,
+    WEIGHTS,
+    Outcome,
+    load_outcome,
+    load_weights,
+    save_outcome,
+    save_weights,
+)
 from recllm_bench.training.options import TrainingOptions
 
 CHECKPOINT = "last.pt"
-HISTORY = "history.json"
-OUTCOME = "outcome.json"
-WEIGHTS = "model.safetensors"
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training run came to.
-
-    Attributes
-    ----------
-    best_epoch : int
-        Epoch (from 1) whose weights were kept.
-    best_metric : float
-        Validation metric of that epoch (NaN when there was no validation).
-    epochs : int
-        Epochs run.
-    seconds : float
-        Training and validation time, over all attempts.
-    stopped_by : str
-        ``"patience"``, ``"epochs"`` or ``"budget"``.
-    history : list of dict
-        For each epoch: ``epoch, loss, seconds`` and, where it was validated, ``validation``.
-    """
-
-    best_epoch: int
-    best_metric: float
-    epochs: int
-    seconds: float
-    stopped_by: str
-    history: list[dict[str, Any]] = field(default_factory=list)
+__all__ = [
+    "CHECKPOINT",
+    "HISTORY",
+    "OUTCOME",
+    "WEIGHTS",
+    "Outcome",
+    "fit",
+    "learning_rate",
+    "load_outcome",
+    "load_weights",
+    "save_outcome",
+    "save_weights",
+    "seed_epoch",
+    "threads",
+]
 
 
 def fit(
@@ -92,7 +86,8 @@ def fit(
         Epochs, patience, optimiser, precision, budget.
     work : Path
         Folder for the checkpoint, ``history.json``, ``outcome.json`` and ``model.safetensors``. When it holds a
-        checkpoint, training goes on from there; when it holds a finished run, that run's weights are loaded.
+        checkpoint, training goes on from there; when it holds a finished run, that run's weights are loaded. A
+        damaged or foreign checkpoint is set aside, and the one before it serves, or training begins anew.
     device : torch.device
         Where the batches live.
     seed : int
@@ -127,10 +122,10 @@ def fit(
         return finished
     given = _parameters(modules) if parameters is None else parameters
     trained = [parameter for parameter in given if parameter.requires_grad]
-    steps_by = _adamw(trained, options, device) if optimiser is None else optimiser(trained)
+    stepper = _adamw(trained, options, device) if optimiser is None else optimiser(trained)
     state = _State()
-    state.resume(work / CHECKPOINT, modules, steps_by)
-    step = _Step(trained, steps_by, options, device, label)
+    state.resume(work / CHECKPOINT, modules, stepper)
+    step = _Step(trained, stepper, options, device, label)
     with track(label=label, total=options.epochs, unit="epoch") as bar:
         bar.update(state.epoch)
         while not (stopped_by := state.stopped_by(options)):
@@ -149,7 +144,7 @@ def fit(
                 with torch.no_grad():
                     entry["validation"] = float(validate())
             state.record(entry, time.perf_counter() - start, modules, options, validated=validate is not None)
-            state.save(work / CHECKPOINT, modules, steps_by)
+            state.save(work / CHECKPOINT, modules, stepper)
             write_json(work / HISTORY, state.history)
             shown = f" {options.validate_metric} {entry['validation']:.4f}" if "validation" in entry else ""
             bar.set_postfix_str(f"loss {entry['loss']:.4f}{shown} best {state.best_epoch}", refresh=False)
@@ -167,7 +162,7 @@ def fit(
     )
     save_weights(work, modules)
     save_outcome(work, outcome)
-    (work / CHECKPOINT).unlink(missing_ok=True)
+    remove_checkpoint(work / CHECKPOINT)
     best = "" if math.isnan(outcome.best_metric) else f", {options.validate_metric} {outcome.best_metric:.4f}"
     log.info(
         f"{label}: kept epoch {outcome.best_epoch} of {outcome.epochs}{best}, {outcome.seconds:.1f} s, "
@@ -200,57 +195,6 @@ def threads(at_most: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def save_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Write parameters and buffers of the modules to ``folder/model.safetensors``."""
-    from safetensors.torch import save
-
-    tensors = {
-        f"{name}/{key}": value.detach().cpu().contiguous().clone()  # tied tensors are stored twice
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    write_atomic(folder / WEIGHTS, lambda file: file.write(save(tensors)))
-
-
-def load_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Read what :func:`save_weights` wrote; a subset of the modules may be given.
-
-    Raises
-    ------
-    BenchError
-        When the file does not fit the modules.
-    """
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / WEIGHTS)
-    for name, module in modules.items():
-        prefix = f"{name}/"
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        try:
-            module.load_state_dict(own)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise BenchError(f"{folder / WEIGHTS}: does not fit {type(module).__name__} ({reason})") from error
-
-
-def save_outcome(folder: Path, outcome: Outcome) -> None:
-    """Write ``outcome.json`` and ``history.json``; their presence says that training is finished."""
-    write_json(folder / HISTORY, outcome.history)
-    plain = asdict(outcome)
-    plain["best_metric"] = None if math.isnan(outcome.best_metric) else outcome.best_metric
-    write_json(folder / OUTCOME, plain)
-
-
-def load_outcome(folder: Path) -> Outcome | None:
-    """Read what :func:`save_outcome` wrote; ``None`` when training has not finished there."""
-    path = folder / OUTCOME
-    if not path.exists():
-        return None
-    plain = json.loads(path.read_text())
-    plain["best_metric"] = math.nan if plain["best_metric"] is None else plain["best_metric"]
-    return Outcome(**plain)
 
 
 def learning_rate(options: TrainingOptions, epoch: int) -> float:
@@ -387,17 +331,36 @@ class _State:
             "optimiser": optimiser.state_dict(),
             "state": self.__dict__,
         }
-        write_atomic(path, lambda file: torch.save(content, file))
+        write_checkpoint(path, content)
 
     def resume(self, path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
-        if not path.exists():
-            return
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        """Go on from a checkpoint, when there is a usable one."""
+
+        def restore(content: dict[str, Any]) -> None:
+            self._check(content, path, modules, optimiser)
+            for name, module in modules.items():
+                module.load_state_dict(content["modules"][name])
+            optimiser.load_state_dict(content["optimiser"])
+            self.__dict__.update(content["state"])
+
+        if resume_from(path, restore):
+            log.info(f"going on after epoch {self.epoch}")
+
+    def _check(
+        self, content: Any, path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+    ) -> None:
+        """Refuse what another model, another optimiser or another version wrote, before anything is changed."""
+        what = f"the checkpoint {path}"
+        try:
+            kept, groups, state = content["modules"], content["optimiser"]["param_groups"], content["state"]
+            sizes = [len(group["params"]) for group in groups]
+            alike = state.keys() == self.__dict__.keys() and kept.keys() == modules.keys()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Damaged(f"{what} is of another version") from error
+        if not alike or sizes != [len(group["params"]) for group in optimiser.param_groups]:
+            raise Damaged(f"{what} is of another version or another model")
         for name, module in modules.items():
-            module.load_state_dict(content["modules"][name])
-        optimiser.load_state_dict(content["optimiser"])
-        self.__dict__.update(content["state"])
-        log.info(f"going on after epoch {self.epoch}")
+            check_fits(kept[name], module, what)
 
 
 def _copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from torch import nn
 from recllm_bench import recbole_bridge
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log, track
-from recllm_bench.training.loop import WEIGHTS, Outcome, load_outcome, load_weights, save_outcome, save_weights
+from recllm_bench.training.finished import Outcome, load_outcome, load_weights, save_outcome, save_weights
 from recllm_bench.training.options import TrainingOptions
 
 
@@ -43,16 +43,16 @@ def train_with_recbole(
     BenchError
         When the model did not come from RecBole's configuration.
     """
-    if not hasattr(model, "recbole_parts"):
+    parts: Any = getattr(model, "recbole_parts", None)
+    if parts is None:
         raise BenchError(f"training: trainer=recbole cannot train {type(model).__name__}; use trainer=engine")
     finished = load_outcome(work)
-    if finished is not None and (work / WEIGHTS).exists():
+    if finished is not None:
         load_weights(work, {"model": model})
         return finished
     recbole_bridge.load_recbole()
     from recbole.utils import get_trainer, init_seed
 
-    parts: Any = model.recbole_parts
     config, dataset = parts
     settings: dict[str, Any] = {
         "epochs": options.epochs,
@@ -75,7 +75,7 @@ def train_with_recbole(
     with track(label=f"{label} (RecBole's trainer)", total=options.epochs, unit="epoch") as bar:
 
         def valid_epoch(valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
-            assert validate is not None  # fit is given data only then
+            assert validate is not None  # without it RecBole is given no data to validate on
             metric = float(validate())
             metrics.append(metric)
             if metric > best["metric"]:

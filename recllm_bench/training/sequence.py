@@ -16,7 +16,6 @@ from recllm_bench import recbole_bridge
 from recllm_bench.data.splits import Split
 from recllm_bench.data.windows import DeviceHistories, WindowBatch, training_windows
 from recllm_bench.dropout import draw_bytes
-from recllm_bench.errors import BenchError, nearest
 from recllm_bench.training.loop import Outcome, fit
 from recllm_bench.training.objectives import objective_named
 from recllm_bench.training.options import TrainingOptions
@@ -132,22 +131,20 @@ def validator(
     BenchError
         For an unknown metric.
     """
-    from recllm_bench.evaluation.metrics import METRICS, per_user
+    from recllm_bench.evaluation.metrics import per_user, validation_metric
+    from recllm_bench.evaluation.own_metrics import data_facts
     from recllm_bench.evaluation.ranks import rank_cases
 
-    name, _, cut = options.validate_metric.partition("@")
-    if name not in METRICS:
-        raise BenchError(f"training: validate_metric: unknown metric '{name}'.{nearest(name, METRICS)}")
-    if not cut.isdigit() or int(cut) < 1:
-        raise BenchError(f"training: validate_metric: write it as metric@K, such as NDCG@10, got '{name}@{cut}'")
+    name = validation_metric(options.validate_metric)
     if not len(split.valid):
         return None
     rules = dataclasses.replace(protocol, candidates="all")
     length = int(getattr(model, "history_length", 0) or options.max_length)
+    facts = data_facts(split)
 
     def validate() -> float:
         ranks = rank_cases(model, split, split.valid, rules, columns=columns, max_length=length, device=device)
-        values = per_user(ranks, (f"{name}@{int(cut)}",), (), rules.ties, warn=False)
+        values = per_user(ranks, (name,), (), rules.ties, warn=False, facts=facts)
         return float(next(iter(values.values())).mean())
 
     return validate

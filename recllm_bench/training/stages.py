@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from recllm_bench.api.method import Job, Stage
@@ -30,7 +31,12 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
     seconds : dict of str to float
         Time each product took when it was made (by this run or an earlier one).
     """
-    base = {"data": job.dataset.checksum, "split": job.split.checksum, "seed": job.recipe.seed}
+    base = {
+        "data": job.dataset.checksum,
+        "split": job.split.checksum,
+        "seed": job.recipe.seed,
+        "code": dict(job.code),
+    }
     folders: dict[str, Path] = {}
     keys: dict[str, str] = {}
     seconds: dict[str, float] = {}
@@ -38,12 +44,16 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
         needs = tuple(folders) if stage.needs is None else stage.needs
         key = {**base, "stage": stage.name, "key": dict(stage.key), "after": {name: keys[name] for name in needs}}
         keys[stage.name] = content_hash(key)
-        if not (job.store.path(kind, key) / "artifact.json").exists():
+        if job.store.find(kind, key) is None:
             log.info(f"{kind}: {stage.name}")
-        folder = job.store.build(kind, key, lambda work, make=stage.make: make(work, dict(folders)))
+        folder = job.store.build(kind, key, partial(_make, stage, dict(folders)))
         folders[stage.name] = folder
         seconds[stage.name] = _seconds(folder)
     return folders, seconds
+
+
+def _make(stage: Stage, done: dict[str, Path], work: Path) -> None:
+    stage.make(work, done)
 
 
 def _seconds(folder: Path) -> float:

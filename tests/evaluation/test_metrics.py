@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -204,3 +205,147 @@ def test_beyond_accuracy():
     assert values["Novelty@2"] == pytest.approx(-(2 * math.log2(7 / 12) + math.log2(3 / 12)) / 3)
     with pytest.raises(BenchError, match="top=3"):
         beyond_accuracy(top, np.ones(5), 3)
+
+
+PLANTED = """
+import numpy as np
+
+def lift(targets, k):
+    \"\"\"Hits, weighted by the target's rarity.
+
+    More.
+    \"\"\"
+    rare = 1 / (1 + targets.facts["popularity"][targets.facts["items"]])
+    hit = (targets.higher < k) * rare
+    return np.bincount(targets.owner, hit, targets.n_rankings)
+lift.needs = ("popularity", "items")
+
+def auc(targets, k):
+    \"\"\"Share of the other candidates behind the target.\"\"\"
+    value = 1 - (targets.higher + (targets.tied - 1) / 2) / (targets.facts["candidates"] - 1)
+    return np.bincount(targets.owner, np.where(targets.ranked, value, 0.0), targets.n_rankings) / targets.relevant
+auc.cutoffs = False
+auc.needs = ("candidates",)
+
+def fails(targets, k):
+    return {}["x"]
+
+def wrong_shape(targets, k):
+    return targets.higher.astype(float)
+
+def not_finite(targets, k):
+    return np.full(targets.n_rankings, np.nan)
+
+def words(targets, k):
+    return np.array(["a"] * targets.n_rankings)
+
+def one_argument(targets):
+    return np.zeros(targets.n_rankings)
+
+def greedy(targets, k):
+    return np.zeros(targets.n_rankings)
+greedy.needs = ("popularitty",)
+
+def careless(targets, k):
+    return np.zeros(targets.n_rankings)
+careless.needs = "popularity"
+
+def only_later(targets, k):
+    return np.full(targets.n_rankings, np.inf if targets.n_rankings > 3 else 0.0)
+
+def undeclared(targets, k):
+    return targets.facts["titles"]
+
+NUMBER = 5
+"""
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    (tmp_path / "planted_measures.py").write_text(PLANTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "planted_measures", raising=False)
+    return "planted_measures"
+
+
+def test_own_metrics_get_the_facts_they_declare(planted):
+    ranks = ranks_of([0, 4, 9], candidates=11)
+    counts = np.array([0, 3, 1, 9])
+    found = per_user(ranks, (f"{planted}:lift", f"{planted}:auc"), (5,), facts={"popularity": lambda: counts})
+    assert list(found) == [f"{planted}:lift@5", f"{planted}:auc"]
+    assert found[f"{planted}:lift@5"].tolist() == [1 / 4, 1 / 2, 0]
+    assert found[f"{planted}:auc"] == pytest.approx([1, 0.6, 0.1])
+    with pytest.raises(BenchError, match="needs popularity, which is not at hand"):
+        per_user(ranks, (f"{planted}:lift",), (5,))
+    without_ids = dataclasses.replace(ranks, targets=np.zeros(3, np.int32))  # a record that was shared
+    with pytest.raises(BenchError, match="needs items, which is not at hand"):
+        per_user(without_ids, (f"{planted}:lift",), (5,), facts={"popularity": lambda: counts})
+    with pytest.raises(BenchError, match="has no cut-off; ask for planted_measures:auc"):
+        per_user(ranks, (f"{planted}:auc@5",), ())
+
+
+def test_auc_equals_pairs_counted_one_by_one(planted):
+    rng = np.random.default_rng(3)
+    scores = rng.integers(0, 5, (40, 30))
+    higher, tied = zip(*(counts_of(row, 0) for row in scores), strict=True)
+    found = per_user(ranks_of(higher, tied, candidates=30), (f"{planted}:auc",), ())[f"{planted}:auc"]
+    pairs = [np.mean([(row[0] > other) + 0.5 * (row[0] == other) for other in row[1:]]) for row in scores]
+    assert found == pytest.approx(pairs, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fails", r"metric 'planted_measures:fails' fails at k=1: .*planted_measures\.py:\d+: KeyError: 'x'"),
+        ("wrong_shape", r"one value for each of 3 rankings, got shape \(4,\)"),
+        ("not_finite", "a value that is not finite"),
+        ("words", "values of type <U1"),
+        ("one_argument", r"it is called as metric\(targets, k\), but too many positional"),
+        ("greedy", "which is no fact. Did you mean 'popularity'"),
+        ("careless", "needs must be a tuple of names"),
+        ("undeclared", "KeyError: 'titles'"),
+        ("NUMBER", "a function .* is needed, got int"),
+        ("nothing", "has no 'nothing'"),
+    ],
+)
+def test_a_metric_that_breaks_the_contract_is_refused_when_it_is_named(planted, name, said):
+    from recllm_bench.evaluation.metrics import metric_named
+
+    with pytest.raises(BenchError, match=said) as caught:
+        metric_named(f"{planted}:{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_values_are_checked_on_real_ranks_too(planted):
+    with pytest.raises(BenchError, match="not finite"):
+        per_user(ranks_of([0] * 5), (f"{planted}:only_later",), (5,))
+
+
+def test_a_metric_under_modules_is_named_listed_and_keyed(tmp_path, monkeypatch):
+    from recllm_bench.api import modules
+    from recllm_bench.evaluation.metrics import metric_key, metric_lines, validation_metric
+
+    monkeypatch.setattr(modules, "_targets", {kind: {} for kind in modules.KINDS})
+    monkeypatch.setattr(modules, "_owners", {})
+    own = tmp_path / "measures.py"
+    own.write_text(PLANTED + "METRICS = {'Lift': lift, 'AUC': auc, 'Broken': fails}\n")
+    modules.load_modules([own])
+    lines = dict(metric_lines())
+    assert lines["Lift"] == "Hits, weighted by the target's rarity."
+    assert lines["Recall"].startswith("Share of the targets among the first k")
+    assert lines["Broken"].startswith("cannot be used: metric 'Broken' fails")
+    assert (validation_metric("Lift@5"), validation_metric("AUC"), validation_metric("MRR")) == ("Lift@5", "AUC", "MRR")
+    assert metric_key("NDCG@10") == "NDCG@10"
+    before = metric_key("Lift@5")
+    own.write_text(own.read_text() + "# changed\n")
+    modules.load_modules([own])
+    assert metric_key("Lift@5") != before
+    modules.register("metrics", "NDCG", print)
+    with pytest.raises(BenchError, match="'NDCG' is a metric of the bench"):
+        per_user(ranks_of([0]), ("NDCG",), (5,))
+
+
+@pytest.mark.parametrize("entry", ["NDCG@0", "NDCG@²", "NDCG@-1", "NDCG@99999999999999999999", "NDCG@"])
+def test_a_cut_off_is_a_whole_number(entry):
+    with pytest.raises(BenchError, match="cut-off"):
+        per_user(ranks_of([0]), (entry,), ())

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,10 +26,9 @@ from recllm_bench.reporting.records import (
     check_writable,
     find_records,
     read_record,
-    training_popularity,
     write_record,
 )
-from recllm_bench.reporting.users_file import dialogue_outcomes, user_values
+from recllm_bench.reporting.users_file import dialogue_outcomes, user_values, users_hash
 
 
 def test_round_trip(make):
@@ -68,11 +68,10 @@ def test_dialogues_are_kept_beside_the_ranks(make):
 
 
 def test_dialogues_of_other_users_get_their_own_rows(make, tmp_path: Path):
-    from types import SimpleNamespace
-
     record = make("LatentCRS")
     ranks = planted_ranks(1.0)
     outcomes = SimpleNamespace(users=np.array([900, 3]), turns=np.array([2, 0]))
+    record.users_hash = users_hash(ranks, outcomes)
     write_record(tmp_path / "runs" / "other", record, ranks, outcomes)
     users, turns = dialogue_outcomes(record)
     assert dict(zip(users.tolist(), turns.tolist(), strict=True)) == {3: 0, 900: 2}
@@ -83,6 +82,7 @@ def test_rankings_at_different_moments_survive_the_file(make, tmp_path: Path):
     record = make("SASRec")
     ranks = planted_ranks(1.0)
     rolling = dataclasses.replace(ranks, users=(ranks.users + 1) // 2, lengths=ranks.users % 2 + 1)
+    record.users_hash = users_hash(rolling, None)
     write_record(tmp_path / "runs" / "rolling", record, rolling)
     users, values = user_values(record)
     expected = per_user(rolling, ("NDCG",), (20,))["NDCG@20"]
@@ -139,7 +139,8 @@ def test_damaged_records(make, tmp_path: Path):
     path.write_text(json.dumps({**values, "schema": 99}))
     with pytest.raises(BenchError, match="newer"):
         read_record(record.folder)
-    path.write_text(json.dumps({**values, "unknown": 1}))
+    with_more = {key: value for key, value in values.items() if key != "seal"}
+    path.write_text(json.dumps({**with_more, "unknown": 1}))
     (record.folder / "users.parquet").write_bytes(b"PAR1")
     with pytest.raises(BenchError, match=r"users\.parquet"):
         user_values(read_record(record.folder))
@@ -160,6 +161,8 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path):
 
 def test_popularity_counts_training_only():
     split = planted_split(4)  # rows [1 + u % 50, 1 + u % 7, 50]: the last item is the target
+    from recllm_bench.evaluation.own_metrics import training_popularity
+
     counts = training_popularity(split)
     assert counts[50] == 0
     assert counts.sum() == 8

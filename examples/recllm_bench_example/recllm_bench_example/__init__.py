@@ -1,1 +1,1 @@
-"""A model for recllm_bench in one class."""
+"""Plug-ins for recllm_bench, one file each."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recllm_bench.data.cards import USER_FILTERS, default_store, find_card
+from recllm_bench.data.cards import default_store, find_card, user_filters
 from recllm_bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -92,4 +92,4 @@ def filter_names(name_or_path: str) -> list[str]:
         return list(find_card(name_or_path)["filters"])
     except BenchError:
         canonical_name(name_or_path)
-        return list(USER_FILTERS)
+        return list(user_filters())

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from recllm_bench.artifacts import MANIFEST, ArtifactStore, content_hash
-from recllm_bench.data.cards import USER_FILTERS
+from recllm_bench.artifacts import ArtifactStore, content_hash
+from recllm_bench.data.cards import user_filters
 from recllm_bench.data.catalogue import TEXT_FIELDS
 from recllm_bench.data.facts import count, refuse_unexpected
 from recllm_bench.data.interactions import Interactions, NothingLeft, apply_filter, build_histories, read_filter
@@ -24,6 +24,7 @@ from recllm_bench.data.prepared import PreparedDataset
 from recllm_bench.data.storage import load_prepared, save_prepared
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.progress import log
+from recllm_bench.provenance import code_hash, package_code_hash
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
 _VERSION = 5
@@ -70,6 +71,7 @@ def prepare_dataset(
         "text_fields": card.get("text_fields", TEXT_FIELDS),
         "id_lists": lists.checksums if lists else {},
         "version": _VERSION,
+        "code": _code(source.reader),
     }
 
     def make(work: Path) -> None:
@@ -78,7 +80,7 @@ def prepare_dataset(
         settings, remarks = dict(spec), [*notes, *rows.notes]
         for note in rows.notes:
             log.warning(f"{card['name']}: {note}")
-        if rows.ratings is None and card.get("own") and filter in USER_FILTERS and settings.pop("min_rating", None):
+        if rows.ratings is None and card.get("own") and filter in user_filters() and settings.pop("min_rating", None):
             remarks.append("the data has no ratings: the filter's min_rating was left out")
         consumed = int(np.count_nonzero(np.bincount(rows.items)))
         before = {"users": len(rows.user_tokens), "items": consumed, "interactions": len(rows)}
@@ -122,7 +124,7 @@ def prepare_dataset(
     prepared = load_prepared(folder, card["name"], filter, card)
     # It may have been prepared by a call that let more lines through.
     refuse_too_many([Skipped(*file) for file in prepared.facts["skipped"]], share)
-    return replace(prepared, asked=name_or_path)
+    return replace(prepared, asked=name_or_path, read_reviews=review_file)
 
 
 def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Path | None:
@@ -143,8 +145,8 @@ def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Pat
     BenchError
         When the raw files are gone, or are others than those that were prepared.
     """
-    folder = store.root / "reviews" / corpus
-    if not (folder / MANIFEST).exists():
+    folder = store.find_named("reviews", corpus)
+    if folder is None:
         from recllm_bench.data.prepare.corpus import write_reviews
 
         source = find_source(asked, store)
@@ -182,7 +184,20 @@ def _corpus_key(source: Source) -> dict[str, Any]:
         "options": source.options,
         "times": source.variant.get("times", True),
         "version": _VERSION,
+        "code": _code(source.reader),
     }
+
+
+def _code(reader: str) -> list[str]:
+    """Hashes of the code that prepares: this floor's, and that of a reader from outside."""
+    own = package_code_hash(["data"])
+    module = reader.partition(":")[0] if ":" in reader else ""
+    if not module:
+        return [own]
+    try:
+        return [own, code_hash(importlib.import_module(module))]
+    except ImportError:
+        return [own]  # named when it is needed
 
 
 def _reader(source: Source) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.labels.label_files import find_label_file
-from recllm_bench.language.labels.records import KINDS, Labels, is_refusal, valid_text
+from recllm_bench.language.labels.records import KINDS, Labels, is_refusal, read_labels, valid_text
 
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset
@@ -152,3 +152,34 @@ def _known(names: Sequence[str], entry: Mapping[str, Any]) -> list[str]:
 
 def _plain(title: str) -> str:
     return "".join(sign for sign in title.casefold() if sign.isalnum())
+
+
+def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
+    """Read labels by id (:func:`.read_labels`) or profiles by the source's numbers (:func:`.import_profiles`).
+
+    Which of the two a file holds is seen by its first line: labels have a ``kind``, profiles a ``uid``.
+
+    Raises
+    ------
+    BenchError
+        When the file is neither, and whatever the two readers refuse.
+    """
+    path = find_label_file(name)
+    fields = _first_fields(path)
+    if "kind" in fields:
+        return read_labels(path, dataset.histories.n_users, dataset.histories.n_items)
+    if "uid" in fields:
+        return import_profiles(path, dataset)
+    raise BenchError(
+        f"{path}:1: neither labels (kind, id, version, text) nor profiles (uid, iid, user_summary, item_summary)"
+    )
+
+
+def _first_fields(path: Path) -> set[str]:
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            line = next((line for line in file if line.strip()), b"")
+        entry = json.loads(line)
+    except (OSError, EOFError, ValueError):
+        return set()
+    return set(entry) if isinstance(entry, dict) else set()

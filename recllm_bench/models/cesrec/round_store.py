@@ -79,6 +79,7 @@ class RoundStore:
         needed += [CONSTRUCTOR] if self.method.tunes else []
         key = {
             "data": job.dataset.checksum,
+            "code": dict(job.code),
             "split": job.split.checksum,
             "protocol": job.protocol.fingerprint(),
             "stages": {name: self.folders[name].name for name in needed},
@@ -97,7 +98,7 @@ class RoundStore:
         folders = []
         for number in range(self.options.rounds + 1):
             key = self.key(number)
-            if not (self.job.store.path("cesrec-round", key) / "artifact.json").exists():
+            if self.job.store.find("cesrec-round", key) is None:
                 log.info(f"cesrec: round {number} of {self.options.rounds}")
             make = lambda work, number=number: self._make(work, number, folders[-1] if folders else None)  # noqa: E731
             folders.append(self.job.store.build("cesrec-round", key, make))

@@ -89,8 +89,7 @@ def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work:
         work.mkdir(parents=True, exist_ok=True)
         chat = chat_model(options.chat)
         return generated_labels(dataset, split, chat, two_stage=options.two_stage, work=work, **common)
-    from recllm_bench.language.labels import anonymise
-    from recllm_bench.language.labels.label_files import labels_from_file
+    from recllm_bench.language.labels import anonymise, labels_from_file
 
     labels = labels_from_file(options.switched_file if is_other else options.labels, dataset)
     return anonymise(labels, dataset.catalogue.titles) if anonymous else labels

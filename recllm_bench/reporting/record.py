@@ -1,0 +1,122 @@
+"""The content of a run record, field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from recllm_bench.api.measure import Measure
+
+SCHEMA = 2
+
+
+@dataclasses.dataclass
+class RunRecord:
+    """The content of ``run.json``; this class is the schema's documentation.
+
+    Attributes
+    ----------
+    name : str
+        Name of the row, such as ``"LatentCRS"``.
+    block : str
+        ``history`` (sees interactions only) or ``text`` (sees words made from the target).
+    recipe : dict
+        Everything that decided the run (:meth:`Recipe.as_dict`).
+    recipe_hash : str
+        Its hash.
+    dataset : dict
+        ``name, filter, variant, checksum`` and the counts of ``PreparedDataset.facts``.
+    protocol : dict
+        :meth:`Protocol.as_dict`.
+    fingerprint : str
+        The protocol's fingerprint.
+    split : dict
+        ``name, checksum, dropped``.
+    pairing : str
+        Hash of protocol, split and candidate file: only records with the same one are compared in pairs.
+    metrics : dict of str to {mean, low, high, n}
+        Means over users with 95 % bootstrap intervals.
+    dialogue : dict
+        ``S@3``, ``S@5``, ``AT`` as in ``metrics``, the counts ``n, invalid, leaks``, ``facts`` of the loop, and
+        ``without_leaks``: the means over dialogues in which nothing leaked. Empty without dialogues.
+    beyond : dict of str to float
+        Catalogue coverage, popularity percentile and novelty of the lists.
+    cases : dict
+        Counts: ``users, cases, repeats`` (target already in the history) and ``tied_share``.
+    stages : dict of str to float
+        Seconds each stage took when it was made.
+    curves : dict of str to list of [epoch, value]
+        Validation metric of each trained stage.
+    evaluation_seconds : float
+        Seconds of ranking.
+    measures : list of Measure
+        What a method measures beside the ranking, such as the similarity of reconstructed labels.
+    tokens : dict
+        Language-model tokens by kind; empty when none were used.
+    substitutes : dict of str to str
+        What stood in for the paper's language model or simulator.
+    notes : list of str
+        Budgets and other things that must be said beside the numbers.
+    versions, hardware : dict
+        Software and machine.
+    revision : str
+        Commit of the project.
+    created : str
+        UTC time of writing.
+    users_hash : str
+        Hash of the per-user values.
+    depends : dict
+        What the numbers depend on, in groups (:mod:`recllm_bench.reporting.dependence`).
+    schema : int
+        Version of this layout.
+    folder : Path or None
+        Where the record lies; no part of the file.
+    members : list of RunRecord
+        Records of single seeds that a row stands for (``reporting.seeds``); no part of the file.
+    """
+
+    name: str
+    block: str
+    recipe: dict[str, Any]
+    dataset: dict[str, Any]
+    protocol: dict[str, Any]
+    recipe_hash: str = ""
+    fingerprint: str = ""
+    split: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pairing: str = ""
+    metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    dialogue: dict[str, Any] = dataclasses.field(default_factory=dict)
+    beyond: dict[str, float] = dataclasses.field(default_factory=dict)
+    cases: dict[str, float] = dataclasses.field(default_factory=dict)
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
+    evaluation_seconds: float = 0.0
+    measures: list[Measure] = dataclasses.field(default_factory=list)
+    tokens: dict[str, float] = dataclasses.field(default_factory=dict)
+    substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    hardware: dict[str, Any] = dataclasses.field(default_factory=dict)
+    revision: str = ""
+    created: str = ""
+    users_hash: str = ""
+    depends: dict[str, Any] = dataclasses.field(default_factory=dict)
+    schema: int = SCHEMA
+    folder: Path | None = dataclasses.field(default=None, compare=False, repr=False)
+    members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of all stages together."""
+        return float(sum(self.stages.values()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values of ``run.json``; where the record lies is no part of it."""
+        values = {name: getattr(self, name) for name in stored_fields()}
+        return {**values, "measures": [measure.as_dict() for measure in self.measures]}
+
+
+def stored_fields() -> list[str]:
+    """Names of what ``run.json`` holds."""
+    return [field.name for field in dataclasses.fields(RunRecord) if field.name not in ("folder", "members")]
