@@ -224,7 +224,9 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     kind = type(value).__name__
-    raise BenchError(f"{where}: {shown(value)} was read as a {kind}; write text in quotes, or a number, list or mapping")
+    raise BenchError(
+        f"{where}: {shown(value)} was read as a {kind}; write text in quotes, or a number, list or mapping"
+    )
 
 
 def shown(value: Any, longest: int = 80) -> str:
@@ -237,7 +239,9 @@ def shown(value: Any, longest: int = 80) -> str:
 
 
 def _name(hint: Any) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}.get(hint, str(hint))
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}.get(
+        hint, str(hint)
+    )
 
 
 def options_from_config(cls: type[T], config: Any) -> T:

@@ -44,7 +44,7 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     list of (label, Recipe)
         ``label`` is empty where the model's own display name serves.
     """
-    main = resolved(recipe_from(values, where))
+    main = resolved(recipe_from(values, where), where)
     entry = model_named(main.model)
     rows = values.get("compare")
     if rows is None:
@@ -74,7 +74,7 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
         if not isinstance(row, Mapping):
             raise BenchError(f"{where}: each row of a sweep is a mapping, got {shown(row)}")
         label, merged = _merged(values, row, where)
-        result.append((label or _difference(row), resolved(recipe_from(merged, where))))
+        result.append((label or _difference(row), resolved(recipe_from(merged, where), where)))
     return result
 
 
@@ -91,7 +91,7 @@ def controls(entry: ModelEntry) -> list[dict[str, Any]]:
     ]
 
 
-def resolved(recipe: Recipe) -> Recipe:
+def resolved(recipe: Recipe, where: str = "") -> Recipe:
     """Fill in what the model decides: its default protocol, and no conversation where it reads no words.
 
     Model and dataset get their canonical names; options are checked.
@@ -101,8 +101,13 @@ def resolved(recipe: Recipe) -> Recipe:
     load_modules(recipe.modules)
     entry = model_named(recipe.model)
     protocol = recipe.protocol or entry.default_protocol
-    typed_options(entry, recipe.options, recipe.training, f"{recipe.model} on {recipe.dataset}")
-    protocol_named(protocol)
+    typed_options(entry, recipe.options, recipe.training, where or f"{recipe.model} on {recipe.dataset}")
+    try:
+        protocol_named(protocol)
+    except BenchError as error:
+        if recipe.protocol:
+            raise
+        raise BenchError(f"'{entry.name}': default_protocol: {error}") from error
     return dataclasses.replace(
         recipe,
         model=entry.name,
@@ -146,7 +151,9 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> 
         if key in ("label", "published"):
             continue
         old = merged.get(key)
-        merged[key] = {**(old if isinstance(old, Mapping) else {}), **value} if isinstance(value, Mapping) else value
+        if isinstance(value, Mapping) and not isinstance(old or {}, Mapping):
+            raise BenchError(f"{where}: a row changes {key}: {shown(old)} by {shown(value)}; write both as mappings")
+        merged[key] = {**(old or {}), **value} if isinstance(value, Mapping) else value
     return label, merged
 
 

@@ -12,6 +12,7 @@ from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import resource
 from recllm_bench.options import LARGEST, option, plain_mapping, read_options, shown
+from recllm_bench.yaml_files import parse_yaml, read_mapping
 
 SEEDS = 2**32
 """Seeds that NumPy's legacy generator takes, which RecBole seeds too."""
@@ -110,7 +111,7 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
         if not isinstance(value, str):
             raise BenchError(f"{where}: '{key}' must be a name in quotes, got {shown(value)}")
     for key in ("protocol", "device", "budget"):
-        if not isinstance(values.get(key) or "", str):
+        if values.get(key) is not None and not isinstance(values[key], str):
             raise BenchError(f"{where}: '{key}' must be text, got {shown(values[key])}")
     for key in _SECTIONS:
         if values.get(key) is not None and not isinstance(values[key], Mapping):
@@ -118,7 +119,9 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     options, training, talk = (plain_mapping(values.get(key) or {}, f"{where}: {key}") for key in _SECTIONS)
     conversation = read_options(ConversationOptions, talk, f"{where}: conversation")
     if conversation.template not in ("raw", "one_word") and "{text}" not in conversation.template:
-        raise BenchError(f"{where}: conversation: template {shown(conversation.template)} lacks {{text}}, the utterance")
+        raise BenchError(
+            f"{where}: conversation: template {shown(conversation.template)} lacks {{text}}, the utterance"
+        )
     seed = values.get("seed", 42)
     if not _is_whole(seed) or not 0 <= seed < SEEDS:
         raise BenchError(f"{where}: seed must be a whole number from 0 to {SEEDS - 1}, got {shown(seed)}")
@@ -159,7 +162,9 @@ def read_recipe_file(name: str) -> dict[str, Any]:
     """
     values, names = _file_values(name), [name]
     while base := values.pop("base", None):
-        names.append(str(base))
+        if not isinstance(base, str):
+            raise BenchError(f"recipe '{names[-1]}': 'base' is the name or path of one recipe, got {shown(base)}")
+        names.append(base)
         if names.count(names[-1]) > 1:
             raise BenchError(f"recipe '{name}' is its own base: {' on '.join(names)}")
         values = _on_top(_file_values(names[-1]), values)
@@ -169,7 +174,7 @@ def read_recipe_file(name: str) -> dict[str, Any]:
 def shipped_recipe(model: str, dataset: str) -> dict[str, Any]:
     """The recipe that ships for a model on a dataset (``recipes/<model>-<dataset>.yaml``); empty without one."""
     name = f"{family(model)}-{dataset}"
-    return read_recipe_file(name) if (resource("recipes") / f"{name}.yaml").exists() else {}
+    return read_recipe_file(name) if _is_there(resource("recipes") / f"{name}.yaml", name) else {}
 
 
 def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,53 +185,21 @@ def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 def _file_values(name: str) -> dict[str, Any]:
     path = Path(name)
-    if not name or "\0" in name or not path.exists():
-        folder = resource("recipes")
-        path = folder / f"{name.removesuffix('.yaml')}.yaml"
-        if not name or "\0" in name or not path.exists():
+    if not _is_there(path, name):
+        path = resource("recipes") / f"{name.removesuffix('.yaml')}.yaml"
+        if not _is_there(path, name):
             raise BenchError(f"no recipe {shown(name)}.{nearest(name, recipe_names())}")
     if path.is_dir():
         raise BenchError(f"{path}: a recipe is a file, and this is a folder; name a .yaml file in it")
+    return read_mapping(path, "a recipe is a mapping such as 'model: sasrec'")[0]
+
+
+def _is_there(path: Path, name: str) -> bool:
+    """Whether a name leads to a file or folder; an empty one leads nowhere."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BenchError(f"{path}: byte {error.start} is not UTF-8; save the recipe as UTF-8 text") from error
-    values = _yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: sasrec', got {shown(values)}")
-    return values
-
-
-def _yaml(text: str, where: str) -> Any:
-    """The value of a YAML text: plain, and not so deep that reading it fails.
-
-    Raises
-    ------
-    BenchError
-        When it is no YAML (with the line, where there are several), holds an object of Python or refers to itself.
-    """
-    import yaml
-
-    try:
-        value = yaml.safe_load(text)
-        _check_depth(value, where)
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f"{where}:{line + 1}" if line and "\n" in text else where
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise BenchError(f"{place}: not valid YAML ({problem}); quote text that holds signs of YAML") from error
-    except RecursionError as error:
-        raise BenchError(f"{where}: not valid YAML for a recipe (nested too deep); flatten it") from error
-    except ValueError as error:  # a date that does not exist, a number of more than 4,300 digits
-        raise BenchError(f"{where}: not valid YAML ({shown(str(error))}); put it in quotes") from error
-    return value
-
-
-def _check_depth(value: Any, where: str, depth: int = 0) -> None:
-    if depth > 32:
-        raise BenchError(f"{where}: more than 32 levels deep, or an anchor that holds itself; flatten it")
-    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        _check_depth(part, where, depth + 1)
+        return bool(name) and path.exists()
+    except (OSError, ValueError):  # too long for a file system, or with a zero byte
+        return False
 
 
 def recipe_names() -> list[str]:
@@ -256,7 +229,7 @@ def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise BenchError(f"--set {shown(setting)}: write it as key=value, such as training.epochs=20")
-        value = _yaml(text, f"--set {shown(setting)}") if text else None
+        value = parse_yaml(text, f"--set {shown(setting)}")[0] if text else None
         section, dot, name = key.strip().partition(".")
         if dot:
             if not all(name.split(".")):
