@@ -29,7 +29,7 @@ CASES: list[tuple[list[str], str]] = [
     (["run", "sasrec", "/no/such.csv"], "/no/such.csv"),
     (["run", "sasrec", ""], "dataset"),
     (["run", "sasrec", " "], "dataset"),
-    (["run", "sasrec", "x" * 3000], "dataset"),
+    (["run", "sasrec", "x" * 3000], "name too long"),
     (["run", "sasrec", "ml-10k"], "Did you mean 'ml-100k'?"),
     (["run", "sasrek", "{shop}"], "Did you mean 'sasrec'?"),
     (["sweep"], "recipe"),
