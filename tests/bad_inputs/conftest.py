@@ -53,7 +53,7 @@ def refused(capsys: pytest.CaptureFixture, tmp_path: Path) -> Refused:
         code = exit_code(words)
         printed = capsys.readouterr()
         lines = [line for line in printed.err.splitlines() if re.match(r"(recllm-bench( \w+)?: )?error: ", line)]
-        assert code == 2, f"exit code {code}, printed: {printed.err or printed.out}"
+        assert code == 2, f"exit code {code}, printed: {(printed.err or printed.out)[-400:]}"
         assert len(lines) == 1, printed.err
         assert "Traceback" not in printed.err
         assert printed.err.rstrip().endswith(lines[0]), "the reason stands last, on one line"
