@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -67,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _require_recbole()
         options.command(options)
     except BenchError as error:
-        print(f"error: {_damaged_product(error) or error}", file=sys.stderr)
-        return 2
+        return _refuse(_damaged_product(error) or str(error))
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -76,15 +77,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}; check space and permissions, then repeat", file=sys.stderr)
-        return 2
+        names = error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+        hint = "no such file can be; check the name" if names else "check space and permissions, then repeat"
+        return _refuse(f"{place}{error.strerror or error}; {hint}")
     except Exception as error:
-        damaged = _damaged_product(error)
-        if not damaged:
+        said = _damaged_product(error) or _memory(error)
+        if not said:
             raise
-        print(f"error: {damaged}", file=sys.stderr)
-        return 2
+        return _refuse(said)
     return 0
+
+
+def _refuse(message: str) -> int:
+    """Print why a command stops, as one line; a word too long to read, such as a wrong argument, is cut."""
+    line = re.sub(r"\S{300,}", lambda word: f"{word[0][:80]}...", " ".join(message.splitlines()))
+    print(f"error: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    return 2
+
+
+def _memory(error: Exception) -> str:
+    """What to say when memory did not suffice; empty for an error of another kind."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "allocate" in text or "out of memory" in text:
+        return f"the memory does not suffice ({' '.join(text.split())[:200]}); make sizes or batches smaller"
+    return ""
 
 
 def _damaged_product(error: Exception) -> str:
@@ -273,7 +289,7 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from recllm_bench.planning import recipe_values
     from recllm_bench.recipe import override, read_recipe_file
 
-    if getattr(options, "recipe", None):
+    if getattr(options, "recipe", None) is not None:
         values, where = read_recipe_file(options.recipe), options.recipe
         if options.protocol:
             values["protocol"] = options.protocol

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,8 @@ from typing import Any, TypeVar
 from recllm_bench.errors import BenchError, nearest
 
 T = TypeVar("T")
+LARGEST = 2**31 - 1
+"""Largest whole number of an option: sizes and counts beyond it fit no machine, and no index of a kernel."""
 
 
 def option(
@@ -68,7 +72,7 @@ def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     clean = {}
     for key, value in values.items():
         if key not in fields:
-            raise BenchError(f"{where}: unknown option '{key}'.{nearest(key, fields)}")
+            raise BenchError(f"{where}: unknown option '{key}'.{nearest(str(key), fields)}")
         clean[key] = _checked(value, hints[key], fields[key].metadata, f"{where}: {key}")
     return cls(**clean)
 
@@ -131,8 +135,11 @@ def _checked(value: Any, hint: Any, limits: Mapping[str, Any], where: str) -> An
         return value
     choices, low, high = limits.get("choices"), limits.get("low"), limits.get("high")
     if choices is not None and value not in choices:
-        raise BenchError(f"{where}: '{value}' is not one of {', '.join(map(str, choices))}")
+        known = ", ".join(map(str, choices))
+        raise BenchError(f"{where}: {shown(value)} is not one of {known}")
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and abs(number) > LARGEST:
+            raise BenchError(f"{where}: {shown(number)} is out of range (at most {LARGEST})")
         if (low is not None and number < low) or (high is not None and number > high):
             bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
             raise BenchError(f"{where}: {number} is out of range ({bounds})")
@@ -145,12 +152,14 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         if value is None or value in ("none", "null", ""):
             return None
+        if len(kinds) == 1:
+            return _typed(value, kinds[0], where)
         for kind in kinds:
             try:
                 return _typed(value, kind, where)
             except BenchError:
                 continue
-        raise BenchError(f"{where}: cannot read {value!r} as {' or '.join(_name(kind) for kind in kinds)}")
+        raise BenchError(f"{where}: cannot read {shown(value)} as {' or '.join(_name(kind) for kind in kinds)}")
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, Sequence):
@@ -168,13 +177,13 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             return value
         if isinstance(value, float) and value.is_integer():
             return int(value)
-        if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,400}", value.strip()):
             return int(value)
     elif hint is float:
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             try:
                 number = float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 number = math.nan
             if math.isfinite(number):  # a NaN would slip through every bound
                 return number
@@ -183,13 +192,56 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             return value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
+    elif hint is dict:
+        if isinstance(value, Mapping):
+            return plain_mapping(value, where)
     else:
         return value
-    raise BenchError(f"{where}: expected {_name(hint)}, got {value!r}")
+    raise BenchError(f"{where}: expected {_name(hint)}, got {shown(value)}")
+
+
+def plain_mapping(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """A copy of a mapping that a file or the command line gave: text keys, and values that JSON has too.
+
+    Raises
+    ------
+    BenchError
+        For a key that is no text, and for a date, a set or bytes, which YAML makes of some unquoted words.
+    """
+    clean = {}
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise BenchError(f"{where}: {shown(key)} is no name of an option; names are text")
+        clean[key] = _plain(value, f"{where}: {key}")
+    return clean
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return plain_mapping(value, where)
+    if isinstance(value, (list, tuple)):
+        return [_plain(part, where) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    kind = type(value).__name__
+    raise BenchError(
+        f"{where}: {shown(value)} was read as a {kind}; write text in quotes, or a number, list or mapping"
+    )
+
+
+def shown(value: Any, longest: int = 80) -> str:
+    """A value as a message shows it: one line, cut where it is long."""
+    try:
+        text = str(value) if isinstance(value, (datetime.date, datetime.datetime)) else repr(value)
+    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _name(hint: Any) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint))
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}.get(
+        hint, str(hint)
+    )
 
 
 def options_from_config(cls: type[T], config: Any) -> T:

@@ -11,6 +11,7 @@ from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models import HISTORY_ROWS, WORD_ROWS
+from recllm_bench.options import shown
 from recllm_bench.recipe import ConversationOptions, Recipe, recipe_from, shipped_recipe
 
 _SHARED_OPTIONS = ("llm", "llm_precision")
@@ -43,7 +44,7 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     list of (label, Recipe)
         ``label`` is empty where the model's own display name serves.
     """
-    main = resolved(recipe_from(values, where))
+    main = resolved(recipe_from(values, where), where)
     entry = model_named(main.model)
     rows = values.get("compare")
     if rows is None:
@@ -51,7 +52,7 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
         rows = (HISTORY_ROWS + (WORD_ROWS if entry.reads_words else ())) if rows is None else rows
         rows = [*rows, *controls(entry)]
     if isinstance(rows, str) or not isinstance(rows, Sequence):
-        raise BenchError(f"{where}: 'compare' must be a list of model names")
+        raise BenchError(f"{where}: 'compare' must be a list of model names, got {shown(rows)}")
     recipes = [_row(row, main, where) for row in rows]
     chosen = [(label, recipe) for label, recipe in recipes if recipe != main]
     return [*chosen, ("", main)]
@@ -71,9 +72,9 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
     result = []
     for row in rows:
         if not isinstance(row, Mapping):
-            raise BenchError(f"{where}: each row of a sweep is a mapping, got {row!r}")
-        label, merged = _merged(values, row)
-        result.append((label or _difference(row), resolved(recipe_from(merged, where))))
+            raise BenchError(f"{where}: each row of a sweep is a mapping, got {shown(row)}")
+        label, merged = _merged(values, row, where)
+        result.append((label or _difference(row), resolved(recipe_from(merged, where), where)))
     return result
 
 
@@ -90,7 +91,7 @@ def controls(entry: ModelEntry) -> list[dict[str, Any]]:
     ]
 
 
-def resolved(recipe: Recipe) -> Recipe:
+def resolved(recipe: Recipe, where: str = "") -> Recipe:
     """Fill in what the model decides: its default protocol, and no conversation where it reads no words.
 
     Model and dataset get their canonical names; options are checked.
@@ -100,8 +101,13 @@ def resolved(recipe: Recipe) -> Recipe:
     load_modules(recipe.modules)
     entry = model_named(recipe.model)
     protocol = recipe.protocol or entry.default_protocol
-    typed_options(entry, recipe.options, recipe.training, f"{recipe.model} on {recipe.dataset}")
-    protocol_named(protocol)
+    typed_options(entry, recipe.options, recipe.training, where or f"{recipe.model} on {recipe.dataset}")
+    try:
+        protocol_named(protocol)
+    except BenchError as error:
+        if recipe.protocol:
+            raise
+        raise BenchError(f"'{entry.name}': default_protocol: {error}") from error
     return dataclasses.replace(
         recipe,
         model=entry.name,
@@ -114,10 +120,10 @@ def resolved(recipe: Recipe) -> Recipe:
 def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
     """One row of a comparison: a model's own recipe for this dataset, under the comparison's protocol."""
     changes = {"model": row} if isinstance(row, str) else row
-    if not isinstance(changes, Mapping) or "model" not in changes:
-        raise BenchError(f"{where}: a row of 'compare' is a model name or a mapping with 'model', got {row!r}")
+    if not isinstance(changes, Mapping) or not isinstance(changes.get("model"), str):
+        raise BenchError(f"{where}: a row of 'compare' is a model name or a mapping with 'model', got {shown(row)}")
     shared = {"seed": main.seed, "device": main.device, "quick": main.quick, "modules": main.modules}
-    if canonical_name(str(changes["model"])) == main.model:
+    if canonical_name(changes["model"]) == main.model:
         base = {**main.as_dict()}
     else:
         base = {**recipe_values(changes["model"], main.dataset), "protocol": main.protocol}
@@ -125,7 +131,7 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
         base["conversation"] = {**talk, **(base.get("conversation") or {})}
         base["conversation"]["users"] = main.conversation.users
     base["options"] = {**(base.get("options") or {}), **_shared_options(changes["model"], main)}
-    label, merged = _merged({**base, **shared}, changes)
+    label, merged = _merged({**base, **shared}, changes, where)
     return label, resolved(recipe_from(merged, where))
 
 
@@ -135,13 +141,20 @@ def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
     return {name: main.options[name] for name in _SHARED_OPTIONS if name in main.options and name in known}
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """Label of a row, and the base with its changes, section by section."""
+    label = changes.get("label") or ""
+    if not isinstance(label, str):
+        raise BenchError(f"{where}: the label of a row must be text in quotes, got {shown(label)}")
     merged = dict(base)
     for key, value in changes.items():
         if key in ("label", "published"):
             continue
-        merged[key] = {**(merged.get(key) or {}), **value} if isinstance(value, Mapping) else value
-    return str(changes.get("label", "")), merged
+        old = merged.get(key)
+        if isinstance(value, Mapping) and not isinstance(old or {}, Mapping):
+            raise BenchError(f"{where}: a row changes {key}: {shown(old)} by {shown(value)}; write both as mappings")
+        merged[key] = {**(old or {}), **value} if isinstance(value, Mapping) else value
+    return label, merged
 
 
 def _difference(row: Mapping[str, Any]) -> str:

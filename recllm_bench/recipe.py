@@ -11,8 +11,11 @@ from typing import Any
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import resource
-from recllm_bench.options import option, read_options
+from recllm_bench.options import LARGEST, option, plain_mapping, read_options, shown
+from recllm_bench.yaml_files import parse_yaml, read_mapping
 
+SEEDS = 2**32
+"""Seeds that NumPy's legacy generator takes, which RecBole seeds too."""
 VARIANTS = ("own", "another", "none")
 """Whose words a case gets: its own user's, another user's (a control), nobody's (a control)."""
 
@@ -100,35 +103,51 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     """
     for key in values:
         if key not in _KEYS:
-            raise BenchError(f"{where}: unknown key '{key}'.{nearest(key, _KEYS)}")
+            raise BenchError(f"{where}: unknown key '{key}'.{nearest(str(key), _KEYS)}")
     for key in ("model", "dataset"):
-        if not isinstance(values.get(key), str) or not values[key]:
-            raise BenchError(f"{where}: '{key}' is missing; give it as {key.upper()}=name")
+        value = values.get(key)
+        if value is None or value == "":
+            raise BenchError(f"{where}: '{key}' is missing; write {key}: NAME in the recipe, or --set {key}=NAME")
+        if not isinstance(value, str):
+            raise BenchError(f"{where}: '{key}' must be a name in quotes, got {shown(value)}")
+    for key in ("protocol", "device", "budget"):
+        if values.get(key) is not None and not isinstance(values[key], str):
+            raise BenchError(f"{where}: '{key}' must be text, got {shown(values[key])}")
     for key in _SECTIONS:
-        if not isinstance(values.get(key) or {}, Mapping):
-            raise BenchError(f"{where}: '{key}' must be a mapping of option names to values")
+        if values.get(key) is not None and not isinstance(values[key], Mapping):
+            raise BenchError(f"{where}: '{key}' must be a mapping of option names to values, got {shown(values[key])}")
+    options, training, talk = (plain_mapping(values.get(key) or {}, f"{where}: {key}") for key in _SECTIONS)
+    conversation = read_options(ConversationOptions, talk, f"{where}: conversation")
+    if conversation.template not in ("raw", "one_word") and "{text}" not in conversation.template:
+        raise BenchError(
+            f"{where}: conversation: template {shown(conversation.template)} lacks {{text}}, the utterance"
+        )
     seed = values.get("seed", 42)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise BenchError(f"{where}: seed must be a whole number of at least 0, got {seed!r}")
+    if not _is_whole(seed) or not 0 <= seed < SEEDS:
+        raise BenchError(f"{where}: seed must be a whole number from 0 to {SEEDS - 1}, got {shown(seed)}")
     quick = values.get("quick") or 0
-    if not isinstance(quick, int) or quick < 0:
-        raise BenchError(f"{where}: quick must be a number of passes over the data (0: no limit), got {quick!r}")
+    if not _is_whole(quick) or not 0 <= quick <= LARGEST:
+        raise BenchError(f"{where}: quick must be a number of passes over the data (0: no limit), got {shown(quick)}")
     modules = values.get("modules") or ()
-    if isinstance(modules, str) or not all(isinstance(part, str) for part in modules):
-        raise BenchError(f"{where}: modules must be a list of Python files such as [my.py], got {modules!r}")
+    if not isinstance(modules, (list, tuple)) or not all(isinstance(part, str) for part in modules):
+        raise BenchError(f"{where}: modules must be a list of Python files such as [my.py], got {shown(modules)}")
     return Recipe(
         model=values["model"],
         dataset=values["dataset"],
         protocol=str(values.get("protocol") or ""),
         seed=seed,
         device=str(values.get("device") or "auto"),
-        options=dict(values.get("options") or {}),
-        training=dict(values.get("training") or {}),
-        conversation=read_options(ConversationOptions, values.get("conversation") or {}, f"{where}: conversation"),
+        options=options,
+        training=training,
+        conversation=conversation,
         budget=str(values.get("budget") or ""),
         quick=int(quick),
         modules=tuple(modules),
     )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_recipe_file(name: str) -> dict[str, Any]:
@@ -143,7 +162,9 @@ def read_recipe_file(name: str) -> dict[str, Any]:
     """
     values, names = _file_values(name), [name]
     while base := values.pop("base", None):
-        names.append(str(base))
+        if not isinstance(base, str):
+            raise BenchError(f"recipe '{names[-1]}': 'base' is the name or path of one recipe, got {shown(base)}")
+        names.append(base)
         if names.count(names[-1]) > 1:
             raise BenchError(f"recipe '{name}' is its own base: {' on '.join(names)}")
         values = _on_top(_file_values(names[-1]), values)
@@ -153,7 +174,7 @@ def read_recipe_file(name: str) -> dict[str, Any]:
 def shipped_recipe(model: str, dataset: str) -> dict[str, Any]:
     """The recipe that ships for a model on a dataset (``recipes/<model>-<dataset>.yaml``); empty without one."""
     name = f"{family(model)}-{dataset}"
-    return read_recipe_file(name) if (resource("recipes") / f"{name}.yaml").exists() else {}
+    return read_recipe_file(name) if _is_there(resource("recipes") / f"{name}.yaml", name) else {}
 
 
 def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,23 +184,22 @@ def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def _file_values(name: str) -> dict[str, Any]:
-    import yaml
-
     path = Path(name)
-    if not path.exists():
-        folder = resource("recipes")
-        path = folder / f"{name.removesuffix('.yaml')}.yaml"
-        if not path.exists():
-            raise BenchError(f"no recipe '{name}'.{nearest(name, recipe_names())}")
+    if not _is_there(path, name):
+        path = resource("recipes") / f"{name.removesuffix('.yaml')}.yaml"
+        if not _is_there(path, name):
+            raise BenchError(f"no recipe {shown(name)}.{nearest(name, recipe_names())}")
+    if path.is_dir():
+        raise BenchError(f"{path}: a recipe is a file, and this is a folder; name a .yaml file in it")
+    return read_mapping(path, "a recipe is a mapping such as 'model: sasrec'")[0]
+
+
+def _is_there(path: Path, name: str) -> bool:
+    """Whether a name leads to a file or folder; an empty one leads nowhere."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f"{path}:{line + 1}" if line is not None else str(path)
-        raise BenchError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from error
-    if not isinstance(values, dict):
-        raise BenchError(f"{path}:1: a recipe is a mapping such as 'model: sasrec'")
-    return values
+        return bool(name) and path.exists()
+    except (OSError, ValueError):  # too long for a file system, or with a zero byte
+        return False
 
 
 def recipe_names() -> list[str]:
@@ -204,21 +224,21 @@ def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
     BenchError
         For a setting without ``=``.
     """
-    import yaml
-
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
-            raise BenchError(f"--set {setting!r}: write it as key=value, such as training.epochs=20")
-        value = yaml.safe_load(text) if text else None
+            raise BenchError(f"--set {shown(setting)}: write it as key=value, such as training.epochs=20")
+        value = parse_yaml(text, f"--set {shown(setting)}")[0] if text else None
         section, dot, name = key.strip().partition(".")
         if dot:
+            if not all(name.split(".")):
+                raise BenchError(f"--set {shown(setting)}: a name is missing beside the dot of '{key.strip()}'")
             if section not in _SECTIONS:
-                raise BenchError(f"--set {setting!r}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
+                raise BenchError(f"--set {shown(setting)}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
             result[section] = _with(result.get(section), name.split("."), value)
-        elif section in _KEYS and section not in _SECTIONS:
+        elif section in _KEYS:
             result[section] = value
         else:
-            result["options"] = {**(result.get("options") or {}), section: value}
+            result["options"] = _with(result.get("options"), [section], value)
     return result

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recllm_bench.api.faults import own_faults
 from recllm_bench.api.measure import Measure
-from recllm_bench.api.method import Job
+from recllm_bench.api.method import Job, Stage
 from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, model_named
 from recllm_bench.api.words import Undeclared
@@ -21,6 +23,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
 from recllm_bench.locations import results_folder
 from recllm_bench.models import DIALOGUE_PROTOCOL
+from recllm_bench.options import shown
 from recllm_bench.progress import log, log_to
 from recllm_bench.provenance import package_code_hash
 from recllm_bench.recipe import ConversationOptions, Recipe
@@ -189,7 +192,10 @@ class BenchCell:
         """
         from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
 
-        self.cell.method.stages()
+        with own_faults(self.entry):
+            stages = self.cell.method.stages()
+        if not isinstance(stages, list) or not all(isinstance(stage, Stage) for stage in stages):
+            raise BenchError(f"'{self.entry.name}': stages() must return a list of Stage objects, got {shown(stages)}")
         cases = evaluated_cases(self.split.test, self.protocol)
         protocol_candidates(self.protocol, self.split, cases, self.store)
         if self.entry.reads_words:
@@ -220,7 +226,7 @@ class BenchCell:
         if not again and is_finished(self.folder):
             return self.folder
         records.check_writable(self.folder.parent)
-        with log_to(self._journal):
+        with log_to(self._journal), own_faults(self.entry):
             return self._run()
 
     @property
@@ -524,3 +530,6 @@ def _said() -> str:
     except EOFError:
         print()
         return ""
+    except UnicodeDecodeError as error:
+        code = sys.stdin.encoding
+        raise BenchError(f"chat: the input is not {code} ({error.reason}); set the terminal to {code}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,10 @@ def check(found: Any, name: str = "") -> None:
     if isinstance(found, type) and issubclass(found, Method):
         _check_method(found, name)
         found = found.model
-    _check_recommender(found, name)
+        _check_recommender(found, name)
+    else:
+        _check_recommender(found, name)
+        _check_parts(found, name)
     if not _is_recboles(found):
         _check_names(found, name, {**_members(), **dict.fromkeys(_DECLARATIONS)}, _RENAMED)
         _check_declarations(found, name)
@@ -69,6 +73,19 @@ def _check_recommender(found: Any, name: str) -> None:
             f"'{name}' is not a model: a model subclasses a RecBole recommender such as "
             "recbole.model.abstract_recommender.SequentialRecommender"
         )
+
+
+def _check_parts(found: Any, name: str) -> None:
+    """Whether a model without a method of its own has what trains and what scores."""
+    from recbole.model.abstract_recommender import AbstractRecommender as base
+
+    def has(part: str) -> bool:
+        return getattr(found, part, None) not in (None, getattr(base, part, None))
+
+    if not any(map(has, ("calculate_loss", "training_loss", "sequence_states"))):
+        raise BenchError(f"'{name}' defines no loss; write calculate_loss(interaction), or sequence_states()")
+    if not any(map(has, ("full_sort_predict", "predict", "sequence_states", "query_vectors"))):
+        raise BenchError(f"'{name}' cannot score; write full_sort_predict(interaction), or sequence_states()")
 
 
 def _check_names(found: type, name: str, known: Mapping[str, Any], renamed: Mapping[str, str]) -> None:
@@ -105,6 +122,8 @@ def _check_declarations(found: type, name: str) -> None:
     options = getattr(found, "Options", None)
     if options is not None and not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         raise BenchError(f"'{name}': Options must be a dataclass of option(...) fields, got {options!r}")
+    if options is not None:
+        _check_options(options, name)
     wanted: dict[str, type | tuple[type, ...]] = {
         "display_name": str, "default_protocol": str, "reads_words": bool, "training_defaults": Mapping
     }  # fmt: skip
@@ -112,6 +131,16 @@ def _check_declarations(found: type, name: str) -> None:
         value = getattr(found, key, None)
         if value is not None and not isinstance(value, kind):
             raise BenchError(f"'{name}': {key} must be {_KINDS[key]}, got {value!r}")
+
+
+def _check_options(options: Any, name: str) -> None:
+    for field in dataclasses.fields(options):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise BenchError(f"'{name}': '{field.name}' of Options has no default; write option(default, help)")
+    try:
+        typing.get_type_hints(options)
+    except Exception as error:
+        raise BenchError(f"'{name}': a type of Options cannot be read ({error}); import it in its module") from error
 
 
 _KINDS = {

@@ -225,7 +225,7 @@ def _load(target: str, name: str) -> Any:
     except ImportError as error:
         reason = f"cannot import {module_name} ({error})"
         raise BenchError(f"'{name}': {reason}; install it or put its folder on PYTHONPATH") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BenchError(f"'{name}': importing {module_name} fails at {place_of(error)}; mend it there") from error
     for part in attribute.split("."):
         if not hasattr(value, part):

@@ -119,7 +119,9 @@ def build_model(
         init_seed(seed, config["reproducibility"])
         try:
             built = model_class(config, dataset).to(config["device"])
-        except (NotImplementedError, ValueError, KeyError, ZeroDivisionError, AssertionError) as error:
+        except (NotImplementedError, ValueError, KeyError, ZeroDivisionError, AssertionError, RuntimeError) as error:
+            if model_class.__module__.split(".")[0] not in ("recbole", "recllm_bench"):
+                raise  # a mistake in somebody's class, not in its options
             raise BenchError(f"options of {model_class.__name__}: {_reason(error)}") from error
     if zoo_name == "Pop":
         _count_popularity(built, dataset)

@@ -268,8 +268,8 @@ class ICLRec(CausalRecommender):
             )
             model = cls(config, PlainDataset(found))
             model.load_state_dict(_renamed(tensors, n_layers, model), strict=True)
-        except (KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
+        except (KeyError, RuntimeError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
             raise BenchError(f"{path}: not a released ICLRec checkpoint ({reason})") from error
         return model.eval()
 
@@ -318,7 +318,9 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, all of them mean that the file is not readable
-        raise BenchError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
+        kind = type(error).__name__  # torch's own words advise to run whatever code the file holds
+        reason = f"{kind}; damaged, no file of tensors, or with code in it, which is never run"
+        raise BenchError(f"{path}: cannot be read as a checkpoint ({reason}); get it again") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise BenchError(f"{path}: not a released ICLRec checkpoint (expected a mapping of names to tensors)")
     return tensors
