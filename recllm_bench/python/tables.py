@@ -37,7 +37,8 @@ class Table:
         from recllm_bench.reporting import comparison
 
         self._asked = (list(records), baseline, metrics)
-        self.comparison: Comparison = comparison.compare(list(records), baseline, metrics)
+        self._subject = records[-1].name if records else ""
+        self.comparison: Comparison = comparison.compare(list(records), baseline, metrics, subject=self._subject)
 
     @property
     def records(self) -> list[RunRecord]:
@@ -47,7 +48,7 @@ class Table:
     def to_frame(self) -> pd.DataFrame:
         """One row for each model and metric: ``model, block, metric, mean, low, high, mark``.
 
-        ``mark`` is ``better``, ``equal`` or ``worse`` than the reference, empty where nothing was tested.
+        ``mark`` is ``better``, ``equal`` (within 2 %), ``worse`` than the reference, or ``open``; empty without a test.
         ``to_frame().pivot(index="model", columns="metric", values="mean")`` is the wide form.
         """
         import pandas as pd
@@ -66,20 +67,23 @@ class Table:
         return pd.DataFrame(rows, columns=columns)
 
     def differences(self) -> pd.DataFrame:
-        """The last row minus each other one in the main metric: ``other, mean, low, high, p, adjusted`` (Holm)."""
+        """The last row minus each other one in the main metric: ``other, role, mean, low, high, p, adjusted``.
+
+        The planned contrasts of docs/statistics.md: ``role`` is ``best baseline``, ``control`` or empty.
+        """
         import pandas as pd
 
-        columns = ["other", "mean", "low", "high", "p", "adjusted"]
+        columns = ["other", "role", "mean", "low", "high", "p", "adjusted"]
         rows = [
-            [self.comparison.records[row].name, *(getattr(pair, key) for key in columns[1:])]
-            for row, pair in self.comparison.differences
+            [self.comparison.records[each.row].name, each.role, *(getattr(each.pair, key) for key in columns[2:])]
+            for each in self.comparison.planned
         ]
         return pd.DataFrame(rows, columns=columns)
 
     def __repr__(self) -> str:
         from recllm_bench.reporting.table import comparison_table
 
-        return comparison_table(*self._asked)
+        return comparison_table(*self._asked, subject=self._subject)
 
     def _repr_html_(self) -> str:
         from recllm_bench.reporting.comparison import BLOCKS

@@ -27,7 +27,8 @@ SPECS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("spec", "said"), SPECS)
 def test_a_chat_model_that_cannot_be_asked(refused, shop, spec: str, said: str) -> None:
     setting = f"feedback='{spec}'"
-    line = refused(["run", "cesrec", shop, "--set", "compare=[]", "backend=pop", "use_constructor=false", setting], said)
+    command = ["run", "cesrec", shop, "--set", "compare=[]", "backend=pop", "use_constructor=false", setting]
+    line = refused(command, said)
     assert "secret" not in line
 
 
