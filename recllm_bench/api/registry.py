@@ -152,6 +152,11 @@ def model_named(name: str) -> ModelEntry:
     return ModelEntry(canonical_name(name), loaded, _load(_SINGLE_STAGE, name).of(loaded), is_zoo)
 
 
+def is_zoo_name(name: str) -> bool:
+    """Whether a model's name leads to RecBole's zoo; imports nothing."""
+    return _find("models", name)[0] == "zoo"
+
+
 def canonical_name(name: str) -> str:
     """One spelling for a model, whatever the case it was asked for in."""
     source, target = _find("models", name)

@@ -147,8 +147,8 @@ def with_intervals(record: RunRecord, metrics: Sequence[str], values: UserValues
     key = content_hash(["intervals", record.users_hash, names, record.protocol.get("ties"), code])
     found = remembered.get(key, lambda: _intervals(record, names, values))
     dialogue = {name: found.get(name, facts) for name, facts in record.dialogue.items()}
-    metrics = {name: found.get(name, facts) for name, facts in record.metrics.items()}
-    return dataclasses.replace(record, metrics=metrics, dialogue=dialogue, folder=record.folder, members=record.members)
+    measured = {name: found.get(name, facts) for name, facts in record.metrics.items()}
+    return dataclasses.replace(record, metrics=measured, dialogue=dialogue, folder=record.folder, members=record.members)
 
 
 def _intervals(record: RunRecord, names: Sequence[str], values: UserValues) -> dict[str, dict[str, float]]:
