@@ -148,7 +148,8 @@ def with_intervals(record: RunRecord, metrics: Sequence[str], values: UserValues
     found = remembered.get(key, lambda: _intervals(record, names, values))
     dialogue = {name: found.get(name, facts) for name, facts in record.dialogue.items()}
     measured = {name: found.get(name, facts) for name, facts in record.metrics.items()}
-    return dataclasses.replace(record, metrics=measured, dialogue=dialogue, folder=record.folder, members=record.members)
+    kept = {"folder": record.folder, "members": record.members}
+    return dataclasses.replace(record, metrics=measured, dialogue=dialogue, **kept)
 
 
 def _intervals(record: RunRecord, names: Sequence[str], values: UserValues) -> dict[str, dict[str, float]]:
