@@ -145,9 +145,11 @@ def with_intervals(record: RunRecord, metrics: Sequence[str], values: UserValues
     names += [metric for metric in DIALOGUE_METRICS if metric in record.dialogue]
     key = content_hash(["intervals", record.users_hash, names, record.protocol.get("ties")])
     found = remembered.get(key, lambda: _intervals(record, names, values))
-    dialogue = {name: found.get(name, facts) for name, facts in record.dialogue.items()}
-    metrics = {name: found.get(name, facts) for name, facts in record.metrics.items()}
-    return dataclasses.replace(record, metrics=metrics, dialogue=dialogue, folder=record.folder, members=record.members)
+    return dataclasses.replace(
+        record,
+        metrics={name: found.get(name, facts) for name, facts in record.metrics.items()},
+        dialogue={name: found.get(name, facts) for name, facts in record.dialogue.items()},
+    )
 
 
 def _intervals(record: RunRecord, names: Sequence[str], values: UserValues) -> dict[str, dict[str, float]]:
