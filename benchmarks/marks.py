@@ -97,7 +97,7 @@ def false_marks(
     return wrong / tables
 
 
-def power(tables: int, metrics: int, *, users: int = 1000, gain: float = 1.35) -> tuple[float, float]:
+def power(tables: int, metrics: int, *, users: int = 1000, gain: float = 1.16) -> tuple[float, float]:
     """Share of the four worse rows of five that are marked, now and as before."""
     rng = np.random.default_rng(metrics)
     now = before = 0

@@ -136,6 +136,12 @@ class Rows:
         columns = (estimate, np.sqrt(total), freedom, user, of_a + of_b, p)
         return [Contrast(*map(float, each)) for each in zip(*columns, strict=True)]
 
+    def skewness(self, first: int, second: int, factor: float = 1.0) -> float:
+        """Skewness over users of ``first - factor * second``; 0 where they do not differ."""
+        apart = self._centred[first] - factor * self._centred[second]
+        spread = float(np.sqrt((apart**2).mean()))
+        return float((apart**3).mean()) / spread**3 if spread > 0 else 0.0
+
     def covariance(self) -> np.ndarray:
         """Covariance of the rows' means over users and seeds, float64 [rows, rows]."""
         return self._user_part + np.diag(self._seed_part)

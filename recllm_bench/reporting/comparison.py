@@ -163,7 +163,7 @@ def compare(
     names = [record.name for record in rows]
     if baseline != "best" and baseline not in names:
         raise BenchError(f"no row is named '{baseline}'.{nearest(baseline, names)}")
-    primary = "NDCG@10" if "NDCG@10" in columns else next((c for c in columns[::-1] if "NDCG" in c), columns[0])
+    primary = _primary(columns, test)
     result = Comparison(rows, columns, primary, subject_of(rows, subject), test, failures=list(failures))
     if baseline != "best":
         result.reference = baseline
@@ -205,12 +205,14 @@ def _mark(result: Comparison, block: str, primary: str, metrics: list[str], fami
 
 def _set_marks(result: Comparison, block: str, family: Family, tested: bool) -> None:
     for (metric, row), pair in family.pairs.items():
+        if not pair.tested:
+            continue
         word = "equal" if pair.equal else "open"
         if tested and pair.significant:
             word = "better" if direction(metric) * pair.mean > 0 else "worse"
         result.marks[block, row, metric] = word
     for metric, row in family.references.items():
-        found = [result.marks[block, other, metric] for name, other in family.pairs if name == metric]
+        found = [result.marks.get((block, other, metric)) for name, other in family.pairs if name == metric]
         if found and all(word == "worse" for word in found) and result.reference.startswith("the best"):
             result.marks[block, row, metric] = "better"
 
@@ -242,6 +244,15 @@ def _plan(result: Comparison, families: Families, baseline: str) -> None:
             -mean_of(records[each.row], result.primary),
         ),
     )
+
+
+def _primary(columns: Sequence[str], test: str) -> str:
+    """The metric of a table's claims: NDCG@10, else the last NDCG; the last share of hits for McNemar's test."""
+    wanted = ("Recall", "HR") if test == "mcnemar" else ("NDCG",)
+    found = [name for name in columns if name.partition("@")[0] in wanted]
+    if test == "mcnemar" and not found:
+        raise BenchError("McNemar's test compares hits, and this table has neither Recall nor HR; use --test max-t")
+    return "NDCG@10" if "NDCG@10" in found else [columns[0], *found][-1]
 
 
 def _columns(records: Sequence[RunRecord]) -> list[str]:

@@ -48,6 +48,11 @@ class Pair:
     seeds: int | None = None
 
     @property
+    def tested(self) -> bool:
+        """Whether the chosen test can take these values: McNemar's takes hits alone."""
+        return self.adjusted == self.adjusted
+
+    @property
     def significant(self) -> bool:
         """Whether the difference survives the correction at 5 %."""
         return self.adjusted < ALPHA

@@ -212,8 +212,7 @@ def planned_line(comparison: Comparison, planned: Planned) -> str:
     other, pair = comparison.records[planned.row], planned.pair
     base = mean_of(other, comparison.primary)
     relative = f", {pair.mean / base:+.1%}" if base else ""
-    p = "p < 0.001" if pair.adjusted < 0.001 else f"p = {pair.adjusted:.3f}"
-    said = [finding(pair), p]
+    said = [finding(pair), "p < 0.001" if pair.adjusted < 0.001 else f"p = {pair.adjusted:.3f}"][: 1 + pair.tested]
     if planned.role:
         said.insert(0, planned.role)
     if other.block != comparison.records[comparison.subject].block:
@@ -224,6 +223,8 @@ def planned_line(comparison: Comparison, planned: Planned) -> str:
 
 def finding(pair: Pair) -> str:
     """What a pair's tests say."""
+    if not pair.tested:
+        return "not tested"
     if pair.significant:
         return "significant"
     return "equal within 2 %" if pair.equal else f"smaller than can be told: {needs(pair)}"

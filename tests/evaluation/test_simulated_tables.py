@@ -17,7 +17,7 @@ def test_a_few_tables():
     assert false_marks(4, 3, 100) <= most(100, 0.05)
     assert 0 < coverage(100, 0.1, 50) <= 1
     now, before = power(30, 5)
-    assert now > 0.3 and now >= before - 0.05
+    assert 0.3 < now < 0.8 and now >= before
 
 
 @pytest.mark.slow
