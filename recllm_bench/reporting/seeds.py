@@ -146,18 +146,11 @@ def with_intervals(record: RunRecord, metrics: Sequence[str], values: UserValues
     code = [record.metrics.get(metric, {}).get("code", "") for metric in names]  # of somebody's own metrics
     key = content_hash(["intervals", record.users_hash, names, record.protocol.get("ties"), code])
     found = remembered.get(key, lambda: _intervals(record, names, values))
-<<<<<<< HEAD
-    dialogue = {name: found.get(name, facts) for name, facts in record.dialogue.items()}
-    measured = {name: found.get(name, facts) for name, facts in record.metrics.items()}
-    kept = {"folder": record.folder, "members": record.members}
-    return dataclasses.replace(record, metrics=measured, dialogue=dialogue, **kept)
-=======
     return dataclasses.replace(
         record,
         metrics={name: found.get(name, facts) for name, facts in record.metrics.items()},
         dialogue={name: found.get(name, facts) for name, facts in record.dialogue.items()},
     )
->>>>>>> statistics2
 
 
 def _intervals(record: RunRecord, names: Sequence[str], values: UserValues) -> dict[str, dict[str, float]]:
