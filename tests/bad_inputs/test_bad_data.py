@@ -37,7 +37,7 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "times as words": ("a.csv", lambda: (HEAD + "u1,m1,yesterday\n" * 20).encode()),
     "ratings as words": ("a.csv", lambda: ("user_id,item_id,rating\n" + "u1,m1,good\n" * 20).encode()),
     "ratings too large": ("a.csv", lambda: ("user_id,item_id,rating\n" + "u1,m1,1e400\n" * 20).encode()),
-    "not UTF-8": ("a.csv", lambda: (HEAD.encode() + b"\xff\xfe\xfd,m1,5\n" * 30)),
+    "not UTF-8": ("a.csv", lambda: HEAD.encode() + b"\xff\xfe\xfd,m1,5\n" * 30),
     "a picture": ("a.csv", lambda: b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
     "HTML": ("a.csv", lambda: b"<!doctype html><html><body>404 not found</body></html>\n"),
     "JSON": ("a.csv", lambda: json.dumps({"user_id": ["u1"]}).encode()),
