@@ -29,6 +29,7 @@ environment:
   RECLLM_MODELS        folder in which language models are looked up first
   RECLLM_CACHE         downloads and artifacts (default .recllm)
   RECLLM_RESULTS       run records (default results)
+  RECLLM_API_KEY       key of a chat model's server
   RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
 """
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 SPECS: list[tuple[str, str]] = [
-    ("server:", "MODEL@URL"),
-    ("server:m", "MODEL@URL"),
+    ("server:", "server:MODEL@"),
+    ("server:m", "server:MODEL@"),
     ("server:m@", "address"),
-    ("server:@http://localhost:1/v1", "names no model"),
+    ("server:@http://localhost:1/v1", "server:MODEL@"),
     ("server:m@localhost", "http"),
     ("server:m@ftp://localhost/v1", "http"),
     ("server:m@http://", "http"),
@@ -26,9 +26,8 @@ SPECS: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("spec", "said"), SPECS)
 def test_a_chat_model_that_cannot_be_asked(refused, shop, spec: str, said: str) -> None:
-    setting = f"feedback='{spec}'"
-    command = ["run", "cesrec", shop, "--set", "compare=[]", "backend=pop", "use_constructor=false", setting]
-    line = refused(command, said)
+    setting = ["protocol=unified.full", "compare=[]", "backend=pop", "use_masking=false", f"feedback='{spec}'"]
+    line = refused(["run", "cesrec", shop, "--set", *setting], said)
     assert "secret" not in line
 
 
