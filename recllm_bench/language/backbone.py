@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import torch
 
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError
-from recllm_bench.language.backbone_files import MINIATURE, BackboneFiles, find_backbone, parameter_count
+from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
 from recllm_bench.products import accelerate
@@ -30,7 +29,6 @@ __all__ = [
     "packed_mask",
     "packed_positions",
     "quiet_transformers",
-    "substitute_for",
 ]
 
 HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M"
@@ -83,8 +81,7 @@ def load_backbone(
     if model.get_output_embeddings() is None:
         raise BenchError(f"language model '{name}' has no language-model head; choose another")
     rows = model.get_input_embeddings().weight.shape[0]
-    beyond = {token for token in tokenizer.get_vocab().values() if token >= rows}
-    if beyond - set(tokenizer.added_tokens_decoder):  # words yield them; an added token must be written out in a text
+    if len(tokenizer) > rows:
         raise BenchError(
             f"language model '{name}': its tokenizer has {len(tokenizer)} tokens and its embedding {rows} rows; they"
             " do not belong together"
@@ -96,9 +93,7 @@ def load_backbone(
     if place.type == "cpu":
         accelerate(model)
     substitute = substitute_for(files, stands_for)
-    backbone = Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
-    backbone.probe()
-    return backbone
+    return Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
 
 
 def backbone_key(name: str, store: ArtifactStore | None = None) -> dict[str, Any]:
@@ -206,16 +201,8 @@ def substitute_for(files: BackboneFiles, stands_for: str) -> str:
         return ""
     count = parameter_count(files)
     size = next(f"{count / unit:.1f}{letter}" for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= unit)
-    if not files.is_miniature:
-        return f"{called} ({size}) for {stands_for}"
-    facts = json.loads((files.folder / MINIATURE).read_text())
-    quality = ""
-    if "held_out_perplexity" in facts and "unigram_perplexity" in facts:
-        quality = (
-            f", {facts['steps']} steps, perplexity {facts['held_out_perplexity']:.1f}, of word counts"
-            f" {facts['unigram_perplexity']:.1f}"
-        )
-    return f"miniature Llama ({size}{quality}) for {stands_for}"
+    shown = "miniature Llama" if files.is_miniature else called
+    return f"{shown} ({size}) for {stands_for}"
 
 
 @contextmanager

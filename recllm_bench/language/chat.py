@@ -15,8 +15,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, load_backbone
 from recllm_bench.language.backbone_files import find_backbone
 from recllm_bench.language.chat_answers import Answer, Chat, Conversation, Usage
-from recllm_bench.language.chat_server import ServerChat, shown_url
-from recllm_bench.language.chat_text import opens_thought, without_thoughts
+from recllm_bench.language.chat_server import ServerChat
 from recllm_bench.language.generation import generate
 from recllm_bench.locations import cache_folder
 from recllm_bench.progress import log
@@ -126,25 +125,11 @@ class LocalChat(Chat):
                 batch_size=self.batch_size,
             )
             for place, tokens in zip(places, written, strict=True):
-                text, thinks = self._said(prompts[place][0], tokens)
+                text = backbone.tokenizer.decode(tokens, skip_special_tokens=True)
                 finished = len(tokens) < max_tokens
                 if not backbone.tokenizer.chat_template and (turn := _NEXT_TURN.search(text)):
                     text, finished = text[: turn.start()], True
-                yield place, Answer(text.strip(), len(prompts[place][0]), len(tokens), finished, thinks)
-
-    def _said(self, prompt: list[int], tokens: Sequence[int]) -> tuple[str, bool]:
-        """What was said aloud, and whether a thought was not ended; marks of thoughts may be special tokens."""
-        tokenizer = self.backbone.tokenizer
-        raw = tokenizer.decode(tokens, skip_special_tokens=False)
-        opened = opens_thought(tokenizer.decode(prompt[-16:], skip_special_tokens=False))
-        text, unfinished = without_thoughts(raw)
-        if opened and text == raw.strip():  # neither ended nor begun anew
-            return "", True
-        if text == raw.strip():
-            return tokenizer.decode(tokens, skip_special_tokens=True), False
-        for special in tokenizer.all_special_tokens:
-            text = text.replace(special, "")
-        return text, unfinished
+                yield place, Answer(text.strip(), len(prompts[place][0]), len(tokens), finished)
 
     def _fitting(self, conversation: Conversation, room: int) -> tuple[list[int], bool]:
         """Token ids of a conversation, and whether it had to be cut."""
@@ -208,16 +193,16 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     if kind == "server":
         model, at, url = rest.rpartition("@")
         if not at and "://" in rest:
-            raise BenchError(f"chat model '{shown_url(spec)}' names no model; write server:MODEL@URL")
+            raise BenchError(f"chat model '{spec}' names no model; write server:MODEL@URL")
         if not at or not model:
-            raise BenchError(f"chat model '{shown_url(spec)}' names no address; write server:MODEL@http://host:8000/v1")
+            raise BenchError(f"chat model '{spec}' names no address; write server:MODEL@http://host:8000/v1")
         if "://" in model:  # an address with a name or key in it was split in the wrong place
             model, _, url = rest.partition("@")
         chat: Chat = ServerChat(model, url, **options)
     elif kind == "local" and rest:
         chat = LocalChat(rest, **options)
     else:
-        raise BenchError(f"chat model '{shown_url(spec)}': write local:NAME or server:MODEL@URL")
+        raise BenchError(f"chat model '{spec}': write local:NAME or server:MODEL@URL")
     if cache is True:
         cache = cache_folder() / "chat" / f"{content_hash(chat.key())}.jsonl"
     if cache:

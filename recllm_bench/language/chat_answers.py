@@ -8,13 +8,12 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
-from recllm_bench.language.chat_text import mended, without_thoughts
 from recllm_bench.progress import log, track
 
 Conversation = Sequence[Mapping[str, str]]
@@ -33,15 +32,12 @@ class Answer:
         What it read and wrote, as counted by the model.
     finished : bool
         False when it was cut at ``max_tokens``.
-    unfinished_thought : bool
-        True when it ends inside a thought, or holds nothing but thoughts: nothing of these is in ``text``.
     """
 
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finished: bool = True
-    unfinished_thought: bool = False
 
 
 @dataclass
@@ -58,8 +54,6 @@ class Usage:
         Of the written answers.
     cut : int
         Written answers that reached ``max_tokens``.
-    unfinished_thoughts : int
-        Written answers that ended inside a thought.
     """
 
     answers: int = 0
@@ -67,7 +61,6 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cut: int = 0
-    unfinished_thoughts: int = 0
 
     def add(self, answer: Answer) -> None:
         """Count one written answer."""
@@ -75,7 +68,6 @@ class Usage:
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
         self.cut += not answer.finished
-        self.unfinished_thoughts += answer.unfinished_thought
 
 
 class AnswerCache:
@@ -111,8 +103,8 @@ class AnswerCache:
                     entry = json.loads(line)
                     key = entry.pop("key")
                     entry.pop("model", None)
-                    self._answers[key] = spoken(Answer(**entry))  # an older file may hold thoughts
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    self._answers[key] = Answer(**entry)
+                except (ValueError, KeyError, TypeError, AttributeError):
                     continue
 
     def put(self, key: str, model: str, answer: Answer) -> None:
@@ -203,11 +195,10 @@ class Chat(ABC):
             raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")
         parameters = {"max_tokens": max_tokens, "temperature": float(temperature), "seed": seed}
         own = self.key()
-        keys, asked = [], []
+        keys = []
         for number, conversation in enumerate(conversations):
             _refuse_malformed(conversation, number)
-            messages = [{"role": message["role"], "content": mended(message["content"])} for message in conversation]
-            asked.append(messages)
+            messages = [{"role": message["role"], "content": message["content"]} for message in conversation]
             keys.append(content_hash({"model": own, "messages": messages, **parameters}, 32))
         known: dict[str, Answer] = {}
         if self.cache is not None:
@@ -217,32 +208,19 @@ class Chat(ABC):
         places = sorted(place_of.values())
         self.usage.cached += len(set(keys)) - len(places)
         if places:
-            wanted = [asked[place] for place in places]
-            unfinished = self.usage.unfinished_thoughts
+            wanted = [conversations[place] for place in places]
             with track(total=len(places), label=f"asking {self.name}", unit="answer") as bar:
                 for index, answer in self.ask(wanted, max_tokens=max_tokens, temperature=temperature, seed=seed):
-                    key, answer = keys[places[index]], spoken(answer)
+                    key = keys[places[index]]
                     known[key] = answer
                     self.usage.add(answer)
                     if self.cache is not None:
                         self.cache.put(key, self.name, answer)
                     bar.update()
-            unfinished = self.usage.unfinished_thoughts - unfinished
-            if unfinished:
-                log.warning(
-                    f"{self.name}: {unfinished} of {len(places)} answers end inside a thought and are empty; raise"
-                    " max_tokens, or ask a model that does not think aloud"
-                )
             facts = {"model": self.name, **asdict(self.usage)}
             before = len(set(keys)) - len(places)
             log.info(f"{self.name}: {len(places)} answers, {before} known before", extra={"facts": facts})
         return [known[key].text for key in keys]
-
-
-def spoken(answer: Answer) -> Answer:
-    """The answer with nothing but what is said aloud, in whole characters."""
-    text, unfinished = without_thoughts(answer.text)
-    return replace(answer, text=text, unfinished_thought=answer.unfinished_thought or unfinished)
 
 
 def _refuse_malformed(conversation: Conversation, number: int) -> None:

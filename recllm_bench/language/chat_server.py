@@ -14,15 +14,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.chat_answers import Answer, Chat, Conversation
-from recllm_bench.language.chat_reply import fault_message, read_answer, read_fault
-from recllm_bench.language.http_limits import Deadline, bounded_text, watched_handlers
 from recllm_bench.progress import log
 
 KEYS = ("RECLLM_API_KEY", "OPENAI_API_KEY")
@@ -44,7 +41,7 @@ class ServerChat(Chat):
     concurrency : int
         Requests in flight.
     timeout : float
-        Seconds that one request may take, from the connection to the last byte of its answer.
+        Seconds that one request may take.
     attempts : int
         Tries of one request that meets 429, a server error or a broken connection.
     backoff : float
@@ -87,7 +84,7 @@ class ServerChat(Chat):
         self._fatal: Exception | None = None  # the refusal that ended it
         self._left_out: set[str] = set()  # parameters this server does not take
         self._limit_name = "max_tokens"
-        self._opener = urllib.request.build_opener(_NoRedirect(), *watched_handlers())
+        self._opener = urllib.request.build_opener(_NoRedirect())
 
     def key(self) -> dict[str, Any]:
         return {"server": self.url, "model": self.name}
@@ -139,12 +136,10 @@ class ServerChat(Chat):
             except (OSError, http.client.HTTPException) as error:
                 reason = self._clean(f"{getattr(error, 'reason', None) or error}" or type(error).__name__)
             else:
-                fault = read_fault(text) if status == 200 else None
-                status = fault.status if fault else status
                 if status == 200:
-                    answer = read_answer(text)
+                    answer = self._read(text)
                     if answer is not None:
-                        return replace(answer, text=self._clean(answer.text))
+                        return answer
                     reason = "an answer that is not in the OpenAI form"
                 elif status in (400, 422) and (self._adapt(text) or self._body(conversation, parameters) != sent):
                     continue  # not an attempt: the same question as the server wants it, now or since it was sent
@@ -153,8 +148,7 @@ class ServerChat(Chat):
                 elif status not in _RETRIED or "insufficient_quota" in text:
                     raise BenchError(self._refusal(status, text))
                 else:
-                    said = f": {self._clean(fault.message)}" if fault and fault.message else ""
-                    reason = f"{status} {http.client.responses.get(status, '')}".strip() + said
+                    reason = f"{status} {http.client.responses.get(status, '')}".strip()
                     asked = _seconds(headers.get("retry-after"))
                     if asked is not None:
                         wait = min(_LONGEST_WAIT, asked)
@@ -181,26 +175,36 @@ class ServerChat(Chat):
         return json.dumps({name: value for name, value in body.items() if name not in self._left_out}).encode()
 
     def _post(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
-        """Status, headers and body of one request, all within the time limit."""
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "recllm-bench"}
         key = _api_key(self.url)
         if key:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.url}/chat/completions", data=body, headers=headers, method="POST")
-        deadline = Deadline(self.timeout)
-        request.deadline = deadline  # type: ignore[attr-defined]
         try:
-            with deadline:
-                try:
-                    with self._opener.open(request, timeout=self.timeout) as response:
-                        return response.status, response.headers, bounded_text(response)
-                except urllib.error.HTTPError as error:
-                    with error:
-                        return error.code, error.headers, self._clean(bounded_text(error))
+            with self._opener.open(request, timeout=self.timeout) as response:
+                return response.status, response.headers, response.read().decode("utf-8", "replace")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, self._clean(error.read().decode("utf-8", "replace"))
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise error.reason from None
             raise
+
+    def _read(self, text: str) -> Answer | None:
+        try:
+            reply = json.loads(text)
+            choice = reply["choices"][0]
+            content = choice["message"].get("content") or ""
+            usage = reply.get("usage") or {}
+            return Answer(
+                self._clean(str(content)).strip(),
+                int(usage.get("prompt_tokens") or 0),
+                int(usage.get("completion_tokens") or 0),
+                choice.get("finish_reason") != "length",
+            )
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return None
 
     def _adapt(self, text: str) -> bool:
         """Leave out or rename a parameter that the server's message names as not taken."""
@@ -228,9 +232,12 @@ class ServerChat(Chat):
             return f"{where} points to another address ({status}); give that address"
         if "insufficient_quota" in text:
             return f"{where}: the account's quota is used up ({status})"
-        said = self._clean(fault_message(text))
-        if status == 402:
-            return f"{where}: the account has no credit ({status}){': ' + said if said else ''}"
+        try:
+            said = json.loads(text)["error"]
+            said = said.get("message", "") if isinstance(said, dict) else said
+        except (ValueError, KeyError, TypeError):
+            said = text
+        said = " ".join(str(said).split())[:200]
         return f"{where} refuses the request ({status}){': ' + said if said else ''}"
 
     def _pace(self) -> None:
@@ -262,26 +269,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def shown_url(text: str) -> str:
-    """An address, or text around one, without what may be a secret: names, passwords, and all after ``?`` or ``#``."""
-    return re.sub(r"(//)[^/?#]*@", r"\1", re.sub(r"[?#;].*", "", text, flags=re.DOTALL))
-
-
 def _base(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, half a bracket
-        named = False
-    if not named or re.search(r"[\s\x00-\x1f\x7f]", url):
-        raise BenchError(f"'{shown_url(url)}' is no address of a server; write it as in http://localhost:8000/v1")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BenchError(f"'{url}' is no address of a server; write it as in http://localhost:8000/v1")
     if "@" in parts.netloc:
         raise BenchError(f"the address of {parts.hostname} holds a name or key; leave it out and set {KEYS[0]}")
-    if any(mark in url for mark in "?#;"):
-        raise BenchError(
-            f"the address of {parts.hostname} goes on after its path (?, # or ;), where keys are written; end it as in"
-            f" http://host:8000/v1 and set {KEYS[0]} if the server wants a key"
-        )
     return url.rstrip("/").removesuffix("/chat/completions")
 
 

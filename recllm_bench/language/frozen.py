@@ -98,12 +98,6 @@ class Backbone:
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Input vectors of word ids, [...] -> [..., D]."""
-        if self._token_beyond and ids.numel() and int(ids.max()) >= self.vocabulary:
-            token = self.tokenizer.convert_ids_to_tokens(int(ids.max()))
-            raise BenchError(
-                f"language model '{self.name}' has no vector for its tokenizer's token '{token}'; take it out of the"
-                " text, or name another language model"
-            )
         return self.model.get_input_embeddings()(ids.to(self.device))
 
     def word_embedding(self) -> torch.Tensor:
@@ -188,8 +182,6 @@ class Backbone:
 
     def _run(self, inputs_embeds, attention_mask, position_ids, **options):
         batch, length = inputs_embeds.shape[:2]
-        if attention_mask is not None and self._takes_positions:
-            self._refuse_changed(attention_mask)
         if attention_mask is not None and attention_mask.dim() == 4:
             attention_mask = self._additive(attention_mask, batch, length)
         elif attention_mask is not None:
@@ -227,65 +219,6 @@ class Backbone:
         else:
             raise BenchError(f"a block mask must be boolean or float, not {mask.dtype}")
         return mask.expand(batch, 1, length, length)
-
-    @cached_property
-    def _token_beyond(self) -> bool:
-        """Whether the tokenizer has tokens that the embedding has no row for."""
-        return len(self.tokenizer) > self.vocabulary
-
-    def probe(self) -> dict[str, bool]:
-        """Whether states change when a text is ``packed`` with another or ``padded``; such passes are refused."""
-        return self._changed_by
-
-    def _refuse_changed(self, mask: torch.Tensor) -> None:
-        """One line when packing or padding would change this model's states."""
-        kind = "packed" if mask.dim() == 4 else "padded"
-        if kind == "packed":
-            config = self.model.config
-            window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-            visible = mask if mask.dtype == torch.bool else mask > torch.finfo(self.dtype).min / 2
-            if window and mask.shape[-1] > window and bool(visible.tril(-int(window)).any()):
-                raise BenchError(
-                    f"language model '{self.name}' attends to {window} tokens back, which packing would undo; keep"
-                    f" texts to {window} tokens, or name another language model"
-                )
-        if "_changed_by" not in vars(self) and any(module.training for module in self.model.modules()):
-            return  # dropout would answer for the model; one that was loaded here has been probed
-        if self._changed_by[kind] and (kind == "packed" or not bool(mask.all())):
-            raise BenchError(
-                f"language model '{self.name}' ({type(self.model).__name__}) gives other states to {kind} texts than to"
-                " the same texts alone; name another language model"
-            )
-
-    @cached_property
-    def _changed_by(self) -> dict[str, bool]:
-        """Probed once, when it is loaded: packed against alone, padded against alone."""
-        draws = torch.Generator().manual_seed(0)
-        ids = torch.randint(self.vocabulary, (1, 9), generator=draws)
-        segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 2, 2]], device=self.device)
-        # Wider passes may add up in another order; what leaks from another text is of the states' own size.
-        allowed = 1e-3 if self.dtype == torch.float32 else 0.1
-        with torch.no_grad():
-            inputs = self.embed(ids)
-            alone = self._pass(inputs[:, 4:], None, None).last_hidden_state.float()
-            scale = allowed * alone.abs().max()
-            masks = {"padded": (segments == 2).long(), "packed": packed_mask(segments)}
-            found = {}
-            for kind, mask in masks.items():
-                places = packed_positions(segments) if kind == "packed" else (mask.cumsum(1) - 1).clamp(min=0)
-                mask = self._additive(mask, 1, 9) if kind == "packed" else mask
-                try:
-                    states = self._pass(inputs, mask, places).last_hidden_state[:, 4:].float()
-                except (RuntimeError, ValueError):  # such a pass is refused where it is asked for
-                    found[kind] = False
-                    continue
-                found[kind] = not bool(((states - alone).abs() <= scale).all())
-        return found
-
-    def _pass(self, inputs_embeds, attention_mask, position_ids):
-        options = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}
-        inputs_embeds = inputs_embeds.to(self.dtype)
-        return self._decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, **options)
 
     @cached_property
     def _decoder(self) -> torch.nn.Module:

@@ -1,12 +1,9 @@
-"""The miniature Llama: better than guessing, the same again, resumed after a kill, blind to clocks."""
+"""The miniature Llama: better than guessing, the same again, resumed after a kill, stopped by its budget."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
-import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +48,7 @@ def test_it_is_clearly_better_than_guessing(made):
     found = facts(made)
     assert found["held_out_perplexity"] < 0.5 * found["unigram_perplexity"]
     assert found["unigram_perplexity"] < found["uniform_perplexity"] == found["vocabulary"] <= 400
-    assert (found["steps"], found["stopped_by"]) == (80, "steps")
+    assert (found["steps"], found["stopped_by"], found["bound_by_time"]) == (80, "steps", False)
 
 
 def perplexity(folder: Path, texts: list[str]) -> float:
@@ -75,7 +72,7 @@ def test_the_perplexity_it_reports_is_that_of_the_saved_model(made):
 def test_it_is_a_backbone_like_any_other(made):
     backbone = load_backbone(str(made), device="cpu")
     assert backbone.name == "miniature"
-    assert backbone.substitute.startswith(f"miniature Llama ({facts(made)['parameters'] / 1e3:.1f}k, 80 steps,")
+    assert backbone.substitute == f"miniature Llama ({facts(made)['parameters'] / 1e3:.1f}k) for Llama-2-7b"
     assert (backbone.width, backbone.context, backbone.vocabulary) == (32, 32, facts(made)["vocabulary"])
     assert len(backbone.tokenizer) == backbone.vocabulary
     text = "The Old River (1987) is a naïve “film” – 映画."
@@ -111,7 +108,7 @@ def test_it_is_found_again_and_its_key_is_known_before(made):
 
 
 def quick(tmp_path: Path, name: str, texts, **changes) -> Path:
-    options = MiniatureOptions(**{**vars(SMALL), "steps": 40, **changes})
+    options = MiniatureOptions(**{**vars(SMALL), "steps": 12, **changes})
     return miniature_llm(texts, ArtifactStore(tmp_path / name), {}, options=options)
 
 
@@ -129,7 +126,7 @@ def test_equal_texts_give_equal_weights_in_any_order(tmp_path):
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     whole = quick(tmp_path, "whole", films())
-    monkeypatch.setattr(miniature, "_SAVED_EVERY", 1)
+    monkeypatch.setattr(miniature, "_SAVED_EVERY", 0.0)
     real, steps = miniature._loss, []
 
     def dies(model, windows):
@@ -142,14 +139,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         quick(tmp_path, "resumed", films())
     resumed = quick(tmp_path, "resumed", films())
-    assert len(steps) == 8 + 33  # seven steps were kept
+    assert len(steps) == 8 + 5  # seven steps were kept
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert facts(resumed) == facts(whole)
 
 
 def test_a_damaged_checkpoint_costs_its_work_alone(tmp_path):
     whole = quick(tmp_path, "whole", films())
-    options = MiniatureOptions(**{**vars(SMALL), "steps": 40})
+    options = MiniatureOptions(**{**vars(SMALL), "steps": 12})
     work = (
         ArtifactStore(tmp_path / "damaged")
         .path("miniature-llm", miniature_key({}, 42, options))
@@ -161,31 +158,19 @@ def test_a_damaged_checkpoint_costs_its_work_alone(tmp_path):
     assert (damaged / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-def test_no_clock_is_read(tmp_path, monkeypatch):
-    """Equal weights on a machine whose clocks leap, and none is looked at by the module."""
-    calm = quick(tmp_path, "calm", films())
-    source = inspect.getsource(miniature)
-    assert not re.search(r"import (?:time|datetime)|from (?:time|datetime)|perf_counter|monotonic", source)
-    leaps = iter(range(0, 10**12, 10**5))
-    for clock in ("time", "monotonic", "perf_counter"):
-        monkeypatch.setattr(time, clock, lambda: float(next(leaps)))
-    busy = quick(tmp_path, "busy", films())
-    assert (calm / "model.safetensors").read_bytes() == (busy / "model.safetensors").read_bytes()
-    assert facts(calm) == facts(busy)
+def test_the_time_budget_stops_it_and_is_told(tmp_path, caplog):
+    with caplog.at_level("WARNING", logger="recllm_bench"):
+        found = facts(quick(tmp_path, "short", films(), steps=100_000, epochs=10_000, seconds=0.5))
+    assert found["stopped_by"] == "seconds"
+    assert found["bound_by_time"]
+    assert 0 < found["steps"] < 100_000
+    assert math.isfinite(found["held_out_perplexity"])
+    assert "time budget" in caplog.text
 
 
-@pytest.mark.parametrize("rate", [0.0, 3.0])
-def test_a_model_worse_than_word_counts_is_refused(tmp_path, rate):
-    with pytest.raises(BenchError, match=r"learnt nothing: held-out perplexity .* that of word counts .* option llm"):
-        quick(tmp_path, "bad", films(), learning_rate=rate)
-    assert not list(tmp_path.glob("bad/*/*/miniature.json"))
-
-
-def test_its_quality_is_in_what_tables_say(made):
-    found = facts(made)
-    said = load_backbone(str(made), device="cpu").substitute
-    assert f"perplexity {found['held_out_perplexity']:.1f}, of word counts {found['unigram_perplexity']:.1f}" in said
-    assert "80 steps" in said and said.endswith("for Llama-2-7b")
+def test_one_slow_step_over_the_whole_budget_is_told_too(tmp_path):
+    found = facts(quick(tmp_path, "slow", films(), steps=100_000, epochs=10_000, seconds=1e-4))
+    assert found["steps"] == 1 and found["stopped_by"] == "seconds" and found["bound_by_time"]
 
 
 def test_learning_by_heart_ends_it_and_the_best_weights_are_kept(tmp_path):
@@ -212,8 +197,7 @@ def test_too_little_text_and_odd_shapes_are_refused(tmp_path):
         quick(tmp_path, "one", ["the same", "the  same", " "])
     with pytest.raises(BenchError, match="width 32 cannot have 5 heads"):
         quick(tmp_path, "odd", films(), heads=5)
-    with pytest.raises(BenchError, match=r"learnt nothing.*13 tokens of text"):
-        quick(tmp_path, "two", ["a short text", "another one"])
+    assert facts(quick(tmp_path, "two", ["a short text", "another one"]))["texts"] == 1
 
 
 def test_a_large_corpus_is_sampled_whatever_its_order():
