@@ -8,36 +8,17 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_replies import Answer, spoken, whole_text
 from recllm_bench.progress import log, track
 
 Conversation = Sequence[Mapping[str, str]]
 ROLES = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One completion.
-
-    Attributes
-    ----------
-    text : str
-        What the model said, without surrounding space.
-    prompt_tokens, completion_tokens : int
-        What it read and wrote, as counted by the model.
-    finished : bool
-        False when it was cut at ``max_tokens``.
-    """
-
-    text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    finished: bool = True
 
 
 @dataclass
@@ -54,6 +35,8 @@ class Usage:
         Of the written answers.
     cut : int
         Written answers that reached ``max_tokens``.
+    unspoken : int
+        Written answers that are thoughts alone, most of them cut; they count as empty.
     """
 
     answers: int = 0
@@ -61,6 +44,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cut: int = 0
+    unspoken: int = 0
 
     def add(self, answer: Answer) -> None:
         """Count one written answer."""
@@ -68,6 +52,7 @@ class Usage:
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
         self.cut += not answer.finished
+        self.unspoken += bool(answer.text) and not spoken(answer.text)
 
 
 class AnswerCache:
@@ -104,7 +89,7 @@ class AnswerCache:
                     key = entry.pop("key")
                     entry.pop("model", None)
                     self._answers[key] = Answer(**entry)
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     continue
 
     def put(self, key: str, model: str, answer: Answer) -> None:
@@ -149,6 +134,7 @@ class Chat(ABC):
 
     def __init__(self, cache: Path | None) -> None:
         self.usage = Usage()
+        self._warned = False
         self.cache = None if cache is None else AnswerCache(cache)
 
     def remember(self, path: Path) -> None:
@@ -184,7 +170,8 @@ class Chat(ABC):
         Returns
         -------
         list of str
-            In the order of the conversations, without surrounding space; empty where the model gave nothing.
+            In the order of the conversations, without surrounding space; empty where the model gave nothing. Thoughts
+            are left out: an answer that ends within its thoughts is empty, counted and warned of once.
 
         Raises
         ------
@@ -195,10 +182,14 @@ class Chat(ABC):
             raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")
         parameters = {"max_tokens": max_tokens, "temperature": float(temperature), "seed": seed}
         own = self.key()
-        keys = []
+        keys: list[str] = []
+        asked: list[Conversation] = []
         for number, conversation in enumerate(conversations):
             _refuse_malformed(conversation, number)
-            messages = [{"role": message["role"], "content": message["content"]} for message in conversation]
+            messages = [
+                {"role": message["role"], "content": whole_text(message["content"])} for message in conversation
+            ]
+            asked.append(messages)
             keys.append(content_hash({"model": own, "messages": messages, **parameters}, 32))
         known: dict[str, Answer] = {}
         if self.cache is not None:
@@ -208,9 +199,10 @@ class Chat(ABC):
         places = sorted(place_of.values())
         self.usage.cached += len(set(keys)) - len(places)
         if places:
-            wanted = [conversations[place] for place in places]
+            wanted = [asked[place] for place in places]
             with track(total=len(places), label=f"asking {self.name}", unit="answer") as bar:
                 for index, answer in self.ask(wanted, max_tokens=max_tokens, temperature=temperature, seed=seed):
+                    answer = replace(answer, text=whole_text(answer.text))
                     key = keys[places[index]]
                     known[key] = answer
                     self.usage.add(answer)
@@ -220,7 +212,15 @@ class Chat(ABC):
             facts = {"model": self.name, **asdict(self.usage)}
             before = len(set(keys)) - len(places)
             log.info(f"{self.name}: {len(places)} answers, {before} known before", extra={"facts": facts})
-        return [known[key].text for key in keys]
+        said = {key: spoken(answer.text) for key, answer in known.items()}
+        silent = sum(bool(answer.text) and not said[key] for key, answer in known.items())
+        if silent and not self._warned:
+            self._warned = True
+            log.warning(
+                f"{self.name}: {silent} of {len(known)} answers end within the model's thoughts and count as empty;"
+                " switch its thinking off at the server, or name a model that answers at once"
+            )
+        return [said[key] for key in keys]
 
 
 def _refuse_malformed(conversation: Conversation, number: int) -> None:

@@ -71,10 +71,10 @@ def test_empty_texts_and_refusals_are_dropped_and_counted(tmp_path):
     assert read.scope == "unknown"
 
 
-def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path):
+def test_half_a_surrogate_pair_is_replaced(tmp_path):
     path = lines(tmp_path / "l.jsonl", json.dumps(label(text="a \ud83d b")) + "\n")
     read = read_labels(path, 1, 1)
-    assert read.users[1] == ("a ? b",)
+    assert read.users[1] == ("a \ufffd b",)
     write_labels(tmp_path / "again.jsonl", read)
 
 

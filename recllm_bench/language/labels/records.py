@@ -14,6 +14,7 @@ import numpy as np
 
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_replies import spoken, whole_text
 
 KINDS = ("user", "item")
 SCOPES = ("train_only", "all")
@@ -132,8 +133,8 @@ def plural(noun: str) -> str:
 
 
 def valid_text(text: str) -> str:
-    """A text without space around it, half of a surrogate pair (as JSON may hold it) replaced by a question mark."""
-    return text.encode("utf-8", "replace").decode().strip()
+    """A label's words: without the thoughts of the model that wrote it, and with nothing that a file cannot hold."""
+    return spoken(whole_text(text))
 
 
 def is_refusal(text: str) -> bool:
