@@ -12,7 +12,7 @@ import torch
 
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError
-from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, parameter_count
+from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, miniature_facts, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
 from recllm_bench.products import accelerate
@@ -201,8 +201,17 @@ def substitute_for(files: BackboneFiles, stands_for: str) -> str:
         return ""
     count = parameter_count(files)
     size = next(f"{count / unit:.1f}{letter}" for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= unit)
-    shown = "miniature Llama" if files.is_miniature else called
-    return f"{shown} ({size}) for {stands_for}"
+    if not files.is_miniature:
+        return f"{called} ({size}) for {stands_for}"
+    facts = miniature_facts(files)
+    own, unigram = (facts.get(name) for name in ("held_out_perplexity", "unigram_perplexity"))
+    if own and unigram:
+        size += f", perplexity {_rounded(own)} against {_rounded(unigram)} of a unigram model"
+    return f"miniature Llama ({size}) for {stands_for}"
+
+
+def _rounded(perplexity: float) -> str:
+    return f"{perplexity:.0f}" if perplexity >= 10 else f"{perplexity:.1f}"
 
 
 @contextmanager

@@ -345,6 +345,11 @@ def parameter_count(files: BackboneFiles) -> int:
     return sum(math.prod(shape) for shape, _ in files.tensors.values())
 
 
+def miniature_facts(files: BackboneFiles) -> dict[str, Any]:
+    """What the training of a miniature wrote down: parameters, steps, perplexities."""
+    return _json(files.folder / MINIATURE, files.name)
+
+
 def _json(path: Path, name: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
