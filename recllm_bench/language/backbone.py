@@ -6,6 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,7 @@ __all__ = [
 
 HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M"
 """A small public model, taken on a GPU where none is named and the hub is in reach."""
+_TRIED = 256  # tokens beyond the embedding of which it is tried whether a text yields them
 _QUIET = 2**31  # bytes of weights under which loading shows no bar
 
 
@@ -80,12 +82,7 @@ def load_backbone(
     model.eval().requires_grad_(False)
     if model.get_output_embeddings() is None:
         raise BenchError(f"language model '{name}' has no language-model head; choose another")
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise BenchError(
-            f"language model '{name}': its tokenizer has {len(tokenizer)} tokens and its embedding {rows} rows; they"
-            " do not belong together"
-        )
+    tokenizer = _within_rows(tokenizer, model.get_input_embeddings().weight.shape[0], name)
     start = model.get_input_embeddings().weight.device
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     if precision == "stored":
@@ -93,7 +90,10 @@ def load_backbone(
     if place.type == "cpu":
         accelerate(model)
     substitute = substitute_for(files, stands_for)
-    return Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+    backbone = Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+    if not backbone.layout.packs:
+        log.warning(f"language model '{name}': packed sequences get other states than each alone; packing is refused")
+    return backbone
 
 
 def backbone_key(name: str, store: ArtifactStore | None = None) -> dict[str, Any]:
@@ -147,6 +147,41 @@ def _tokenizer(files: BackboneFiles) -> PreTrainedTokenizerBase:
         raise BenchError(f"language model '{files.name}': its tokenizer cannot be read: {_line(error)}") from error
     if not tokenizer.is_fast:
         raise BenchError(f"language model '{files.name}' has no fast tokenizer; add its tokenizer.json")
+    return tokenizer
+
+
+def _within_rows(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer that refuses a text with a token beyond the model's rows, where it knows such tokens.
+
+    Published models have some that no text yields, such as the picture tokens of text-only Gemma 3.
+    """
+    beyond = sorted(set(tokenizer.get_vocab().values()) - set(range(rows)))
+    if not beyond:
+        return tokenizer
+    added = set(tokenizer.added_tokens_decoder)
+    ordinary = [token for token in beyond if token not in added]
+    for token in ordinary[:: max(1, len(ordinary) // _TRIED)]:
+        if token in tokenizer(tokenizer.decode([token]), add_special_tokens=False, verbose=False)["input_ids"]:
+            raise BenchError(
+                f"language model '{name}': its tokenizer has {len(tokenizer)} tokens and its embedding {rows} rows;"
+                " they do not belong together"
+            )
+    own = type(tokenizer)
+
+    def encode(self: Any, *inputs: Any, **named: Any) -> Any:
+        encoded = own.__call__(self, *inputs, **named)
+        ids = encoded["input_ids"]
+        listed = ids.tolist() if hasattr(ids, "tolist") else ids
+        flat = chain.from_iterable(row if isinstance(row, list) else [row] for row in listed)
+        if (foreign := next((token for token in flat if token >= rows), None)) is not None:
+            spelt = self.convert_ids_to_tokens(foreign)
+            raise BenchError(
+                f"language model '{name}' has no row for the token '{spelt}' in one of the texts; take it out"
+                " of the text, or name another model"
+            )
+        return encoded
+
+    tokenizer.__class__ = type(own.__name__, (own,), {"__call__": encode, "__module__": own.__module__})
     return tokenizer
 
 
