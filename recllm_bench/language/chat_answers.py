@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +12,7 @@ from typing import Any
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.language.chat_replies import Answer, spoken, whole_text
+from recllm_bench.language.json_lines import append, appended
 from recllm_bench.progress import log, track
 
 Conversation = Sequence[Mapping[str, str]]
@@ -76,45 +74,21 @@ class AnswerCache:
 
     def refresh(self) -> None:
         """Read what was appended since the last time."""
-        if not self.path.exists():
-            return
-        with self._guard, open(self.path, "rb") as file:
-            file.seek(self._read_to)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # still being written, or torn
-                self._read_to += len(line)
-                try:
-                    entry = json.loads(line)
-                    key = entry.pop("key")
-                    entry.pop("model", None)
-                    self._answers[key] = Answer(**entry)
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                    continue
+        with self._guard:
+            for end, entry in appended(self.path, self._read_to):
+                self._read_to = end
+                if isinstance(entry, dict) and isinstance(entry.get("key"), str):
+                    key, _ = entry.pop("key"), entry.pop("model", None)
+                    try:
+                        self._answers[key] = Answer(**entry)
+                    except TypeError:
+                        continue  # written by another version
 
     def put(self, key: str, model: str, answer: Answer) -> None:
         """Append an answer; it is on disk when this returns."""
-        line = (json.dumps({"key": key, "model": model, **asdict(answer)}, ensure_ascii=False) + "\n").encode()
-        try:
-            with self._guard:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path, "ab+") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                    if file.seek(0, os.SEEK_END) and self._is_torn(file):
-                        line = b"\n" + line
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._answers[key] = answer
-        except OSError as error:
-            raise BenchError(
-                f"cannot write {self.path}: {error.strerror}; free space or set RECLLM_CACHE to a writable folder"
-            ) from error
-
-    @staticmethod
-    def _is_torn(file: Any) -> bool:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+        with self._guard:
+            append(self.path, [{"key": key, "model": model, **asdict(answer)}])
+            self._answers[key] = answer
 
 
 class Chat(ABC):

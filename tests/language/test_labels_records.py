@@ -104,7 +104,7 @@ def test_the_highest_stage_counts(tmp_path):
         (label(id=2, text=None), ":2: text is a string, not None"),
         ({"kind": "user", "text": "x"}, ":2: the label lacks id, version"),
         ("{broken\n", ":2: not valid JSON"),
-        ("[1]\n", ":2: a label is an object"),
+        ("[1]\n", ":2: a line is an object, one label"),
     ],
 )
 def test_mistakes_are_named_with_file_and_line(tmp_path, row, message):

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recllm_bench.errors import BenchError
-from recllm_bench.language.labels.records import Labels, read_labels
-from recllm_bench.locations import data_mirror
+from recllm_bench.language.json_lines import read_lines
+from recllm_bench.language.labels.profiles import import_profiles
+from recllm_bench.language.labels.records import Labels, find_label_file, read_labels
 
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset
 
-
-def find_label_file(name: str | Path) -> Path:
-    """Find a file of labels or profiles, plain or ``.gz``: here, or under the folder ``RECLLM_DATA_MIRROR``.
-
-    Raises
-    ------
-    BenchError
-        When it is in neither place.
-    """
-    given = Path(name).expanduser()
-    mirror = data_mirror()
-    folders = [Path()]
-    if mirror and "://" not in mirror and not given.is_absolute():
-        folders.append(Path(mirror).expanduser())
-    bare = given.with_name(given.name.removesuffix(".gz"))
-    for folder in folders:
-        for path in (given, bare, bare.with_name(f"{bare.name}.gz")):
-            if (folder / path).is_file():
-                return folder / path
-    raise BenchError(f"{given}: no such file of labels, here or under the folder RECLLM_DATA_MIRROR")
+__all__ = ["find_label_file", "labels_from_file"]
 
 
 def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
@@ -46,8 +26,6 @@ def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
     BenchError
         When the file is neither, and whatever the two readers refuse.
     """
-    from recllm_bench.language.labels.profiles import import_profiles
-
     path = find_label_file(name)
     fields = _first_fields(path)
     if "kind" in fields:
@@ -61,9 +39,7 @@ def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
 
 def _first_fields(path: Path) -> set[str]:
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            line = next((line for line in file if line.strip()), b"")
-        entry = json.loads(line)
-    except (OSError, EOFError, ValueError):
+        _, entry = next(read_lines(path, "label"), ("", {}))
+    except BenchError:
         return set()
-    return set(entry) if isinstance(entry, dict) else set()
+    return set(entry)

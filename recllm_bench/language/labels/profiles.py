@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
-from recllm_bench.language.labels.label_files import find_label_file
-from recllm_bench.language.labels.records import KINDS, Labels, is_refusal, valid_text
+from recllm_bench.language.json_lines import read_lines
+from recllm_bench.language.labels.records import KINDS, Labels, find_label_file, is_refusal, valid_text
 
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset
@@ -69,7 +65,7 @@ def import_profiles(
     counts = Counter({"profiles": 0, "empty": 0, "refusals": 0, "unknown ids": 0})
     unknown: set[tuple[str, str]] = set()
     same = other = 0
-    for where, entry in _lines(found):
+    for where, entry in read_lines(found, "profile"):
         counts["profiles"] += 1
         title = entry.get("title")
         for kind in KINDS:
@@ -103,24 +99,6 @@ def import_profiles(
     return Labels(texts["user"], texts["item"], f"profiles of {found.name}", "unknown", dict(counts))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    data = path.read_bytes()
-    try:
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise BenchError(f"{path}: damaged or not UTF-8 ({error}); get it again") from error
-    for number, line in enumerate(io.StringIO(text), 1):
-        if line.strip():
-            where = f"{path}:{number}"
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise BenchError(f"{where}: not valid JSON ({error})") from error
-            if not isinstance(entry, dict):
-                raise BenchError(f'{where}: a line is an object such as {{"uid": 1, "iid": 2, ...}}')
-            yield where, entry
-
-
 def _field(entry: Mapping[str, Any], name: str, kinds: Any, where: str) -> Any:
     value = entry.get(name)
     if not isinstance(value, kinds) or isinstance(value, bool):
@@ -138,7 +116,7 @@ def _owner_ids(path: str | Path | None, kind: str) -> dict[str, str] | None:
     if path is None:
         return None
     owners: dict[str, str] = {}
-    for where, entry in _lines(find_label_file(path)):
+    for where, entry in read_lines(find_label_file(path), "number and id"):
         number, names = entry.get(_IDS[kind]), _known(_OWNER_IDS[kind], entry)
         if number is None or len(names) != 1:
             raise BenchError(f"{where}: an id map has {_IDS[kind]} and one of {', '.join(_OWNER_IDS[kind])} a line")
