@@ -82,11 +82,12 @@ def load_backbone(
     model.eval().requires_grad_(False)
     if model.get_output_embeddings() is None:
         raise BenchError(f"language model '{name}' has no language-model head; choose another")
-    tokenizer = _within_rows(tokenizer, model.get_input_embeddings().weight.shape[0], name)
-    start = model.get_input_embeddings().weight.device
+    table: Any = model.get_input_embeddings()
+    tokenizer = _within_rows(tokenizer, int(table.weight.shape[0]), name)
+    start = table.weight.device
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     if precision == "stored":
-        dtype = model.get_input_embeddings().weight.dtype
+        dtype = table.weight.dtype
     if place.type == "cpu":
         accelerate(model)
     substitute = substitute_for(files, stands_for)
@@ -204,14 +205,15 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
     large = sum(size for _, size in files.tensors.values()) > _QUIET
     try:
         with quiet_transformers(bars=large):
+            load: Any = AutoModelForCausalLM.from_pretrained  # with its loading info it gives a pair
             try:
-                model, info = AutoModelForCausalLM.from_pretrained(files.folder, **options)
+                model, info = load(files.folder, **options)
             except ValueError as error:
                 if "scaled_dot_product_attention" not in str(error):
                     raise
                 log.info(f"language model '{files.name}' has no SDPA attention; its own is used")
                 options["attn_implementation"] = "eager"
-                model, info = AutoModelForCausalLM.from_pretrained(files.folder, **options)
+                model, info = load(files.folder, **options)
             if "device_map" not in options:
                 model = model.to(device)
     except torch.cuda.OutOfMemoryError as error:

@@ -178,8 +178,12 @@ def _from_hub(name: str, known: list[str]) -> tuple[Path, str]:
             else:
                 listed = {file.rfilename: file.size or 0 for file in info.siblings or ()}
                 size = sum(_refuse_unloadable(listed, name).values())
-                wanted = wanted or info.sha
-        options = {"revision": wanted or None, "allow_patterns": list(_READ), "ignore_patterns": ["*/*"]}
+                wanted = wanted or info.sha or ""
+        options: dict[str, Any] = {
+            "revision": wanted or None,
+            "allow_patterns": list(_READ),
+            "ignore_patterns": ["*/*"],
+        }
         if reachable:
             log.info(f"language model '{name}': {size / 2**30:.1f} GiB of weights, from the hub or its cache")
         folder = Path(snapshot_download(repo, local_files_only=not reachable, **options))

@@ -80,7 +80,7 @@ class LocalChat(Chat):
         if batch_size < 1:
             raise BenchError(f"batch_size={batch_size} of a local chat model: at least 1")
         self.batch_size = batch_size
-        self._options = {"precision": precision, "device": device, "store": store}
+        self._options: dict[str, Any] = {"precision": precision, "device": device, "store": store}
         if isinstance(backbone, Backbone):
             self.source, self.precision, self.backbone = backbone.source, str(backbone.dtype), backbone
             called = backbone.name
@@ -132,12 +132,12 @@ class LocalChat(Chat):
                     text, finished = text[: turn.start()], True
                 yield place, Answer(text.strip(), len(prompts[place][0]), len(tokens), finished)
 
-    def _decoded(self, tokens: Sequence[int]) -> str:
+    def _decoded(self, tokens: list[int]) -> str:
         """The text of new tokens; of its special ones, those that set thoughts apart from words stay."""
         tokenizer = self.backbone.tokenizer
-        raw = tokenizer.decode(tokens, skip_special_tokens=False)
+        raw = str(tokenizer.decode(tokens, skip_special_tokens=False))
         if not has_thoughts(raw):
-            return tokenizer.decode(tokens, skip_special_tokens=True)
+            return str(tokenizer.decode(tokens, skip_special_tokens=True))
         ends = {tokenizer.convert_ids_to_tokens(token) for token in self.backbone.stop_ids}
         for token in {*ends, tokenizer.bos_token, tokenizer.pad_token, tokenizer.eos_token} - {None}:
             raw = raw.replace(token, "")
@@ -172,9 +172,9 @@ class LocalChat(Chat):
             lines = [f"{_SPOKEN[message['role']]}: {message['content']}\n" for message in messages]
             return "".join(lines) + "Assistant:"
         # The date is fixed, or every day would have answers of its own; thinking aloud would use up max_tokens.
-        fixed = {"date_string": "26 Jul 2024", "enable_thinking": False}
+        fixed: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
         try:
-            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **fixed)
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **fixed))
         except Exception as error:
             if messages[0]["role"] == "system" and len(messages) > 1:  # some templates know no system message
                 first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}

@@ -65,14 +65,18 @@ class Backbone:
         return length if length < 1 << 30 else 2048
 
     @property
+    def _table(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    @property
     def width(self) -> int:
         """Length D of a state and of an input vector."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        return int(self._table.weight.shape[1])
 
     @property
     def vocabulary(self) -> int:
         """Rows V of the input embedding."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        return int(self._table.weight.shape[0])
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -101,11 +105,11 @@ class Backbone:
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Input vectors of word ids, [...] -> [..., D]."""
-        return self.model.get_input_embeddings()(ids.to(self.device))
+        return self._table(ids.to(self.device))
 
     def word_embedding(self) -> torch.Tensor:
         """Input vectors of all words [V, D], as they enter the first layer; without gradient."""
-        table = self.model.get_input_embeddings()
+        table = self._table
         scale = getattr(table, "embed_scale", None)  # Gemma 3 scales inside its embedding module
         return table.weight.detach() if scale is None else table.weight.detach() * scale
 

@@ -269,7 +269,7 @@ class _Progress:
 def _llama(vocabulary: int, tokenizer, options: MiniatureOptions, seed: int):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
+    shape: dict[str, Any] = dict(
         vocab_size=vocabulary,
         hidden_size=options.width,
         intermediate_size=options.inner,
@@ -284,6 +284,7 @@ def _llama(vocabulary: int, tokenizer, options: MiniatureOptions, seed: int):
         pad_token_id=tokenizer.token_to_id(PADDING),
         attn_implementation="sdpa",
     )
+    config = LlamaConfig(**shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).float()

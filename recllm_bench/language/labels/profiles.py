@@ -71,7 +71,8 @@ def import_profiles(
         for kind in KINDS:
             number = _field(entry, _IDS[kind], (int, str), where)
             text = valid_text(_field(entry, _SUMMARIES[kind], str, where))
-            token = maps[kind].get(str(number), "") if maps[kind] is not None else str(number)
+            owners = maps[kind]
+            token = str(number) if owners is None else owners.get(str(number), "")
             id = ids[kind].get(token, 0)
             if not id:
                 unknown.add((kind, str(number)))
