@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from recllm_bench.errors import BenchError
-
-if TYPE_CHECKING:
-    from recllm_bench.language.frozen import Backbone
 
 _LONGEST = 9  # tokens of a probed sequence
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -40,7 +37,28 @@ class Layout:
     window: int
 
 
-def probe(backbone: Backbone) -> Layout:
+class Probed(Protocol):
+    """What is needed of a :class:`~recllm_bench.language.frozen.Backbone`."""
+
+    model: Any
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor: ...
+
+    def states(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor: ...
+
+
+def probe(backbone: Probed) -> Layout:
     """Run three short sequences alone, packed, and padded, and compare their states."""
     window = _window(backbone.model.config)
     most = max(2, min(_LONGEST, window or _LONGEST, backbone.context // 3))
@@ -60,7 +78,7 @@ def probe(backbone: Backbone) -> Layout:
         )
 
 
-def _padded(backbone: Backbone, inputs: torch.Tensor, lengths: list[int], side: str) -> torch.Tensor:
+def _padded(backbone: Probed, inputs: torch.Tensor, lengths: list[int], side: str) -> torch.Tensor:
     """States of the sequences as rows of one batch, behind one another again: [1, L, D]."""
     longest = max(lengths) + 1  # every row has padding
     batch = inputs.new_zeros(len(lengths), longest, inputs.shape[2])
