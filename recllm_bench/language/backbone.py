@@ -6,13 +6,14 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError
-from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, parameter_count
+from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, miniature_facts, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
 from recllm_bench.products import accelerate
@@ -33,6 +34,7 @@ __all__ = [
 
 HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M"
 """A small public model, taken on a GPU where none is named and the hub is in reach."""
+_TRIED = 256  # tokens beyond the embedding of which it is tried whether a text yields them
 _QUIET = 2**31  # bytes of weights under which loading shows no bar
 
 
@@ -80,20 +82,19 @@ def load_backbone(
     model.eval().requires_grad_(False)
     if model.get_output_embeddings() is None:
         raise BenchError(f"language model '{name}' has no language-model head; choose another")
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise BenchError(
-            f"language model '{name}': its tokenizer has {len(tokenizer)} tokens and its embedding {rows} rows; they"
-            " do not belong together"
-        )
-    start = model.get_input_embeddings().weight.device
+    table: Any = model.get_input_embeddings()
+    tokenizer = _within_rows(tokenizer, int(table.weight.shape[0]), name)
+    start = table.weight.device
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     if precision == "stored":
-        dtype = model.get_input_embeddings().weight.dtype
+        dtype = table.weight.dtype
     if place.type == "cpu":
         accelerate(model)
     substitute = substitute_for(files, stands_for)
-    return Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+    backbone = Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+    if not backbone.layout.packs:
+        log.warning(f"language model '{name}': packed sequences get other states than each alone; packing is refused")
+    return backbone
 
 
 def backbone_key(name: str, store: ArtifactStore | None = None) -> dict[str, Any]:
@@ -150,6 +151,41 @@ def _tokenizer(files: BackboneFiles) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _within_rows(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer that refuses a text with a token beyond the model's rows, where it knows such tokens.
+
+    Published models have some that no text yields, such as the picture tokens of text-only Gemma 3.
+    """
+    beyond = sorted(set(tokenizer.get_vocab().values()) - set(range(rows)))
+    if not beyond:
+        return tokenizer
+    added = set(tokenizer.added_tokens_decoder)
+    ordinary = [token for token in beyond if token not in added]
+    for token in ordinary[:: max(1, len(ordinary) // _TRIED)]:
+        if token in tokenizer(tokenizer.decode([token]), add_special_tokens=False, verbose=False)["input_ids"]:
+            raise BenchError(
+                f"language model '{name}': its tokenizer has {len(tokenizer)} tokens and its embedding {rows} rows;"
+                " they do not belong together"
+            )
+    own = type(tokenizer)
+
+    def encode(self: Any, *inputs: Any, **named: Any) -> Any:
+        encoded = own.__call__(self, *inputs, **named)
+        ids = encoded["input_ids"]
+        listed = ids.tolist() if hasattr(ids, "tolist") else ids
+        flat = chain.from_iterable(row if isinstance(row, list) else [row] for row in listed)
+        if (foreign := next((token for token in flat if token >= rows), None)) is not None:
+            spelt = self.convert_ids_to_tokens(foreign)
+            raise BenchError(
+                f"language model '{name}' has no row for the token '{spelt}' in one of the texts; take it out"
+                " of the text, or name another model"
+            )
+        return encoded
+
+    tokenizer.__class__ = type(own.__name__, (own,), {"__call__": encode, "__module__": own.__module__})
+    return tokenizer
+
+
 def _model(files: BackboneFiles, precision: str, device: torch.device, spread: bool) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
@@ -169,14 +205,15 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
     large = sum(size for _, size in files.tensors.values()) > _QUIET
     try:
         with quiet_transformers(bars=large):
+            load: Any = AutoModelForCausalLM.from_pretrained  # with its loading info it gives a pair
             try:
-                model, info = AutoModelForCausalLM.from_pretrained(files.folder, **options)
+                model, info = load(files.folder, **options)
             except ValueError as error:
                 if "scaled_dot_product_attention" not in str(error):
                     raise
                 log.info(f"language model '{files.name}' has no SDPA attention; its own is used")
                 options["attn_implementation"] = "eager"
-                model, info = AutoModelForCausalLM.from_pretrained(files.folder, **options)
+                model, info = load(files.folder, **options)
             if "device_map" not in options:
                 model = model.to(device)
     except torch.cuda.OutOfMemoryError as error:
@@ -201,8 +238,17 @@ def substitute_for(files: BackboneFiles, stands_for: str) -> str:
         return ""
     count = parameter_count(files)
     size = next(f"{count / unit:.1f}{letter}" for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= unit)
-    shown = "miniature Llama" if files.is_miniature else called
-    return f"{shown} ({size}) for {stands_for}"
+    if not files.is_miniature:
+        return f"{called} ({size}) for {stands_for}"
+    facts = miniature_facts(files)
+    own, unigram = (facts.get(name) for name in ("held_out_perplexity", "unigram_perplexity"))
+    if own and unigram:
+        size += f", perplexity {_rounded(own)} against {_rounded(unigram)} of a unigram model"
+    return f"miniature Llama ({size}) for {stands_for}"
+
+
+def _rounded(perplexity: float) -> str:
+    return f"{perplexity:.0f}" if perplexity >= 10 else f"{perplexity:.1f}"
 
 
 @contextmanager

@@ -178,8 +178,12 @@ def _from_hub(name: str, known: list[str]) -> tuple[Path, str]:
             else:
                 listed = {file.rfilename: file.size or 0 for file in info.siblings or ()}
                 size = sum(_refuse_unloadable(listed, name).values())
-                wanted = wanted or info.sha
-        options = {"revision": wanted or None, "allow_patterns": list(_READ), "ignore_patterns": ["*/*"]}
+                wanted = wanted or info.sha or ""
+        options: dict[str, Any] = {
+            "revision": wanted or None,
+            "allow_patterns": list(_READ),
+            "ignore_patterns": ["*/*"],
+        }
         if reachable:
             log.info(f"language model '{name}': {size / 2**30:.1f} GiB of weights, from the hub or its cache")
         folder = Path(snapshot_download(repo, local_files_only=not reachable, **options))
@@ -343,6 +347,11 @@ def _header(path: Path, name: str) -> dict[str, tuple[tuple[int, ...], int]]:
 def parameter_count(files: BackboneFiles) -> int:
     """Number of stored parameters; a quantised file counts its packed bytes."""
     return sum(math.prod(shape) for shape, _ in files.tensors.values())
+
+
+def miniature_facts(files: BackboneFiles) -> dict[str, Any]:
+    """What the training of a miniature wrote down: parameters, steps, perplexities."""
+    return _json(files.folder / MINIATURE, files.name)
 
 
 def _json(path: Path, name: str) -> Any:

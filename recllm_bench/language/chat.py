@@ -14,8 +14,9 @@ from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, load_backbone
 from recllm_bench.language.backbone_files import find_backbone
-from recllm_bench.language.chat_answers import Answer, Chat, Conversation, Usage
-from recllm_bench.language.chat_server import ServerChat
+from recllm_bench.language.chat_answers import Chat, Conversation, Usage
+from recllm_bench.language.chat_replies import Answer, has_thoughts
+from recllm_bench.language.chat_server import ServerChat, shown
 from recllm_bench.language.generation import generate
 from recllm_bench.locations import cache_folder
 from recllm_bench.progress import log
@@ -79,7 +80,7 @@ class LocalChat(Chat):
         if batch_size < 1:
             raise BenchError(f"batch_size={batch_size} of a local chat model: at least 1")
         self.batch_size = batch_size
-        self._options = {"precision": precision, "device": device, "store": store}
+        self._options: dict[str, Any] = {"precision": precision, "device": device, "store": store}
         if isinstance(backbone, Backbone):
             self.source, self.precision, self.backbone = backbone.source, str(backbone.dtype), backbone
             called = backbone.name
@@ -125,11 +126,22 @@ class LocalChat(Chat):
                 batch_size=self.batch_size,
             )
             for place, tokens in zip(places, written, strict=True):
-                text = backbone.tokenizer.decode(tokens, skip_special_tokens=True)
+                text = self._decoded(tokens)
                 finished = len(tokens) < max_tokens
                 if not backbone.tokenizer.chat_template and (turn := _NEXT_TURN.search(text)):
                     text, finished = text[: turn.start()], True
                 yield place, Answer(text.strip(), len(prompts[place][0]), len(tokens), finished)
+
+    def _decoded(self, tokens: list[int]) -> str:
+        """The text of new tokens; of its special ones, those that set thoughts apart from words stay."""
+        tokenizer = self.backbone.tokenizer
+        raw = str(tokenizer.decode(tokens, skip_special_tokens=False))
+        if not has_thoughts(raw):
+            return str(tokenizer.decode(tokens, skip_special_tokens=True))
+        ends = {tokenizer.convert_ids_to_tokens(token) for token in self.backbone.stop_ids}
+        for token in {*ends, tokenizer.bos_token, tokenizer.pad_token, tokenizer.eos_token} - {None}:
+            raw = raw.replace(token, "")
+        return raw
 
     def _fitting(self, conversation: Conversation, room: int) -> tuple[list[int], bool]:
         """Token ids of a conversation, and whether it had to be cut."""
@@ -160,9 +172,9 @@ class LocalChat(Chat):
             lines = [f"{_SPOKEN[message['role']]}: {message['content']}\n" for message in messages]
             return "".join(lines) + "Assistant:"
         # The date is fixed, or every day would have answers of its own; thinking aloud would use up max_tokens.
-        fixed = {"date_string": "26 Jul 2024", "enable_thinking": False}
+        fixed: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
         try:
-            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **fixed)
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **fixed))
         except Exception as error:
             if messages[0]["role"] == "system" and len(messages) > 1:  # some templates know no system message
                 first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
@@ -193,16 +205,16 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     if kind == "server":
         model, at, url = rest.rpartition("@")
         if not at and "://" in rest:
-            raise BenchError(f"chat model '{spec}' names no model; write server:MODEL@URL")
+            raise BenchError(f"chat model '{shown(spec)}' names no model; write server:MODEL@URL")
         if not at or not model:
-            raise BenchError(f"chat model '{spec}' names no address; write server:MODEL@http://host:8000/v1")
+            raise BenchError(f"chat model '{shown(spec)}' names no address; write server:MODEL@http://host:8000/v1")
         if "://" in model:  # an address with a name or key in it was split in the wrong place
             model, _, url = rest.partition("@")
         chat: Chat = ServerChat(model, url, **options)
     elif kind == "local" and rest:
         chat = LocalChat(rest, **options)
     else:
-        raise BenchError(f"chat model '{spec}': write local:NAME or server:MODEL@URL")
+        raise BenchError(f"chat model '{shown(spec)}': write local:NAME or server:MODEL@URL")
     if cache is True:
         cache = cache_folder() / "chat" / f"{content_hash(chat.key())}.jsonl"
     if cache:

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_replies import Answer, spoken, whole_text
+from recllm_bench.language.json_lines import append, appended
 from recllm_bench.progress import log, track
 
 Conversation = Sequence[Mapping[str, str]]
 ROLES = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One completion.
-
-    Attributes
-    ----------
-    text : str
-        What the model said, without surrounding space.
-    prompt_tokens, completion_tokens : int
-        What it read and wrote, as counted by the model.
-    finished : bool
-        False when it was cut at ``max_tokens``.
-    """
-
-    text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    finished: bool = True
 
 
 @dataclass
@@ -54,6 +33,8 @@ class Usage:
         Of the written answers.
     cut : int
         Written answers that reached ``max_tokens``.
+    unspoken : int
+        Written answers that are thoughts alone, most of them cut; they count as empty.
     """
 
     answers: int = 0
@@ -61,6 +42,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cut: int = 0
+    unspoken: int = 0
 
     def add(self, answer: Answer) -> None:
         """Count one written answer."""
@@ -68,6 +50,7 @@ class Usage:
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
         self.cut += not answer.finished
+        self.unspoken += bool(answer.text) and not spoken(answer.text)
 
 
 class AnswerCache:
@@ -91,45 +74,21 @@ class AnswerCache:
 
     def refresh(self) -> None:
         """Read what was appended since the last time."""
-        if not self.path.exists():
-            return
-        with self._guard, open(self.path, "rb") as file:
-            file.seek(self._read_to)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # still being written, or torn
-                self._read_to += len(line)
-                try:
-                    entry = json.loads(line)
-                    key = entry.pop("key")
-                    entry.pop("model", None)
-                    self._answers[key] = Answer(**entry)
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    continue
+        with self._guard:
+            for end, entry in appended(self.path, self._read_to):
+                self._read_to = end
+                if isinstance(entry, dict) and isinstance(entry.get("key"), str):
+                    key, _ = entry.pop("key"), entry.pop("model", None)
+                    try:
+                        self._answers[key] = Answer(**entry)
+                    except TypeError:
+                        continue  # written by another version
 
     def put(self, key: str, model: str, answer: Answer) -> None:
         """Append an answer; it is on disk when this returns."""
-        line = (json.dumps({"key": key, "model": model, **asdict(answer)}, ensure_ascii=False) + "\n").encode()
-        try:
-            with self._guard:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path, "ab+") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                    if file.seek(0, os.SEEK_END) and self._is_torn(file):
-                        line = b"\n" + line
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._answers[key] = answer
-        except OSError as error:
-            raise BenchError(
-                f"cannot write {self.path}: {error.strerror}; free space or set RECLLM_CACHE to a writable folder"
-            ) from error
-
-    @staticmethod
-    def _is_torn(file: Any) -> bool:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+        with self._guard:
+            append(self.path, [{"key": key, "model": model, **asdict(answer)}])
+            self._answers[key] = answer
 
 
 class Chat(ABC):
@@ -149,6 +108,7 @@ class Chat(ABC):
 
     def __init__(self, cache: Path | None) -> None:
         self.usage = Usage()
+        self._warned = False
         self.cache = None if cache is None else AnswerCache(cache)
 
     def remember(self, path: Path) -> None:
@@ -184,7 +144,8 @@ class Chat(ABC):
         Returns
         -------
         list of str
-            In the order of the conversations, without surrounding space; empty where the model gave nothing.
+            In the order of the conversations, without surrounding space; empty where the model gave nothing. Thoughts
+            are left out: an answer that ends within its thoughts is empty, counted and warned of once.
 
         Raises
         ------
@@ -195,10 +156,14 @@ class Chat(ABC):
             raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")
         parameters = {"max_tokens": max_tokens, "temperature": float(temperature), "seed": seed}
         own = self.key()
-        keys = []
+        keys: list[str] = []
+        asked: list[Conversation] = []
         for number, conversation in enumerate(conversations):
             _refuse_malformed(conversation, number)
-            messages = [{"role": message["role"], "content": message["content"]} for message in conversation]
+            messages = [
+                {"role": message["role"], "content": whole_text(message["content"])} for message in conversation
+            ]
+            asked.append(messages)
             keys.append(content_hash({"model": own, "messages": messages, **parameters}, 32))
         known: dict[str, Answer] = {}
         if self.cache is not None:
@@ -208,9 +173,10 @@ class Chat(ABC):
         places = sorted(place_of.values())
         self.usage.cached += len(set(keys)) - len(places)
         if places:
-            wanted = [conversations[place] for place in places]
+            wanted = [asked[place] for place in places]
             with track(total=len(places), label=f"asking {self.name}", unit="answer") as bar:
                 for index, answer in self.ask(wanted, max_tokens=max_tokens, temperature=temperature, seed=seed):
+                    answer = replace(answer, text=whole_text(answer.text))
                     key = keys[places[index]]
                     known[key] = answer
                     self.usage.add(answer)
@@ -220,7 +186,15 @@ class Chat(ABC):
             facts = {"model": self.name, **asdict(self.usage)}
             before = len(set(keys)) - len(places)
             log.info(f"{self.name}: {len(places)} answers, {before} known before", extra={"facts": facts})
-        return [known[key].text for key in keys]
+        said = {key: spoken(answer.text) for key, answer in known.items()}
+        silent = sum(bool(answer.text) and not said[key] for key, answer in known.items())
+        if silent and not self._warned:
+            self._warned = True
+            log.warning(
+                f"{self.name}: {silent} of {len(known)} answers end within the model's thoughts and count as empty;"
+                " switch its thinking off at the server, or name a model that answers at once"
+            )
+        return [said[key] for key in keys]
 
 
 def _refuse_malformed(conversation: Conversation, number: int) -> None:

@@ -14,12 +14,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from recllm_bench.errors import BenchError
-from recllm_bench.language.chat_answers import Answer, Chat, Conversation
+from recllm_bench.language.chat_answers import Chat, Conversation
+from recllm_bench.language.chat_replies import Answer, ServerError, error_message, read_reply
+from recllm_bench.language.chat_transport import LARGEST, TimedOpener
 from recllm_bench.progress import log
 
 KEYS = ("RECLLM_API_KEY", "OPENAI_API_KEY")
@@ -41,7 +44,7 @@ class ServerChat(Chat):
     concurrency : int
         Requests in flight.
     timeout : float
-        Seconds that one request may take.
+        Seconds that one request may take, from the connection to the answer's last byte.
     attempts : int
         Tries of one request that meets 429, a server error or a broken connection.
     backoff : float
@@ -84,7 +87,7 @@ class ServerChat(Chat):
         self._fatal: Exception | None = None  # the refusal that ended it
         self._left_out: set[str] = set()  # parameters this server does not take
         self._limit_name = "max_tokens"
-        self._opener = urllib.request.build_opener(_NoRedirect())
+        self._opener = TimedOpener(timeout)
 
     def key(self) -> dict[str, Any]:
         return {"server": self.url, "model": self.name}
@@ -136,10 +139,12 @@ class ServerChat(Chat):
             except (OSError, http.client.HTTPException) as error:
                 reason = self._clean(f"{getattr(error, 'reason', None) or error}" or type(error).__name__)
             else:
+                reply = read_reply(text) if status == 200 else None
+                if isinstance(reply, ServerError):
+                    status, text = reply.status, self._clean(reply.body)
+                elif reply is not None:
+                    return replace(reply, text=self._clean(reply.text))
                 if status == 200:
-                    answer = self._read(text)
-                    if answer is not None:
-                        return answer
                     reason = "an answer that is not in the OpenAI form"
                 elif status in (400, 422) and (self._adapt(text) or self._body(conversation, parameters) != sent):
                     continue  # not an attempt: the same question as the server wants it, now or since it was sent
@@ -148,7 +153,8 @@ class ServerChat(Chat):
                 elif status not in _RETRIED or "insufficient_quota" in text:
                     raise BenchError(self._refusal(status, text))
                 else:
-                    reason = f"{status} {http.client.responses.get(status, '')}".strip()
+                    said = self._clean(error_message(text))
+                    reason = f"{status} {http.client.responses.get(status, '')}".strip() + (f": {said}" if said else "")
                     asked = _seconds(headers.get("retry-after"))
                     if asked is not None:
                         wait = min(_LONGEST_WAIT, asked)
@@ -181,30 +187,17 @@ class ServerChat(Chat):
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.url}/chat/completions", data=body, headers=headers, method="POST")
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
-                return response.status, response.headers, response.read().decode("utf-8", "replace")
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers, self._clean(error.read().decode("utf-8", "replace"))
+            status, replied, text = self._opener.open(request)
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise error.reason from None
             raise
-
-    def _read(self, text: str) -> Answer | None:
-        try:
-            reply = json.loads(text)
-            choice = reply["choices"][0]
-            content = choice["message"].get("content") or ""
-            usage = reply.get("usage") or {}
-            return Answer(
-                self._clean(str(content)).strip(),
-                int(usage.get("prompt_tokens") or 0),
-                int(usage.get("completion_tokens") or 0),
-                choice.get("finish_reason") != "length",
+        if status == 200 and len(text) > LARGEST:
+            raise BenchError(
+                f"{self.name} at {self.url} answers with more than {LARGEST >> 20} MiB; see whether it is a chat server"
             )
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return None
+        said = text.decode("utf-8", "replace")
+        return status, replied, said if status == 200 else self._clean(said)
 
     def _adapt(self, text: str) -> bool:
         """Leave out or rename a parameter that the server's message names as not taken."""
@@ -232,12 +225,9 @@ class ServerChat(Chat):
             return f"{where} points to another address ({status}); give that address"
         if "insufficient_quota" in text:
             return f"{where}: the account's quota is used up ({status})"
-        try:
-            said = json.loads(text)["error"]
-            said = said.get("message", "") if isinstance(said, dict) else said
-        except (ValueError, KeyError, TypeError):
-            said = text
-        said = " ".join(str(said).split())[:200]
+        said = self._clean(error_message(text))
+        if status == 402:
+            return f"{where}: the account has no credit (402){': ' + said if said else ''}"
         return f"{where} refuses the request ({status}){': ' + said if said else ''}"
 
     def _pace(self) -> None:
@@ -262,20 +252,28 @@ class _Stopped(Exception):
     """Another request was refused, so this one is not made."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected request would carry the key to an address that nobody named."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def _base(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BenchError(f"'{url}' is no address of a server; write it as in http://localhost:8000/v1")
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        known = False
+    if not known or re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise BenchError(f"'{shown(url)}' is no address of a server; write it as in http://localhost:8000/v1")
     if "@" in parts.netloc:
         raise BenchError(f"the address of {parts.hostname} holds a name or key; leave it out and set {KEYS[0]}")
+    if shown(url) != url:
+        raise BenchError(
+            f"the address of {parts.hostname} holds parameters after its path; leave them out, and set {KEYS[0]} where"
+            " it needs a key"
+        )
     return url.rstrip("/").removesuffix("/chat/completions")
+
+
+def shown(url: str) -> str:
+    """An address as it may be printed: without what may be a key in it."""
+    url = re.sub(r"(//)[^/]*@", r"\1***@", url)
+    return re.sub(r"(?:[?#;]|%3f|%23|%3b|[^/]*(?:key|token|secret|auth)[^/]*=).*", "...", url, flags=re.I | re.S)
 
 
 def _api_key(url: str) -> str:

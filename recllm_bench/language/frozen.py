@@ -9,16 +9,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from recllm_bench.errors import BenchError
+from recllm_bench.language.layout import Layout, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _HASHED_AT_ONCE = 1 << 26  # elements moved to the host at a time
+_layouts: WeakKeyDictionary[Any, Layout] = WeakKeyDictionary()  # of each loaded model
 
 
 @dataclass
@@ -62,14 +65,18 @@ class Backbone:
         return length if length < 1 << 30 else 2048
 
     @property
+    def _table(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    @property
     def width(self) -> int:
         """Length D of a state and of an input vector."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        return int(self._table.weight.shape[1])
 
     @property
     def vocabulary(self) -> int:
         """Rows V of the input embedding."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        return int(self._table.weight.shape[0])
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -98,11 +105,11 @@ class Backbone:
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Input vectors of word ids, [...] -> [..., D]."""
-        return self.model.get_input_embeddings()(ids.to(self.device))
+        return self._table(ids.to(self.device))
 
     def word_embedding(self) -> torch.Tensor:
         """Input vectors of all words [V, D], as they enter the first layer; without gradient."""
-        table = self.model.get_input_embeddings()
+        table = self._table
         scale = getattr(table, "embed_scale", None)  # Gemma 3 scales inside its embedding module
         return table.weight.detach() if scale is None else table.weight.detach() * scale
 
@@ -153,11 +160,46 @@ class Backbone:
         Raises
         ------
         BenchError
-            When the mask has a wrong shape or type, or the model cannot be given positions.
+            When the mask has a wrong shape or type, or packing or padding would change what the model says.
         """
+        self._refuse_changing(attention_mask, position_ids)
         layers = _decoder_layers(self.model) if checkpointing and torch.is_grad_enabled() else None
         with _recomputed(layers) if layers is not None else nullcontext():
-            return self._run(inputs_embeds, attention_mask, position_ids, use_cache=False).last_hidden_state
+            return self.states(inputs_embeds, attention_mask, position_ids)
+
+    def states(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As :meth:`hidden_states`, whatever packing or padding does to the model."""
+        return self._run(inputs_embeds, attention_mask, position_ids, use_cache=False).last_hidden_state
+
+    @property
+    def layout(self) -> Layout:
+        """Whether the model may be packed and padded; probed once for each loaded model."""
+        if self.model not in _layouts:
+            _layouts[self.model] = probe(self)
+        return _layouts[self.model]
+
+    def _refuse_changing(self, mask: torch.Tensor | None, positions: torch.Tensor | None) -> None:
+        """Refuse masks under which a sequence would have other states than alone."""
+        if mask is None:
+            return
+        layout, packed = self.layout, mask.dim() == 4
+        if (packed and not layout.packs) or (not packed and not layout.pads and not bool(mask.all())):
+            raise BenchError(
+                f"language model '{self.name}' ({type(self.model).__name__}) gives {'packed' if packed else 'padded'}"
+                " sequences other states than it gives each alone; name another, such as a Llama, Qwen or GPT-2"
+            )
+        if packed and 0 < layout.window < mask.shape[-1]:
+            longest = mask.shape[-1] if positions is None else int(positions.max()) + 1
+            if longest > layout.window:
+                raise BenchError(
+                    f"language model '{self.name}' sees {layout.window} tokens back, and a packed sequence has"
+                    f" {longest}; shorten the sequences, or name a model without a sliding window"
+                )
 
     def advance(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, cache: Any = None
@@ -175,6 +217,7 @@ class Backbone:
         cache : object, optional
             What the last call returned.
         """
+        self._refuse_changing(attention_mask, position_ids)
         output = self._run(inputs_embeds, attention_mask, position_ids, use_cache=True, past_key_values=cache)
         if getattr(output, "past_key_values", None) is None:
             raise BenchError(f"language model '{self.name}' keeps no key/value cache, so it cannot generate here")
@@ -194,18 +237,7 @@ class Backbone:
             if not self._takes_positions:
                 raise BenchError(f"language model '{self.name}' takes no positions, so it cannot be packed or padded")
             options["position_ids"] = position_ids
-        inputs_embeds = inputs_embeds.to(self.dtype)
-        try:
-            return self._decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **options)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            if attention_mask is None or attention_mask.dim() != 4 or self._takes_block_masks:
-                raise
-            raise BenchError(
-                f"{type(self.model).__name__} takes no block masks in this version of transformers; upgrade it, or name"
-                " another language model"
-            ) from error
+        return self._decoder(inputs_embeds=inputs_embeds.to(self.dtype), attention_mask=attention_mask, **options)
 
     def _additive(self, mask: torch.Tensor, batch: int, length: int) -> torch.Tensor:
         """A block mask as numbers added to the attention scores; the one form that every version of SDPA code reads."""
@@ -223,17 +255,6 @@ class Backbone:
     @cached_property
     def _decoder(self) -> torch.nn.Module:
         return self.model.base_model
-
-    @cached_property
-    def _takes_block_masks(self) -> bool:
-        """Whether the smallest packed pass works; asked only after another one has failed."""
-        mask = torch.zeros(1, 1, 2, 2, dtype=self.dtype, device=self.device)
-        try:
-            with torch.no_grad():
-                self._decoder(inputs_embeds=mask.new_zeros(1, 2, self.width), attention_mask=mask, use_cache=False)
-        except (RuntimeError, ValueError):
-            return False
-        return True
 
     @cached_property
     def _takes_positions(self) -> bool:

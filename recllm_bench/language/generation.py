@@ -75,6 +75,8 @@ def generate(
         if not 0 < length < backbone.context:
             raise BenchError(f"prompt {number} has {length} tokens; {backbone.name} takes 1 to {backbone.context - 1}")
     stop = backbone.stop_ids if stop is None else stop
+    if not backbone.layout.pads:
+        batch_size = 1  # rows of several lengths would be padded
     writer = _Writer(
         backbone,
         embed or backbone.embed,

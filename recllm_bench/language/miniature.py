@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -31,12 +30,13 @@ from recllm_bench.language.miniature_text import (
 )
 from recllm_bench.options import option
 from recllm_bench.progress import log, track
+from recllm_bench.provenance import package_code_hash
 from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, resume_from, write_checkpoint
 
 Texts = Sequence[str] | Callable[[], Iterable[str]]
 
-_VERSION = 1  # part of the key: raise it when the same options give another model
-_SAVED_EVERY = 10.0  # seconds between checkpoints
+_VERSION = 2  # part of the key: raise it when the same options give another model
+_SAVED_EVERY = 50  # steps between checkpoints
 _EVALUATIONS = 10
 _PATIENCE = 3  # evaluations in a row that may be worse than the best
 
@@ -55,7 +55,6 @@ class MiniatureOptions:
     steps: int = option(400, "most steps", low=1)
     epochs: float = option(15.0, "most passes over the text", low=0.01)
     learning_rate: float = option(3e-3, "highest learning rate of AdamW", low=0.0)
-    seconds: float = option(150.0, "time budget of the training, over all attempts; it ends earlier then", low=0.0)
     lines: bool = option(False, "keep the line breaks of texts")
     characters: int = option(8_000_000, "most characters of text that are read, drawn at random", low=100)
     held_out: float = option(0.05, "share of the texts kept aside to measure perplexity", low=0.001, high=0.5)
@@ -63,7 +62,8 @@ class MiniatureOptions:
 
 def miniature_key(key: Mapping[str, Any], seed: int = 42, options: MiniatureOptions | None = None) -> dict[str, Any]:
     """Key of the artifact, for those that depend on the miniature before it exists."""
-    return {"text": dict(key), "seed": seed, "options": asdict(options or MiniatureOptions()), "version": _VERSION}
+    own = {"seed": seed, "options": asdict(options or MiniatureOptions()), "version": _VERSION}
+    return {"text": dict(key), **own, "code": package_code_hash(["language", "training"])}
 
 
 def miniature_llm(
@@ -91,19 +91,20 @@ def miniature_llm(
     options : MiniatureOptions, optional
         Shape and training; the default has 1.6 million parameters and takes about two minutes on two cores.
     device : str or torch.device
-        Where it trains. On a CPU, equal texts, seed, options and thread count give equal weights, unless the time
-        budget bound the training (``miniature.json`` says so).
+        Where it trains. On a CPU, equal texts, seed, options and thread count give equal weights, however long it
+        takes.
 
     Returns
     -------
     Path
         Folder in Hugging Face form (``config.json``, ``tokenizer.json``, ``model.safetensors``) with
-        ``miniature.json``: sizes, steps, held-out perplexity, and that of a unigram and a uniform model.
+        ``miniature.json``: parameters, steps, held-out perplexity, and that of a unigram and a uniform model.
 
     Raises
     ------
     BenchError
-        When there is too little text, or the loss is no longer a number.
+        When there is too little text, the loss is no longer a number, or the model is no better on held-out text than
+        the frequencies of single tokens.
     """
     options = options or MiniatureOptions()
     if options.width % options.heads or options.width // options.heads % 2:
@@ -121,7 +122,6 @@ class _Pretraining:
         self.checkpoint = work / "checkpoint.pt"
 
     def run(self, texts: Iterable[str]) -> None:
-        started = time.perf_counter()
         train, held_out = choose_texts(
             texts, self.options.characters, self.options.held_out, self.seed, lines=self.options.lines
         )
@@ -133,7 +133,7 @@ class _Pretraining:
             f"pre-training a miniature Llama ({sum(value.numel() for value in model.parameters()) / 1e6:.1f}M"
             f" parameters) on {len(train)} texts, {len(stream)} tokens"
         )
-        outcome = self._train(model.to(self.device), stream, aside, started)
+        outcome = self._train(model.to(self.device), stream, aside)
         facts = {
             "parameters": sum(value.numel() for value in model.parameters()),
             "vocabulary": vocabulary,
@@ -146,13 +146,19 @@ class _Pretraining:
             "uniform_perplexity": float(vocabulary),
             "seed": self.seed,
         }
+        if facts["held_out_perplexity"] > facts["unigram_perplexity"]:
+            raise BenchError(
+                f"the miniature language model learned nothing from {len(train)} texts: its held-out perplexity is"
+                f" {facts['held_out_perplexity']:.1f}, and {facts['unigram_perplexity']:.1f} by frequencies of tokens"
+                " alone; name a language model, or take a dataset with more text"
+            )
         self._save(model, tokenizer, facts)
         log.info(
             f"miniature Llama: held-out perplexity {facts['held_out_perplexity']:.1f} (unigram"
             f" {facts['unigram_perplexity']:.1f}, uniform {vocabulary}) after {facts['steps']} steps"
         )
 
-    def _train(self, model, stream: np.ndarray, aside: np.ndarray, started: float) -> dict[str, Any]:
+    def _train(self, model, stream: np.ndarray, aside: np.ndarray) -> dict[str, Any]:
         options = self.options
         per_epoch = max(1, len(stream) // options.context)
         planned = max(1, min(options.steps, math.ceil(options.epochs * per_epoch / options.batch)))
@@ -163,20 +169,11 @@ class _Pretraining:
         text = hashlib.sha256(stream.tobytes() + aside.tobytes()).hexdigest()
         at = self._resume(_Progress(text=text), model, optimiser)
         every = max(1, planned // _EVALUATIONS)
-        started -= at.seconds  # time of earlier attempts counts
-        saved = time.perf_counter()
-        stopped_by = "steps"
         with track(total=planned, label="pre-training a miniature Llama", unit="step") as bar:
             bar.update(at.step)
-            while at.step < planned:
-                spent = at.seconds / options.seconds if options.seconds else 1.0
-                if spent >= 1 and at.step:
-                    stopped_by, at.hurried = "seconds", True  # one slow step may pass from under half to over all of it
-                    break
-                # Only a run that is surely too slow follows the clock: any other is to be the same on every machine.
-                at.hurried |= spent > max(0.5, at.step / planned)
-                share = max(at.step / planned, spent) if at.hurried else at.step / planned
-                rate = options.learning_rate * min((at.step + 1) / (1 + 0.05 * planned), _cosine(share))
+            # The clock has no say: a busy machine would leave another model under the same key.
+            while at.step < planned and at.worse < _PATIENCE:
+                rate = options.learning_rate * min((at.step + 1) / (1 + 0.05 * planned), _cosine(at.step / planned))
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 inputs = _batch(stream, options, self.seed, at.step).to(self.device)
@@ -195,30 +192,18 @@ class _Pretraining:
                 at.loss = value if at.step == 1 else 0.98 * at.loss + 0.02 * value
                 bar.update()
                 bar.set_postfix_str(f"loss {at.loss:.3f}")
-                now = time.perf_counter()
-                at.seconds = now - started
-                if at.step % every == 0 or at.step == planned:
+                ends = at.step == planned
+                if at.step % every == 0 or ends:
                     self._evaluate(at, model, aside)
-                    if at.worse >= _PATIENCE:
-                        stopped_by = "held-out loss"
-                        break
-                if now - saved > _SAVED_EVERY:
+                    ends |= at.worse >= _PATIENCE
+                if at.step % _SAVED_EVERY == 0 or ends:
                     self._keep(at, model, optimiser)
-                    saved = now
-        if stopped_by == "seconds":
-            self._evaluate(at, model, aside)
-        if at.hurried:
-            log.warning(
-                f"the miniature's time budget of {options.seconds:g} s bound its training ({at.step} of {planned}"
-                " steps): another machine may get another model"
-            )
         model.load_state_dict(at.best)
         return {
             "steps": at.step,
             "planned_steps": planned,
             "best_step": at.best_step,
-            "stopped_by": stopped_by,
-            "bound_by_time": at.hurried,
+            "stopped_by": "held-out loss" if at.worse >= _PATIENCE else "steps",
             "train_loss": round(at.loss, 4),
             "held_out_perplexity": math.exp(at.best_loss),
         }
@@ -278,10 +263,8 @@ class _Progress:
     """What a checkpoint holds beside weights and optimiser."""
 
     text: str
-    hurried: bool = False
     step: int = 0
     loss: float = 0.0
-    seconds: float = 0.0
     best: dict[str, torch.Tensor] | None = None
     best_loss: float = math.inf
     best_step: int = 0
@@ -291,7 +274,7 @@ class _Progress:
 def _llama(vocabulary: int, tokenizer, options: MiniatureOptions, seed: int):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
+    shape: dict[str, Any] = dict(
         vocab_size=vocabulary,
         hidden_size=options.width,
         intermediate_size=options.inner,
@@ -306,6 +289,7 @@ def _llama(vocabulary: int, tokenizer, options: MiniatureOptions, seed: int):
         pad_token_id=tokenizer.token_to_id(PADDING),
         attn_implementation="sdpa",
     )
+    config = LlamaConfig(**shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).float()

@@ -109,8 +109,8 @@ def pack(examples: Sequence[Example], *, width: int = 0, scale: float = 1e3, sha
             targets.append(answer)
             at = end
         numbers[first:at] = number + 1
-    grids = (torch.from_numpy(part.reshape(shape)) for part in (tokens, positions, numbers, branches))
-    return Packed(*grids, torch.from_numpy(np.concatenate(scored)), torch.from_numpy(np.concatenate(targets)))
+    grids = [part.reshape(shape) for part in (tokens, positions, numbers, branches)]
+    return Packed(*map(torch.from_numpy, [*grids, np.concatenate(scored), np.concatenate(targets)]))
 
 
 def units_of(

@@ -131,7 +131,8 @@ def tune(
     }
 
     def loss(packs: list[Packed], generator: torch.Generator) -> torch.Tensor:
-        total, done = sum(len(part.targets) for part in packs), 0.0
+        total = sum(len(part.targets) for part in packs)
+        done: float | torch.Tensor = 0.0
         for part in packs[:-1]:  # gradients of a large step are gathered pass by pass
             share = answer_loss(backbone, part, checkpointing=options.checkpointing).sum() / total
             share.backward()

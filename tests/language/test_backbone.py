@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, backbone_key, load_backbone, packed_mask, packed_positions
@@ -42,24 +41,6 @@ def folder(models_folder, tmp_path) -> Path:
 def edit(folder: Path, **changes) -> None:
     config = {**json.loads((folder / "config.json").read_text()), **changes}
     folder.joinpath("config.json").write_text(json.dumps(config))
-
-
-def tiny_model(kind: str, folder: Path, tokenizer: Path) -> Path:
-    """A random model of another architecture with the stories' tokenizer."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    small = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    if kind == "gpt2":
-        config = AutoConfig.for_model(kind, vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-    else:
-        config = AutoConfig.for_model(
-            kind, **small, num_key_value_heads=2, intermediate_size=48, max_position_embeddings=64
-        )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    for path in tokenizer.glob("*token*"):
-        shutil.copyfile(path, folder / path.name)
-    return folder
 
 
 @pytest.mark.shared
@@ -163,30 +144,6 @@ def test_padding_on_either_side_changes_nothing(stories):
         mask = torch.nn.functional.pad(torch.ones_like(ids), (left, right))
         states = stories.hidden_states(padded, mask)[:, left : left + 4]
         torch.testing.assert_close(states, alone, rtol=0, atol=1e-5)
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("kind", ["gpt2", "qwen2", "mistral"])
-def test_other_architectures_pack_too(kind, tmp_path, models_folder):
-    backbone = load_backbone(str(tiny_model(kind, tmp_path / kind, models_folder / STORIES)), stands_for="")
-    assert backbone.substitute == ""
-    assert backbone.context == 64
-    if kind == "gpt2" and transformers.__version__ < "4.49":  # the first in which GPT-2 takes block masks
-        with pytest.raises(BenchError, match="takes no block masks in this version"):
-            passes_without_gradient(backbone)
-        return
-    with torch.no_grad():
-        states = passes_without_gradient(backbone)
-        torch.manual_seed(0)
-        ids = torch.randint(3, 512, SEGMENTS.shape)
-        expected = backbone.hidden_states(backbone.embed(ids[:1, 9:14]))
-    torch.testing.assert_close(states[:1, 9:14], expected, rtol=1e-4, atol=1e-5)
-
-
-def passes_without_gradient(backbone: Backbone) -> torch.Tensor:
-    torch.manual_seed(0)
-    ids = torch.randint(3, 512, SEGMENTS.shape)
-    return backbone.hidden_states(backbone.embed(ids), packed_mask(SEGMENTS), packed_positions(SEGMENTS))
 
 
 def test_packed_mask_and_positions_by_hand():

@@ -71,10 +71,10 @@ def test_empty_texts_and_refusals_are_dropped_and_counted(tmp_path):
     assert read.scope == "unknown"
 
 
-def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path):
+def test_half_a_surrogate_pair_is_replaced(tmp_path):
     path = lines(tmp_path / "l.jsonl", json.dumps(label(text="a \ud83d b")) + "\n")
     read = read_labels(path, 1, 1)
-    assert read.users[1] == ("a ? b",)
+    assert read.users[1] == ("a \ufffd b",)
     write_labels(tmp_path / "again.jsonl", read)
 
 
@@ -104,7 +104,7 @@ def test_the_highest_stage_counts(tmp_path):
         (label(id=2, text=None), ":2: text is a string, not None"),
         ({"kind": "user", "text": "x"}, ":2: the label lacks id, version"),
         ("{broken\n", ":2: not valid JSON"),
-        ("[1]\n", ":2: a label is an object"),
+        ("[1]\n", ":2: a line is an object, one label"),
     ],
 )
 def test_mistakes_are_named_with_file_and_line(tmp_path, row, message):

@@ -4,12 +4,13 @@ from recllm_bench.language.labels.anonymise import TitleNames, anonymise
 from recllm_bench.language.labels.documents import Documents, label_documents
 from recllm_bench.language.labels.extractive import extractive_labels
 from recllm_bench.language.labels.generated import generated_labels
-from recllm_bench.language.labels.label_files import find_label_file
-from recllm_bench.language.labels.profiles import import_profiles, labels_from_file
+from recllm_bench.language.labels.label_files import labels_from_file
+from recllm_bench.language.labels.profiles import import_profiles
 from recllm_bench.language.labels.records import (
     Label,
     Labels,
     draw_versions,
+    find_label_file,
     is_refusal,
     item_token,
     read_labels,

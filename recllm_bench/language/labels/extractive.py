@@ -209,7 +209,7 @@ def _worded(
     rng = np.random.default_rng(seed)
     orders = rng.permuted(np.tile(np.arange(3), (len(terms), len(forms), 1)), axis=2)  # [n, form, wording]
     of_domain = {"thing": domain, "things": plural(domain), "a_thing": f"{_article(domain)} {domain}"}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for id, parts in enumerate(terms):
         if not parts:
             rows.append(())
@@ -228,7 +228,7 @@ def _worded(
             "are": "are" if many else "is",
             "play": "play" if many else "plays",
         }
-        made = []
+        made: list[str] = []
         for version in range(versions):
             form, turn = version % len(forms), version // len(forms)
             text = forms[form][orders[id, form, turn]].format_map(words)

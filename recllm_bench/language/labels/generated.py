@@ -183,7 +183,7 @@ class _Asking:
                     bar.update(len(batch))
         usable = {}
         for request, question in zip(requests, questions, strict=True):
-            text = valid_text(cleaned(request.kind, self._journal.answer(question) or ""))
+            text = cleaned(request.kind, valid_text(self._journal.answer(question) or ""))
             if reason := "empty" if not text else "refusals" if is_refusal(text) else "":
                 self.counts[reason] += 1
             else:

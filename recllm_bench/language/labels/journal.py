@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from recllm_bench.errors import BenchError
+from recllm_bench.language.json_lines import append, appended
 from recllm_bench.language.labels.records import Label
 from recllm_bench.progress import log
 
@@ -48,33 +47,28 @@ class Journal:
     def append(self, labels: Iterable[Label]) -> None:
         """Write answers to the end of the file and wait until they are on the disk."""
         labels = list(labels)
-        lines = "".join(json.dumps(asdict(label), ensure_ascii=False) + "\n" for label in labels)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab") as file:
-            file.write(lines.encode("utf-8", "replace"))
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, map(asdict, labels))
         for label in labels:
             self._answers[_question(label)] = label.text
 
     def _read(self) -> None:
         whole = 0  # bytes of the lines that are complete
-        with open(self.path, "rb") as file:
-            lines = enumerate(file, 1)
-            for number, line in lines:
-                try:
-                    label = Label(**json.loads(line)) if line.endswith(b"\n") else None
-                except (ValueError, TypeError) as error:
-                    if next(lines, None) is not None:
-                        raise BenchError(
-                            f"{self.path}:{number}: not an answer of a model ({error}); take the line out and it is "
-                            "asked again, or remove the file to ask everything again"
-                        ) from error
-                    label = None
-                if label is None:
-                    break
-                self._answers[_question(label)] = label.text
-                whole += len(line)
+        lines = enumerate(appended(self.path), 1)
+        for number, (end, entry) in lines:
+            try:
+                label = Label(**entry) if isinstance(entry, dict) else None
+                reason = entry if label is None else None
+            except TypeError as error:
+                label, reason = None, error
+            if label is None:
+                if next(lines, None) is not None or end < self.path.stat().st_size:
+                    raise BenchError(
+                        f"{self.path}:{number}: not an answer of a model ({reason}); take the line out and it is asked"
+                        " again, or remove the file to ask everything again"
+                    )
+                break
+            self._answers[_question(label)] = label.text
+            whole = end
         if whole < self.path.stat().st_size:
             log.warning(f"{self.path}: the last line was torn by a kill; it is dropped and asked again")
             with open(self.path, "r+b") as file:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
-from recllm_bench.language.labels.label_files import find_label_file
-from recllm_bench.language.labels.records import KINDS, Labels, is_refusal, read_labels, valid_text
+from recllm_bench.language.json_lines import read_lines
+from recllm_bench.language.labels.records import KINDS, Labels, find_label_file, is_refusal, valid_text
 
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset
@@ -69,13 +65,14 @@ def import_profiles(
     counts = Counter({"profiles": 0, "empty": 0, "refusals": 0, "unknown ids": 0})
     unknown: set[tuple[str, str]] = set()
     same = other = 0
-    for where, entry in _lines(found):
+    for where, entry in read_lines(found, "profile"):
         counts["profiles"] += 1
         title = entry.get("title")
         for kind in KINDS:
             number = _field(entry, _IDS[kind], (int, str), where)
             text = valid_text(_field(entry, _SUMMARIES[kind], str, where))
-            token = maps[kind].get(str(number), "") if maps[kind] is not None else str(number)
+            owners = maps[kind]
+            token = str(number) if owners is None else owners.get(str(number), "")
             id = ids[kind].get(token, 0)
             if not id:
                 unknown.add((kind, str(number)))
@@ -103,24 +100,6 @@ def import_profiles(
     return Labels(texts["user"], texts["item"], f"profiles of {found.name}", "unknown", dict(counts))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    data = path.read_bytes()
-    try:
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise BenchError(f"{path}: damaged or not UTF-8 ({error}); get it again") from error
-    for number, line in enumerate(io.StringIO(text), 1):
-        if line.strip():
-            where = f"{path}:{number}"
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise BenchError(f"{where}: not valid JSON ({error})") from error
-            if not isinstance(entry, dict):
-                raise BenchError(f'{where}: a line is an object such as {{"uid": 1, "iid": 2, ...}}')
-            yield where, entry
-
-
 def _field(entry: Mapping[str, Any], name: str, kinds: Any, where: str) -> Any:
     value = entry.get(name)
     if not isinstance(value, kinds) or isinstance(value, bool):
@@ -138,7 +117,7 @@ def _owner_ids(path: str | Path | None, kind: str) -> dict[str, str] | None:
     if path is None:
         return None
     owners: dict[str, str] = {}
-    for where, entry in _lines(find_label_file(path)):
+    for where, entry in read_lines(find_label_file(path), "number and id"):
         number, names = entry.get(_IDS[kind]), _known(_OWNER_IDS[kind], entry)
         if number is None or len(names) != 1:
             raise BenchError(f"{where}: an id map has {_IDS[kind]} and one of {', '.join(_OWNER_IDS[kind])} a line")
@@ -152,34 +131,3 @@ def _known(names: Sequence[str], entry: Mapping[str, Any]) -> list[str]:
 
 def _plain(title: str) -> str:
     return "".join(sign for sign in title.casefold() if sign.isalnum())
-
-
-def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
-    """Read labels by id (:func:`.read_labels`) or profiles by the source's numbers (:func:`.import_profiles`).
-
-    Which of the two a file holds is seen by its first line: labels have a ``kind``, profiles a ``uid``.
-
-    Raises
-    ------
-    BenchError
-        When the file is neither, and whatever the two readers refuse.
-    """
-    path = find_label_file(name)
-    fields = _first_fields(path)
-    if "kind" in fields:
-        return read_labels(path, dataset.histories.n_users, dataset.histories.n_items)
-    if "uid" in fields:
-        return import_profiles(path, dataset)
-    raise BenchError(
-        f"{path}:1: neither labels (kind, id, version, text) nor profiles (uid, iid, user_summary, item_summary)"
-    )
-
-
-def _first_fields(path: Path) -> set[str]:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            line = next((line for line in file if line.strip()), b"")
-        entry = json.loads(line)
-    except (OSError, EOFError, ValueError):
-        return set()
-    return set(entry) if isinstance(entry, dict) else set()

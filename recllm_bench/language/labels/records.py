@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,9 @@ import numpy as np
 
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_replies import spoken, whole_text
+from recllm_bench.language.json_lines import json_line, read_lines
+from recllm_bench.locations import data_mirror
 
 KINDS = ("user", "item")
 SCOPES = ("train_only", "all")
@@ -132,8 +134,8 @@ def plural(noun: str) -> str:
 
 
 def valid_text(text: str) -> str:
-    """A text without space around it, half of a surrogate pair (as JSON may hold it) replaced by a question mark."""
-    return text.encode("utf-8", "replace").decode().strip()
+    """A label's words: without the thoughts of the model that wrote it, and with nothing that a file cannot hold."""
+    return spoken(whole_text(text))
 
 
 def is_refusal(text: str) -> bool:
@@ -200,6 +202,27 @@ def switched(labels: Labels, other: Labels) -> Labels:
     )
 
 
+def find_label_file(name: str | Path) -> Path:
+    """Find a file of labels or profiles, plain or ``.gz``: here, or under the folder ``RECLLM_DATA_MIRROR``.
+
+    Raises
+    ------
+    BenchError
+        When it is in neither place.
+    """
+    given = Path(name).expanduser()
+    mirror = data_mirror()
+    folders = [Path()]
+    if mirror and "://" not in mirror and not given.is_absolute():
+        folders.append(Path(mirror).expanduser())
+    bare = given.with_name(given.name.removesuffix(".gz"))
+    for folder in folders:
+        for path in (given, bare, bare.with_name(f"{bare.name}.gz")):
+            if (folder / path).is_file():
+                return folder / path
+    raise BenchError(f"{given}: no such file of labels, here or under the folder RECLLM_DATA_MIRROR")
+
+
 def write_labels(path: Path, labels: Labels) -> None:
     """Write labels as JSON lines, atomically; :func:`read_labels` gives them back.
 
@@ -208,11 +231,11 @@ def write_labels(path: Path, labels: Labels) -> None:
 
     def write(file: Any) -> None:
         about = {"kind": _ABOUT, "source": labels.source, "scope": labels.scope, "counts": labels.counts}
-        file.write(_line(about))
+        file.write(json_line(about))
         for kind in KINDS:
             for id, versions in enumerate(labels.of(kind)):
                 for version, text in enumerate(versions):
-                    file.write(_line(asdict(Label(kind, id, 2, version, text, labels.source))))
+                    file.write(json_line(asdict(Label(kind, id, 2, version, text, labels.source))))
 
     write_atomic(Path(path), write)
 
@@ -226,7 +249,7 @@ def read_labels(path: Path, n_users: int, n_items: int) -> Labels:
     Parameters
     ----------
     path : Path
-        The file, UTF-8.
+        The file, UTF-8, plain or gzipped.
     n_users, n_items : int
         Ids go up to these.
 
@@ -240,18 +263,19 @@ def read_labels(path: Path, n_users: int, n_items: int) -> Labels:
     about: dict[str, Any] = {}
     found: dict[tuple[str, int, int], dict[int, str]] = {}
     top: dict[tuple[str, int], int] = {}
-    lines: dict[tuple[str, int, int, int], int] = {}
+    lines: dict[tuple[str, int, int, int], str] = {}
     models: Counter[str] = Counter()
     counts = Counter({"empty": 0, "refusals": 0})
-    for number, entry in _entries(path):
+    for where, entry in read_lines(path, "label"):
         if entry.get("kind") == _ABOUT:
             about = about or entry
             continue
-        label = _read_label(entry, {"user": n_users, "item": n_items}, f"{path}:{number}")
+        label = _read_label(entry, {"user": n_users, "item": n_items}, where)
         place = (label.kind, label.id, label.stage, label.version)
-        if (first := lines.setdefault(place, number)) != number:
+        if (first := lines.setdefault(place, where)) != where:
             raise BenchError(
-                f"{path}:{number}: {label.kind} {label.id} has its version {label.version} already in line {first}; "
+                f"{where}: {label.kind} {label.id} has its version {label.version} already in line"
+                f" {first.rpartition(':')[2]}; "
                 "keep one, or give the other the next version"
             )
         if reason := "empty" if not label.text else "refusals" if is_refusal(label.text) else "":
@@ -268,25 +292,6 @@ def read_labels(path: Path, n_users: int, n_items: int) -> Labels:
         counts[name] += count
     source = about.get("source") or ", ".join(name for name, _ in models.most_common() if name) or path.name
     return Labels(rows["user"], rows["item"], source, about.get("scope") or "unknown", dict(counts))
-
-
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    entry = json.loads(line)
-                except ValueError as error:
-                    raise BenchError(f"{path}:{number}: not valid JSON ({error}); a line is one label") from error
-                if not isinstance(entry, dict):
-                    raise BenchError(f'{path}:{number}: a label is an object such as {{"kind": "user", "id": 1, ...}}')
-                yield number, entry
-    except OSError as error:
-        raise BenchError(f"{path}: cannot read the labels: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BenchError(f"{path}: the labels are not UTF-8 (byte {error.start}); save the file as UTF-8") from error
 
 
 def _read_label(entry: Mapping[str, Any], sizes: Mapping[str, int], where: str) -> Label:
@@ -309,7 +314,3 @@ def _read_label(entry: Mapping[str, Any], sizes: Mapping[str, int], where: str) 
         raise BenchError(f"{where}: text is a string, not {text!r}")
     model, asked = entry.get("model") or "", entry.get("prompt_hash") or ""
     return Label(kind, **numbers, text=valid_text(text), model=str(model), prompt_hash=str(asked))
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "replace")

@@ -163,10 +163,10 @@ class _Reader:
         places: list[int | None] = []
         kept = []
         for line, meant in zip(lines, found, strict=True):
-            if not 0 < (line.number or 0) <= len(self.before):
+            place = (line.number or 0) - 1
+            if not 0 <= place < len(self.before):
                 self.counters["n_unparsable"] += 1
                 continue
-            place = line.number - 1
             places.append(None if place in places else place)
             kept.append(meant)
         return self._put(places, kept)

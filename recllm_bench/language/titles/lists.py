@@ -162,10 +162,10 @@ class ListLayout:
         BenchError
             For an id that is no item, or more items than the layout has lines.
         """
-        items = self._items(items)
+        listed = self._items(items)
         if masked is not None:
-            items = np.where(self._fitting(masked, items), 0, items)
-        return self.tokens(self._lines(items)).tolist()
+            listed = np.where(self._fitting(masked, listed), 0, listed)
+        return self.tokens(self._lines(listed)).tolist()
 
     def encode_sequence(self, items: Sequence[int]) -> list[int]:
         """A whole list as an answer of mode ``sequence``, with the end of text."""
@@ -184,13 +184,13 @@ class ListLayout:
         BenchError
             When the lists differ in length, or an edit would write the mask word.
         """
-        before, after = self._items(before), self._items(after)
-        if len(before) != len(after):
-            raise BenchError(f"edits of a list of {len(before)} items cannot give one of {len(after)}")
-        lines = np.flatnonzero(self.path_of_item[before] != self.path_of_item[after])
-        if (after[lines] == 0).any():
+        old, new = self._items(before), self._items(after)
+        if len(old) != len(new):
+            raise BenchError(f"edits of a list of {len(old)} items cannot give one of {len(new)}")
+        lines = np.flatnonzero(self.path_of_item[old] != self.path_of_item[new])
+        if (new[lines] == 0).any():
             raise BenchError("an edit cannot mask an item; leave its line out")
-        titles = self.first_title + self.path_of_item[after[lines]]
+        titles = self.first_title + self.path_of_item[new[lines]]
         pieces = np.stack([self.first_edit_head + lines, titles, np.full(len(lines), NEW_LINE)], 1)
         return self.tokens(np.append(pieces.reshape(-1), END)).tolist()
 
@@ -200,8 +200,8 @@ class ListLayout:
         titles = self.first_title + self.path_of_item[items]
         return np.stack([heads, titles, np.full(len(items), NEW_LINE)], 1).reshape(-1)
 
-    def _items(self, items: Sequence[int]) -> np.ndarray:
-        items = np.asarray(items, np.int64).reshape(-1)
+    def _items(self, given: Sequence[int] | np.ndarray) -> np.ndarray:
+        items = np.asarray(given, np.int64).reshape(-1)
         self._check_lines(len(items))
         if len(items) and not 0 <= items.min() <= items.max() <= self.trie.n_items:
             raise BenchError(f"a list holds item {items.min()} to {items.max()}; there are 1 to {self.trie.n_items}")
@@ -211,8 +211,8 @@ class ListLayout:
         if lines > self.most_lines:
             raise BenchError(f"a list of {lines} items; the layout has {self.most_lines} lines: raise most_lines")
 
-    def _fitting(self, masked: Sequence[bool], items: np.ndarray) -> np.ndarray:
-        masked = np.asarray(masked, bool).reshape(-1)
+    def _fitting(self, given: Sequence[bool] | np.ndarray, items: np.ndarray) -> np.ndarray:
+        masked = np.asarray(given, bool).reshape(-1)
         if len(masked) != len(items):
             raise BenchError(f"{len(masked)} masks for a list of {len(items)} items")
         return masked

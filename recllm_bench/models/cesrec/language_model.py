@@ -74,9 +74,7 @@ def _miniature_options() -> Any:
     """
     from recllm_bench.language.miniature import MiniatureOptions
 
-    return MiniatureOptions(
-        vocabulary=4096, width=96, inner=256, layers=2, heads=3, steps=3200, seconds=240, lines=True
-    )
+    return MiniatureOptions(vocabulary=4096, width=96, inner=256, layers=2, heads=3, steps=3200, lines=True)
 
 
 def _texts(job: Job) -> Iterator[str]:
