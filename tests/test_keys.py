@@ -52,9 +52,8 @@ REFUSED = {"decoding", "switched_labels"}
 _TRAINING = {field.name for field in dataclasses.fields(TrainingOptions)}
 UNTRAINED: dict[str, set[str]] = {
     "sasrec": set(),
-    "iclrec": {"objective"},  # its loss is its own
+    "iclrec": set(),
     "latentcrs": {
-        "precision",  # its networks always train in float32
         "text_width", "exclude_pad", "x_text", "seen_policy",  # plain RecBole; ranking; dialogues
     },
     "relrec": {"scores_at_once", "checkpointing"},  # memory alone
@@ -104,7 +103,7 @@ def others(field: dataclasses.Field, hint: Any) -> list[Any]:
         found = [True, False]
     elif hint is int:
         start = default if default is not None else int(limits.get("low") or 0)
-        found = [start + 1, start + 3] if limits.get("at_most") is None else [5]
+        found = [start + 1, start + 3] if not limits.get("at_most") else [5]
     else:
         assert hint is float, f"{field.name}: name another value in TEXTS"
         found = [(default or 0.0) / 2, (default or 0.0) / 2 + 0.1]
