@@ -41,11 +41,7 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "a name one letter off": ("class Mine(SASRec):\n    reads_word = True", "did you mean 'reads_words'?"),
     "training defaults of another bench": ("class Mine(SASRec):\n    training_defaults = {'epoch': 3}", "'epoch'"),
-<<<<<<< HEAD
-    "training defaults of a type": ("class Mine(SASRec):\n    training_defaults = {'max_length': 'x'}", "max_length"),
-=======
     "training defaults as text": ("class Mine(SASRec):\n    training_defaults = {'max_length': 'x'}", "max_length"),
->>>>>>> options2
     "training defaults by number": ("class Mine(SASRec):\n    training_defaults = {5: 3}", "5"),
     "an unknown protocol": ("class Mine(SASRec):\n    default_protocol = 'unified.ful'", "Did you mean 'unified.full'"),
     "a KeyError when made": (OWN.format("{}['my bug']"), "KeyError: 'my bug'"),
