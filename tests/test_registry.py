@@ -71,7 +71,8 @@ def test_entry_points_and_explicit_classes(tmp_path: Path, monkeypatch: pytest.M
     package.mkdir()
     (package / "__init__.py").write_text(
         "from recbole.model.abstract_recommender import GeneralRecommender\n\n"
-        "class Mine(GeneralRecommender):\n    pass\n\nclass Talker:\n    pass\n"
+        "class Mine(GeneralRecommender):\n    def calculate_loss(self, rows): ...\n    def predict(self, rows): ...\n\n"
+        "class Talker:\n    pass\n"
     )
     facts = tmp_path / "planted_plugin-1.0.dist-info"
     facts.mkdir()
