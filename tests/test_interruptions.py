@@ -116,7 +116,7 @@ class Bench:
         values = json.loads(path.read_text())
         kept = {name: value for name, value in values.items() if name not in TIMES}
         kept["stages"] = sorted(values["stages"])
-        kept["measures"] = {name: value for name, value in values["measures"].items() if "second" not in name}
+        kept["measures"] = [each for each in values["measures"] if "second" not in each["name"]]
         kept["files"] = {
             file.name: file.read_bytes() for file in path.parent.iterdir() if file.name not in ("run.json", "log.jsonl")
         }

@@ -136,7 +136,7 @@ class TestRun:
             ({"model": "sasrec", "options": {"hiden": 3}}, "unknown option 'hiden'"),
             ({"model": "sasrec", "training": [3]}, "training must be a mapping"),
             ({"model": "sasrec", "seed": 1.5}, "seed must be a whole number"),
-            ({"model": "sasrec", "seed": -1}, "seed must be a whole number of at least 0"),
+            ({"model": "sasrec", "seed": -1}, "seed must be a whole number from 0"),
             ({"model": "pop", "device": "gpu"}, "device 'gpu' is unknown"),
             ({"model": 5}, "a model is a name or a class"),
             ({"model": type("Mine", (), {"__module__": "__main__"})}, "lives in this session only"),

@@ -129,7 +129,7 @@ def test_what_is_prepared_and_its_size(tmp_path):
     (store.root / "dataset" / "odd" / "artifact.json").write_text("{")
     rows = listed(card("one"), card("two"), tmp_path=tmp_path)
     assert rows["one"].prepared == ("all", "small")
-    assert 15_000 < rows["one"].bytes < 16_000, "two filters and the corpus that they share"
+    assert 15_000 < rows["one"].bytes < 20_000, "two filters and the corpus that they share"
     assert (rows["two"].prepared, rows["two"].bytes) == ((), 0)
     assert rows["one"].counts == {}
 

@@ -80,7 +80,11 @@ def test_the_artifact_is_that_of_the_plain_row(tmp_path, monkeypatch):
     model_class = entry.model
     training = TrainingOptions(**{**model_class.training_defaults, **QUICK})
     plain = dataclasses.replace(
-        job, recipe=Recipe("sasrec", "planted"), options=model_class.Options(), training=training
+        job,
+        recipe=Recipe("sasrec", "planted"),
+        options=model_class.Options(),
+        training=training,
+        code=cells_module.code_of(entry, job.device, training.validate_metric),
     )
     again, _ = run_stages(plain, entry.method(plain).stages(), "sasrec")
     assert again == folders
