@@ -88,8 +88,8 @@ def test_why_names_every_group_and_what_changed(make) -> None:
     new["catalogue text"], new["stages"]["train"]["code"] = "text-2", "c-2"
     said = why(record, lambda _: new).splitlines()
     assert said[said.index("changed since") + 1 :] == [
-        "  catalogue text: text-1 -> text-2",
         "  stages.train.code: c-1 -> c-2",
+        "  catalogue text: text-1 -> text-2",
     ]
 
 
