@@ -89,7 +89,7 @@ def sample_candidates(histories: Histories, cases: Cases, negatives: int, seed: 
         row = int(np.argmin(free))
         raise BenchError(
             f"user {users[row]} leaves {free[row]} untouched items, fewer than the {negatives} candidates wanted; "
-            "use full ranking"
+            "use full ranking, such as --protocol unified.full"
         )
     rng = np.random.default_rng(seed)
     drawn = np.zeros((len(cases), negatives), dtype=np.int64)
