@@ -247,7 +247,7 @@ class CESRecMethod(Method):
         options, job = self.options, self.job
         return item_vectors(
             language_model(job, options), job.dataset.catalogue, job.store, pool=options.text_pool,
-            text=options.item_text, key=self.llm_key,
+            text=options.item_text, key={**self.llm_key, "code": dict(job.code)},
         )  # fmt: skip
 
     def hybrid_vectors(self, folders: Mapping[str, Path]) -> torch.Tensor:
