@@ -21,6 +21,7 @@ from recllm_bench.evaluation.equivalence import equivalence
 from recllm_bench.evaluation.families import ALPHA, Rows, all_pairs, max_t
 from recllm_bench.evaluation.intervals import mean_interval
 from recllm_bench.evaluation.statistics import holm
+from recllm_bench.reporting.machine import machine_facts
 
 Table = list[list[np.ndarray]]
 
@@ -169,7 +170,10 @@ def main() -> None:
     options = parser.parse_args()
     found = simulated(options.tables)
     if options.json:
-        options.json.write_text(json.dumps({"tables": options.tables, "shares": found}, indent=1) + "\n")
+        record = {"tables": options.tables, "shares": found, "machine": machine_facts("cpu")}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+            json.dumps({"tables": options.tables, "shares": found, "machine": machine_facts("cpu")}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":
