@@ -172,8 +172,6 @@ def main() -> None:
     if options.json:
         record = {"tables": options.tables, "shares": found, "machine": machine_facts("cpu")}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
-            json.dumps({"tables": options.tables, "shares": found, "machine": machine_facts("cpu")}, indent=1) + "\n"
-        )
 
 
 if __name__ == "__main__":
