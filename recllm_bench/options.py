@@ -77,8 +77,9 @@ def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in fields:
             raise BenchError(f"{where}: unknown option '{key}'.{nearest(str(key), fields)}")
         clean[key] = _checked(value, hints[key], fields[key].metadata, f"{where}: {key}")
-    if hasattr(cls, "preset_of"):
-        preset = cls.preset_of(clean)
+    preset_of = getattr(cls, "preset_of", None)
+    if preset_of is not None:
+        preset = preset_of(clean)
         for name, field in fields.items():
             presets = field.metadata.get("presets") or {}
             if name not in clean and preset in presets:
