@@ -168,6 +168,7 @@ def tune(
         "held_out": len(aside),
         "too_long": len(examples) + len(held_out) - len(usable) - len(aside),
         "trainable": size,
+        "epochs": outcome.epochs,
         "tokens": int(feed.tokens * outcome.epochs / feed.parts),
         "tokens_read": feed.read,
         "answer_tokens": sum(len(answer) for _, answer in usable),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,13 @@ def report(store: RoundStore) -> dict[str, Any]:
         for name in ("held_out_distance", "held_out_distance_of_mean"):
             if name in facts:
                 measures.append(Measure(name.replace("_", " "), facts[name], "alignment"))
+        if facts.get("held_out_distance", 0.0) > facts.get("held_out_distance_of_mean", math.inf):
+            notes["alignment"] = (
+                "item vectors of the language model are further from the recommender's than their mean is, on items "
+                "held out: which item is masked says little"
+            )
+    if options.mask_mode == "tail" and options.rounds > 1:
+        notes["masking"] = "mask_mode=tail: what a round masks stands last in the history that the next one scores"
     if CONSTRUCTOR in folders:
         facts = json.loads((folders[CONSTRUCTOR] / FACTS).read_text())
         tokens["tuned"] = facts["tokens"]
@@ -51,6 +59,8 @@ def report(store: RoundStore) -> dict[str, Any]:
         measures += [Measure(name, float(value), "titles") for name, value in facts["titles"].items() if value]
         pairs = json.loads((folders[PAIRS] / FACTS).read_text())
         measures.append(Measure("training pairs", float(pairs["pairs"])))
+        model = f"{options.llm}" if options.llm else "a miniature language model"
+        notes["constructor"] += f", by {model}, tuned on {pairs['pairs']:,} pairs ({facts['epochs']} passes)"
     for name in (ADAPTER, CONSTRUCTOR):
         if name in folders and (substitute := json.loads((folders[name] / FACTS).read_text())["substitute"]):
             substitutes["language model"] = substitute
