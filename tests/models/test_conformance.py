@@ -66,7 +66,6 @@ class TestCESRec(MethodConformance):
         "latency_users": 0,
     }
     changes: ClassVar[dict[str, Any]] = {"lora_rank": 4, "backend_options": {"hidden_size": 16, "n_layers": 1}}
-    apart = ("tokens_read",)  # of the last attempt
     protocol = "cesrec.full"
     n_users = 16
 
