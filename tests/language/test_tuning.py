@@ -225,11 +225,13 @@ def test_a_killed_tuning_goes_on_as_if_undisturbed(stories, tmp_path, monkeypatc
     assert (tmp_path / "parts" / CHECKPOINT).exists()
     assert not any("lora" in name for name, _ in stories.model.named_modules())  # taken out also then
     monkeypatch.setattr(tuning, "answer_loss", real)
-    assert tune(stories, examples, aside, QUICK, tmp_path / "parts", seed=7)["held_out_loss"] == whole["held_out_loss"]
+    for resumed in range(2):  # the second time nothing is left to train
+        if resumed:
+            monkeypatch.setattr(tuning._Feed, "batches", lambda *_: pytest.fail("trained twice"))
+        again = tune(stories, examples, aside, QUICK, tmp_path / "parts", seed=7)
+        assert {**again, "seconds": 0} == {**whole, "seconds": 0} and again["tokens_read"] > 0
     files = [(tmp_path / name / ADAPTER / "adapter_model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1]
-    monkeypatch.setattr(tuning._Feed, "batches", lambda *_: pytest.fail("trained twice"))
-    assert tune(stories, examples, aside, QUICK, tmp_path / "parts", seed=7)["held_out_loss"] == whole["held_out_loss"]
 
 
 def test_every_example_comes_once_in_a_pass(stories):

@@ -14,6 +14,7 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import write_json
 from recllm_bench.evaluation.metrics import per_user
 from recllm_bench.evaluation.places import Ranks
+from recllm_bench.language.titles.counting import fallback_rate
 from recllm_bench.models.cesrec.latency import measure_latency
 from recllm_bench.models.cesrec.round_store import ADAPTER, CONSTRUCTOR, FACTS, PAIRS, Played, RoundStore
 from recllm_bench.models.cesrec.rounds import sums
@@ -160,8 +161,7 @@ def counted(played: Played) -> list[Measure]:
     for name in ("asked", "masked", "masked_fewer", "feedback_leaks"):
         if name in totals:
             found.append(Measure(name.replace("_", " "), float(totals[name])))
-    lost = sum(totals.get(name, 0) for name in ("n_fuzzy", "n_embed", "n_kept", "n_dropped"))
-    return [*found, Measure("fallback rate", lost / max(1, totals.get("n_lines", 0)))]
+    return [*found, Measure("fallback rate", fallback_rate(totals))]
 
 
 def _means(ranks: Ranks, protocol: Protocol, metrics: tuple[str, ...] = ()) -> dict[str, float]:
