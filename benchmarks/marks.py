@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,11 +61,15 @@ def planted_table(
     return table
 
 
-def with_the_best(table: Table) -> list[np.ndarray]:
-    """Corrected p-values of each metric, float64 [rows], 1 at the best: the first metric's family, then the others'."""
+def with_the_best(table: Table) -> np.ndarray:
+    """Corrected p-values of the first metric, float64 [rows], 1 at the best row."""
+    return _one_family(table[:1])[0]
+
+
+def _one_family(table: Table) -> list[np.ndarray]:
     each = [Rows(values) for values in table]
     best = [int(np.argmax(rows.means)) for rows in each]
-    p_values = with_best(each[:1], best[:1])[1] + (with_best(each[1:], best[1:])[1] if each[1:] else [])
+    _, p_values = with_best(each, best)
     return [np.insert(found, top, 1.0) for found, top in zip(p_values, best, strict=True)]
 
 
@@ -119,7 +125,7 @@ def _dunnett(rows: int) -> np.ndarray:
 
 
 METHODS: dict[str, Callable[[Table], np.ndarray]] = {
-    "with the best, stepped down": lambda table: with_the_best(table[:1])[0],
+    "with the best, stepped down": with_the_best,
     "all pairs, max-T stepped down": all_pairs_max_t,
     "all pairs, Holm": all_pairs_holm,
     "rows and metrics, Holm": holm_over_rows,
@@ -136,18 +142,20 @@ def false_marks(
     -------
     dict
         ``one metric``: of the first metric's family. ``five metrics``: of both families, the second of which is marked
-        where the first metric has a mark. ``secondary``: of the second on its own, as if the first metric had one.
+        where the first metric has a mark. ``secondary``: of the second on its own, as if the first metric had one
+        (every fourth table).
     """
     rng = np.random.default_rng([rows, seeds, int(1e4 * deviation)])
     wrong = dict.fromkeys(("one metric", "five metrics", "secondary")[: 3 if metrics > 1 else 1], 0)
-    for _ in range(tables):
+    for number in range(tables):
         table = planted_table(rng, rows, users, seeds=seeds, deviation=deviation, metrics=metrics)
-        first, *others = (bool((found < ALPHA).any()) for found in with_the_best(table))
+        first = bool((with_the_best(table) < ALPHA).any())
         wrong["one metric"] += first
         if metrics > 1:
-            wrong["secondary"] += any(others)
-            wrong["five metrics"] += any([first, *others] if first else [first])
-    return {name: count / tables for name, count in wrong.items()}
+            wrong["five metrics"] += first  # no secondary mark without a primary one
+            if number % 4 == 0:
+                wrong["secondary"] += any((found < ALPHA).any() for found in _one_family(table[1:]))
+    return {name: count / (-(-tables // 4) if name == "secondary" else tables) for name, count in wrong.items()}
 
 
 def partly_false(tables: int, *, users: int = 500) -> float:
@@ -158,7 +166,7 @@ def partly_false(tables: int, *, users: int = 500) -> float:
     for _ in range(tables):
         table = planted_table(rng, 6, users, gains=gains)
         best = int(np.argmax(Rows(table[0]).means))
-        wrong += bool((gains[with_the_best(table)[0] < ALPHA] >= gains[best]).any())
+        wrong += bool((gains[with_the_best(table) < ALPHA] >= gains[best]).any())
     return wrong / tables
 
 
@@ -214,34 +222,44 @@ def wrong_equalities(times: int, *, users: int = 4000) -> float:
     return wrong / times
 
 
-def simulated(tables: int) -> dict[str, float]:
-    """Every share by name."""
-    found: dict[str, float] = {}
+def _of_power(tables: int, metrics: int) -> dict[str, float]:
+    return {
+        f"{method}: {kind}": share
+        for method, each in power(tables, metrics).items()
+        for kind, share in zip(("false marks", "found", "found at equal false marks"), each, strict=True)
+    }
 
-    def say(name: str, value: float) -> None:
-        found[name] = round(value, 4)
-        print(f"{name:<78} {value:.4f}", flush=True)
 
-    for rows in (2, 5, 8, 16, 60):
-        for kind, share in false_marks(rows, tables // {16: 2, 60: 4}.get(rows, 1)).items():
-            say(f"false marks, {rows} rows, {kind}", share)
-    say("false marks, 6 rows, three levels", partly_false(tables))
+def simulations(tables: int) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
+    """Name, function and arguments of each, the longest first."""
+    for rows in (60, 16, 8, 5, 2):
+        yield f"false marks, {rows} rows", false_marks, (rows, tables // {60: 2}.get(rows, 1)), {}
+    for metrics in (5, 1):
+        yield f"5 rows, {metrics} metrics", _of_power, (tables // 2, metrics), {}
     for deviation in (0.003, 0.008):
-        for rows in (2, 5, 8):
-            share = false_marks(rows, tables, seeds=3, deviation=deviation, metrics=1)["one metric"]
-            say(f"false marks, {rows} rows, 3 seeds, deviation {deviation}", share)
-    for metrics in (1, 5):
-        for method, (false, share, fair) in power(tables // 2, metrics).items():
-            say(f"5 rows, {metrics} metrics, {method}: false marks", false)
-            say(f"5 rows, {metrics} metrics, {method}: found", share)
-            say(f"5 rows, {metrics} metrics, {method}: found at equal false marks", fair)
-    for users in (100, 1000, 6000):
+        for rows in (8, 5, 2):
+            changes = {"seeds": 3, "deviation": deviation, "metrics": 1}
+            yield f"false marks, {rows} rows, 3 seeds, deviation {deviation}", false_marks, (rows, tables), changes
+    yield "false marks, 6 rows of three levels", partly_false, (tables,), {}
+    for users in (6000, 1000, 100):
         for rate in (0.02, 0.1, 0.5):
             for graded in (False, True):
                 kind = "graded values" if graded else "hits"
-                share = coverage(users, rate, 2 * tables, graded=graded)
-                say(f"covered means, {kind}, {users} users, rate {rate}", share)
-    say("wrong equalities", wrong_equalities(2 * tables))
+                name = f"covered means, {kind}, {users} users, rate {rate}"
+                yield name, coverage, (users, rate, 2 * tables), {"graded": graded}
+    yield "wrong equalities", wrong_equalities, (2 * tables,), {}
+
+
+def simulated(tables: int, processes: int) -> dict[str, float]:
+    """Every share by name."""
+    found: dict[str, float] = {}
+    with ProcessPoolExecutor(processes) as pool:
+        asked = [(name, pool.submit(what, *given, **changes)) for name, what, given, changes in simulations(tables)]
+        for name, future in asked:
+            shares = future.result()
+            for kind, share in shares.items() if isinstance(shares, dict) else [("", shares)]:
+                found[f"{name}, {kind}" if kind else name] = round(share, 4)
+                print(f"{f'{name}, {kind}' if kind else name:<84} {share:.4f}", flush=True)
     return found
 
 
@@ -249,9 +267,10 @@ def main() -> None:
     """Run every simulation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=4000, help="tables of each simulation (default 4000)")
+    parser.add_argument("--processes", type=int, default=2, help="simulations at a time (default 2)")
     parser.add_argument("--json", type=Path, help="write the shares to this file")
     options = parser.parse_args()
-    found = simulated(options.tables)
+    found = simulated(options.tables, options.processes)
     if options.json:
         record = {"tables": options.tables, "shares": found, "machine": machine_facts("cpu")}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
