@@ -25,9 +25,11 @@ _FACTS = 2
 def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
     """What the language model is, for the keys of what is made with it; reads no weights."""
     from recllm_bench.language.backbone import backbone_key
-    from recllm_bench.language.miniature import miniature_key
+    from recllm_bench.language.miniature import miniature_key, require_text
 
     name = _name(job, options)
+    if not name:
+        require_text(job.dataset)
     own = (
         backbone_key(name, job.store) if name else miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
     )
