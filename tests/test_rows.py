@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import logging
 import time
 from pathlib import Path
 
@@ -183,19 +182,17 @@ def test_the_line_says_what_is_unknown():
     assert [duration(seconds) for seconds in (0.1, 89, 600, 9000)] == ["1 s", "89 s", "10 min", "2.5 h"]
 
 
-def test_the_estimate_comes_first_and_knows_what_is_there(tmp_path, data_mirror, caplog):
-    caplog.set_level(logging.INFO, logger="recllm_bench")
+def test_the_estimate_comes_first_and_knows_what_is_there(tmp_path, data_mirror, capsys):
     table = small_table(tmp_path, 12, data_mirror)
-    recipe = ["run", "sasrec", str(table), "--set", "compare=[pop, {model: sasrec, label: again}]", *FEW]
+    recipe = ["run", "sasrec", str(table), "--set", "compare=[pop, bpr]", *FEW]
     assert cli.main(recipe) == 0
-    lines = [each.getMessage() for each in caplog.records]
-    plan = next(number for number, line in enumerate(lines) if line.startswith("3 rows"))
+    lines = capsys.readouterr().err.splitlines()
+    plan = next(number for number, line in enumerate(lines) if line.startswith("3 rows; about"))
     assert lines[plan + 1].startswith("row 1 of 3: SASRec (ours), ")
-    caplog.clear()
     assert cli.main(recipe) == 0
-    lines = [each.getMessage() for each in caplog.records]
+    lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("row ")] == [
         "row 1 of 3: SASRec (ours), cached",
         "row 2 of 3: Pop (RecBole), cached",
-        "row 3 of 3: again, cached",
+        "row 3 of 3: BPR (RecBole), cached",
     ]
