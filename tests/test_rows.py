@@ -196,3 +196,21 @@ def test_the_estimate_comes_first_and_knows_what_is_there(tmp_path, data_mirror,
         "row 2 of 3: Pop (RecBole), cached",
         "row 3 of 3: BPR (RecBole), cached",
     ]
+
+
+def test_a_default_protocol_gives_way_where_the_catalogue_is_small(tmp_path, capsys):
+    from recllm_bench.errors import NotEnough
+    from recllm_bench.planning import comparison_recipes, recipe_values
+    from recllm_bench.runner import BenchCell
+
+    lines = [f"{user},{item},{user * 100 + place}" for user in range(12) for place, item in enumerate(range(20))]
+    (tmp_path / "few.csv").write_text("user,item,timestamp\n" + "\n".join(lines))
+    (tmp_path / "few.items.csv").write_text("item,title\n" + "\n".join(f"{item},Film {item}" for item in range(20)))
+    values = {**recipe_values("cesrec", str(tmp_path / "few.csv")), "options": {}}
+    names = {recipe.protocol for _, recipe in comparison_recipes(values, "here")}
+    assert names == {"cesrec.full"}, "every row of the table is measured in one way"
+    asked = {**values, "protocol": "cesrec.sampled100", "compare": []}
+    ((_, recipe),) = comparison_recipes(asked, "here")
+    assert recipe.protocol == "cesrec.sampled100", "what was asked for is not changed"
+    with pytest.raises(NotEnough, match="fewer than the 100 candidates wanted"):
+        BenchCell(recipe).check()

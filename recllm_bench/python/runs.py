@@ -73,8 +73,7 @@ def run(
     BenchError
         In one line, for every mistake that can be mended.
     """
-    from recllm_bench.planning import resolved
-    from recllm_bench.recipe import recipe_from
+    from recllm_bench.planning import comparison_recipes
     from recllm_bench.rows import run_cells
 
     values, where = _values(model, dataset, _protocol_name(protocol), recipe)
@@ -88,7 +87,8 @@ def run(
         values["seed"] = _whole(seed, "seed")
     if str(device):
         values["device"] = str(device)
-    (folder,) = run_cells([(label, resolved(recipe_from(values, where)))], again=again).folders
+    ((_, chosen),) = comparison_recipes({**values, "compare": []}, where)
+    (folder,) = run_cells([(label, chosen)], again=again).folders
     return Run.read(folder)
 
 
