@@ -25,11 +25,12 @@ _FACTS = 2
 def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
     """What the language model is, for the keys of what is made with it; reads no weights."""
     from recllm_bench.language.backbone import backbone_key
-    from recllm_bench.language.miniature import miniature_key
+    from recllm_bench.language.miniature import miniature_key, require_text
 
     if options.llm:
         own = backbone_key(options.llm, job.store)
     else:
+        require_text(job.dataset)
         own = miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
     return {**own, "precision": options.llm_precision}
 

@@ -16,7 +16,7 @@ from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Speaker, Undeclared, Words
 from recllm_bench.artifacts import write_json
 from recllm_bench.data.splits import Cases
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
@@ -122,6 +122,12 @@ class CESRecMethod(Method):
 
     def stages(self) -> list[Stage]:
         """Stages in order; what the options do not need is left out."""
+        if self.tunes and not any(self.job.dataset.catalogue.titles):
+            name = self.job.dataset.name
+            raise NotEnough(
+                f"cesrec: the items of {name} have no titles, which its constructor writes; put an item table beside "
+                f"the data ({name}.items.csv with the columns item and title)"
+            )
         stages = [Stage(BACKEND, {**self._backend_key(), "version": _CONTRACTS}, self.make_backend, ())]
         if self.aligns:
             key = {**self._key(_VECTORS), **dataclasses.asdict(self._alignment()), "llm": self.llm_key}
