@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -323,10 +322,12 @@ class BenchCell:
 
     def _notes(self, folders: Mapping[str, Path]) -> list[str]:
         """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""
-        notes = [self.recipe.budget] if self.recipe.budget else []
+        from recllm_bench.training.cells import outcomes
+
+        notes = [self.cell.schedule] if self.recipe.budget else []
         if self.recipe.quick:
             notes.append(f"quick: at most {self.recipe.quick} passes over the data in every training")
-        for name, facts in _outcomes(folders).items():
+        for name, facts in outcomes(folders).items():
             if facts.get("stopped_by") == "budget":
                 notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
         return notes
@@ -444,16 +445,12 @@ def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> 
     return Finished([folders[row] for row in sorted(folders)], [failures[row] for row in sorted(failures)])
 
 
-def _outcomes(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """``outcome.json`` of every stage that trained something."""
-    paths = {name: folder / "outcome.json" for name, folder in folders.items()}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-
-
 def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:
     """Validation curves: for each stage rows of (epoch, metric)."""
+    from recllm_bench.training.cells import outcomes
+
     curves = {}
-    for name, facts in _outcomes(folders).items():
+    for name, facts in outcomes(folders).items():
         points = [[entry["epoch"], entry["validation"]] for entry in facts["history"] if "validation" in entry]
         if points:
             curves[name] = points
