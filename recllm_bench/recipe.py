@@ -30,6 +30,14 @@ class ConversationOptions:
     template: str = option("{text}", "what the encoder reads; {text} is the utterance")
     pooling: str = option("auto", "how the encoder pools", choices=("auto", "mean", "last"))
     users: int = option(0, "users of the multi-turn evaluation, drawn once (0: no dialogues)", low=0)
+    target_visibility: str = option(
+        "attributes_only", "what the user is told of the wanted item; its title is never uttered in either case",
+        choices=("attributes_only", "title_and_attributes"),
+    )  # fmt: skip
+    known_items: str = option(
+        "protocol", "items of a user's own history in dialogues: as the protocol ranks them, or never shown",
+        choices=("protocol", "never"),
+    )  # fmt: skip
     words: str = option("own", "whose words a user gets when tested; the others are controls", choices=VARIANTS)
 
 

@@ -270,7 +270,7 @@ class BenchCell:
             outcomes=outcomes,
             stages=stages,
             evaluation_seconds=evaluation_seconds,
-            measures=report["measures"],
+            measures=[*report["measures"], *(outcomes.measures() if outcomes is not None else ())],
             tokens=report["tokens"],
             notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
             curves=_curves(folders),
@@ -297,6 +297,8 @@ class BenchCell:
     def talking_job(self) -> Job:
         """The job under a protocol that has turns: its own, or the published one for dialogues."""
         rules = self.protocol if self.protocol.turns else protocol_named(DIALOGUE_PROTOCOL)
+        if self.recipe.conversation.known_items == "never":
+            rules = dataclasses.replace(rules, exclude_history=True)
         return dataclasses.replace(self.job, protocol=rules)
 
     def _words(self, whose: str) -> Any:

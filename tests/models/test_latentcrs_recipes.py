@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
+import re
 from typing import Any
 
 import pytest
 import torch
 
+from recllm_bench import locations
 from recllm_bench.api.registry import model_named, names
+from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import backbone_of
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
 from recllm_bench.planning import resolved, sweep_recipes
 from recllm_bench.recipe import Recipe, override, read_recipe_file, recipe_from, recipe_names
+from recllm_bench.reporting.records import read_record
 from recllm_bench.runner import BenchCell
 from recllm_bench.training.cells import typed_options
 from tests.conftest import planted_histories
@@ -55,7 +58,7 @@ def recipe_of(name: str) -> Recipe:
     return resolved(recipe_from(read_recipe_file(name), name), name)
 
 
-def job_of(recipe: Recipe, users: int = 600) -> SimpleNamespace:
+def job_of(recipe: Recipe, users: int = 600) -> _Job:
     """What the backbone of a recipe reads of its job, on planted data."""
     split = leave_one_out(planted_histories(users, 60, 8))
     where = (recipe.options, recipe.training, "a test")
@@ -200,3 +203,74 @@ def test_more_intents_than_users_are_refused_before_anything_trains():
 def test_an_encoder_without_intents_gets_none():
     job = job_of(Recipe("latentcrs", "planted", options={"backbone": "sasrec", "intents": 8}), users=80)
     assert not hasattr(backbone_of(job, resolve_options(LatentCRSOptions(**job.recipe.options))).job.options, "intents")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory):
+    """A file of 40 users with films, small enough to bench whole."""
+    path = tmp_path_factory.mktemp("own") / "films.csv"
+    rows = [
+        f"u{user},i{item},{place},Story {item},{('Drama', 'Comedy', 'War')[item % 3]}"
+        for user in range(1, 41)
+        for place, item in enumerate(planted_histories(40, 30, 8).of(user).tolist())
+    ]
+    path.write_text("user_id,item_id,timestamp,title,categories\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("conversation.simulator=ruless", "unknown simulator 'ruless'. Did you mean 'rules'"),
+        ("conversation.simulator=rules:9", "is not one of 1, 2, all"),
+        ("conversation.encoder=no-such-encoder", "text encoder 'no-such-encoder'"),
+        ("backbone=iclrecc", "unknown model 'iclrecc'. Did you mean 'iclrec'"),
+        ("backbone=pop", "is no causal encoder; use iclrec or sasrec"),
+        ("backbone_training.epoch=3", "unknown option 'epoch'. Did you mean 'epochs'"),
+        ("conversation.target_visibility=title", "is not one of attributes_only, title_and_attributes"),
+        ("conversation.known_items=hide", "is not one of protocol, never"),
+    ],
+)
+def test_what_is_unknown_is_refused_before_anything_trains(planted, setting: str, message: str, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    values = override({"model": "latentcrs", "dataset": str(planted), "options": {"intents": 4}}, [setting])
+    store = ArtifactStore(locations.cache_folder() / "own")
+    with pytest.raises(BenchError, match=re.escape(message).replace(r"\ ", " ")):
+        BenchCell(recipe_of_values(values), store=store).check()
+    assert {path.name for path in store.root.glob("*")} <= {"dataset", "corpus"}
+
+
+def quick_cell(planted, **talk: Any) -> BenchCell:
+    values = {
+        "model": "latentcrs",
+        "dataset": str(planted),
+        "quick": 1,
+        "options": {"intents": 4, "train_repeat": 1, "backbone_options": {"hidden_size": 8, "inner_size": 8}},
+        "conversation": {"users": 20, "simulator": "rules", **talk},
+    }
+    return BenchCell(recipe_of_values(values))
+
+
+def test_known_items_are_measured_or_left_out(planted, models_folder):
+    shown = {}
+    for choice in ("protocol", "never"):
+        record = read_record(quick_cell(planted, known_items=choice).run())
+        measures = {measure.label: measure.value for measure in record.measures}
+        (label,) = (label for label in measures if label.startswith("shown items that the user already had"))
+        shown[choice] = measures[label]
+    assert shown["protocol"] > 0 and shown["never"] == 0
+
+
+def test_the_row_says_how_long_its_encoder_trained(planted, models_folder):
+    record = read_record(quick_cell(planted).run())
+    assert "encoder: ICLRec, epochs run: 1 (train)" in record.notes
+
+
+def test_visibility_reaches_the_profiles_and_every_key(planted):
+    cells = [quick_cell(planted, target_visibility=how) for how in ("attributes_only", "title_and_attributes")]
+    cases = cells[0].split.test
+    told = [cell._words("own").profiles(cases)[0].title for cell in cells]
+    assert told[0] == "" and told[1].startswith("Story")
+    keys = [dict(cell._words("own").key) for cell in cells]
+    assert "target_visibility" not in keys[0] and keys[1]["target_visibility"] == "title_and_attributes"
+    assert cells[0].folder != cells[1].folder
