@@ -13,7 +13,7 @@ from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models import HISTORY_ROWS, WORD_ROWS
 from recllm_bench.options import shown
 from recllm_bench.progress import log
-from recllm_bench.recipe import ConversationOptions, Recipe, recipe_from, shipped_recipe
+from recllm_bench.recipe import ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
 
 _SHARED_OPTIONS = ("llm", "llm_precision")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
@@ -166,7 +166,7 @@ def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Label of a row, and the base with its changes, section by section."""
+    """Label of a row, and the base with its changes; mappings are changed key by key."""
     label = changes.get("label") or ""
     if not isinstance(label, str):
         raise BenchError(f"{where}: the label of a row must be text in quotes, got {shown(label)}")
@@ -177,7 +177,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> 
         old = merged.get(key)
         if isinstance(value, Mapping) and not isinstance(old or {}, Mapping):
             raise BenchError(f"{where}: a row changes {key}: {shown(old)} by {shown(value)}; write both as mappings")
-        merged[key] = {**(old or {}), **value} if isinstance(value, Mapping) else value
+        merged[key] = laid_over(old or {}, value) if isinstance(value, Mapping) else value
     return label, merged
 
 

@@ -16,7 +16,7 @@ from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
 from recllm_bench.conversation import SIMULATORS
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
-from recllm_bench.conversation.profile import Profile, build_profiles
+from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
 from recllm_bench.conversation.simulators import GuardedSimulator, simulator_named
 from recllm_bench.errors import BenchError
@@ -62,7 +62,7 @@ class SimulatedWords:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
         own = {"simulator": self.talk.simulator, "speech": speech_code(self.talk.simulator)}
-        return {**own, **self.encoder_key, **whose}
+        return {**own, **self.encoder_key, **whose, **self._told}
 
     def of(self, whose: str) -> SimulatedWords:
         """The same users, handing out their own words, another user's, or none."""
@@ -115,7 +115,14 @@ class SimulatedWords:
 
     def profiles(self, cases: Cases) -> list[Profile]:
         """What the users of some cases know; no system under test sees it."""
-        return build_profiles(self.dataset.catalogue, self.dataset.histories, cases.users, cases.ends, cases.targets)
+        data, columns = self.dataset, (cases.users, cases.ends, cases.targets)
+        return build_profiles(data.catalogue, data.histories, *columns, visibility=self.talk.target_visibility)
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """The part of keys that says what users know of the target, where it is more than by default."""
+        visibility = self.talk.target_visibility
+        return {} if visibility == VISIBILITIES[0] else {"target_visibility": visibility}
 
     @cached_property
     def _simulator(self) -> GuardedSimulator:
@@ -131,6 +138,7 @@ class SimulatedWords:
             "simulator": self.talk.simulator,
             "code": speech_code(self.talk.simulator),
             "rows": content_hash([column.tolist() for column in rows]),
+            **self._told,
         }
 
         def make(work: Path) -> None:

@@ -35,6 +35,8 @@ def report(store: RoundStore) -> dict[str, Any]:
     measures += latencies(store)
     # Empty: no text encoder has a part, and no simulator where nothing is rewritten by words.
     substitutes, notes = {"text encoder": "", "simulator": ""}, {}
+    cell = store.method.cell
+    notes["back end"] = f"{cell.entry.display_name}, {cell.schedule}".removesuffix(", ")
     tokens = sums(played.rounds, "tokens")
     if options.use_constructor:
         substitutes["simulator"] = f"{store.speaker.name} for gpt-4o-mini"
