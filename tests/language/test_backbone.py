@@ -175,12 +175,6 @@ def test_the_key_is_the_files_not_their_place(models_folder, folder, monkeypatch
 
 
 @pytest.mark.shared
-def test_the_model_meant_is_no_substitute(folder):
-    meant = folder.rename(folder.with_name("Llama-2-7b-hf"))
-    assert load_backbone(str(meant)).substitute == ""
-
-
-@pytest.mark.shared
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
