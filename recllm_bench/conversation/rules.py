@@ -88,6 +88,10 @@ class RuleSimulator:
             sentences.append(self._pick(OPENINGS, profile.target, draw).format(wish=wish))
         return sentences
 
+    def facts_said(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
+        """What :meth:`open` states of each target."""
+        return [profile.facts[: self.first] for profile in profiles]
+
     def reply(
         self, profiles: Sequence[Profile], dialogues: Sequence[Dialogue], shown: Sequence[Sequence[int]]
     ) -> list[Reply]:

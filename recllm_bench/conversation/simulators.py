@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from recllm_bench.api.registry import resolve
+from recllm_bench.conversation.attributes import Fact
 from recllm_bench.conversation.dialogue import Dialogue, Reply
 from recllm_bench.conversation.profile import Profile
 from recllm_bench.conversation.redaction import Redactor
@@ -87,6 +88,18 @@ class GuardedSimulator:
         turns = [len([role for role, _ in dialogue.messages if role == "user"]) for dialogue in dialogues]
         self._write(profiles, turns, [reply.text for reply in raw], replies)
         return replies
+
+    def facts_said(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
+        """The facts that :meth:`open` states of each target.
+
+        Raises
+        ------
+        BenchError
+            When the simulator does not tell them.
+        """
+        if not hasattr(self.simulator, "facts_said"):
+            raise BenchError(f"simulator {self.name} does not tell which facts it states; give it facts_said(profiles)")
+        return self.simulator.facts_said(profiles)
 
     def _check(self, answers: Sequence[Any], profiles: Sequence[Profile], call: str) -> None:
         if len(answers) != len(profiles):

@@ -8,6 +8,9 @@ MODELS = {
     "llama2-seq": "recllm_bench.models.relrec.method:LlamaSeqMethod",
     "cesrec": "recllm_bench.models.cesrec.method:CESRecMethod",
     "text-retrieval": "recllm_bench.models.text_retrieval:TextRetrievalMethod",
+    "words-fit": "recllm_bench.models.controls.fitting:WordsFitMethod",
+    "facts-fit": "recllm_bench.models.controls.fitting:FactsFitMethod",
+    "text-fused": "recllm_bench.models.controls.fused:TextFusedMethod",
 }
 HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
 """Baselines that see histories alone."""
