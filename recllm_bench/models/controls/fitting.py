@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 
-from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Undeclared, Words
 from recllm_bench.artifacts import write_json
@@ -91,7 +90,7 @@ class WordsFitMethod(Method):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.rows = HistoryRows(job, f"{self.model.display_name}: options")
-        self._fits: dict[str, float] = {}
+        self._fits = ""
 
     @cached_property
     def reader(self) -> Understanding:
@@ -113,11 +112,8 @@ class WordsFitMethod(Method):
         wishes = self.wishes(cases, words)
         masks = {wish: self.reader.fits(wish) for wish in set(wishes)}
         fits = [masks[wish][target] for wish, target in zip(wishes, cases.targets.tolist(), strict=True)]
-        left = [int(masks[wish].sum()) for wish in wishes]
-        self._fits = {
-            "items that fit, median": float(np.median(left)),
-            "targets that fit (share)": float(np.mean(fits)),
-        }
+        left = float(np.median([int(masks[wish].sum()) for wish in wishes]))
+        self._fits = f"a median of {left:,.0f} items fit, the wanted one in {np.mean(fits):.1%}"
         return self.reader.columns(wishes)
 
     def wishes(self, cases: Cases, words: Words | Undeclared) -> list[Wish]:
@@ -128,11 +124,8 @@ class WordsFitMethod(Method):
 
     def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """How many items fit, and which row orders them."""
-        return {
-            "measures": [Measure(name, value) for name, value in self._fits.items()],
-            "notes": self.rows.note(json.loads((folders["choose"] / CHOSEN).read_text())),
-            "substitutes": {"text encoder": "", "simulator": ""},
-        }
+        note = self.rows.note(json.loads((folders["choose"] / CHOSEN).read_text()))
+        return {"notes": {"ordered by": f"{note}; {self._fits}"}, "substitutes": {"text encoder": ""}}
 
     def _choose(self, work: Path, done: Mapping[str, Path]) -> None:
         names = list(self.rows.cells)

@@ -97,7 +97,7 @@ class TextFusedMethod(Method):
 
     def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """Which row, and the weight of the text."""
-        return {"notes": self.rows.note(json.loads((folders["choose"] / CHOSEN).read_text()))}
+        return {"notes": {"ordered by": self.rows.note(json.loads((folders["choose"] / CHOSEN).read_text()))}}
 
     def _choose(self, work: Path, done: Mapping[str, Path]) -> None:
         columns = self.columns(self.job.split.valid, self.job.words)

@@ -73,13 +73,13 @@ class HistoryRows:
             self._loaded[name] = (model, cell.history_length(model))
         return self._loaded[name]
 
-    def note(self, chosen: Mapping[str, Any]) -> dict[str, str]:
+    def note(self, chosen: Mapping[str, Any]) -> str:
         """Which row orders the items, in words."""
         name = self.cells[chosen["row"]].entry.display_name
         if len(self.cells) > 1:
             name += f", the best of {len(self.cells)} on validation"
         weight = f"; weight of the text {chosen['weight']:g}" if "weight" in chosen else ""
-        return {"ordered by": name + weight}
+        return name + weight
 
     def measured(self, model: Any, columns: Mapping[str, np.ndarray]) -> float:
         """The validation metric of a control with some columns of the validation cases; 0 where there are none."""
