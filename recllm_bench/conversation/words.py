@@ -15,6 +15,7 @@ from recllm_bench.api.registry import resolve
 from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
 from recllm_bench.conversation import SIMULATORS
+from recllm_bench.conversation.attributes import Fact
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
 from recllm_bench.conversation.profile import Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
@@ -47,6 +48,8 @@ class SimulatedWords:
         ``encode(texts) -> float32 [n, width]``; it keeps what it has embedded.
     encoder_key : mapping
         What decides vectors.
+    reads_facts : bool
+        Whether who gets them declares that it is handed the facts behind the words.
     """
 
     talk: ConversationOptions
@@ -56,6 +59,7 @@ class SimulatedWords:
     store: ArtifactStore
     encode: Callable[[Sequence[str]], np.ndarray]
     encoder_key: Mapping[str, Any]
+    reads_facts: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
@@ -82,6 +86,20 @@ class SimulatedWords:
         if self.talk.words == "another":
             return [texts[row] for row in other_user(cases.users, self.seed).tolist()]
         return texts
+
+    def facts(self, cases: Cases) -> list[tuple[Fact, ...]]:
+        """See :meth:`recllm_bench.api.words.Words.facts`."""
+        if not self.reads_facts:
+            raise BenchError(
+                "words.facts are what is behind the words, made from the target: only a class with reads_facts = True, "
+                "the ceiling of a table, is handed them; read words.openings(cases)"
+            )
+        if self.talk.words == "none":
+            return [()] * len(cases)
+        said = self._simulator.facts_said(self.profiles(cases))
+        if self.talk.words == "another":
+            return [said[row] for row in other_user(cases.users, self.seed).tolist()]
+        return said
 
     def opening_vectors(self, cases: Cases) -> np.ndarray:
         """Vectors ``float32 [n, width]``; a neutral sentence stands for a user who said nothing."""
