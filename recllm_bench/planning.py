@@ -10,7 +10,7 @@ from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.evaluation.protocols import protocol_named
-from recllm_bench.models import HISTORY_ROWS, WORD_ROWS
+from recllm_bench.models import HISTORY_ROWS
 from recllm_bench.options import shown
 from recllm_bench.progress import log
 from recllm_bench.recipe import ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
@@ -52,7 +52,7 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     rows = values.get("compare")
     if rows is None:
         rows = entry.method.comparison_rows(main.options)
-        rows = (HISTORY_ROWS + (WORD_ROWS if entry.reads_words else ())) if rows is None else rows
+        rows = [*HISTORY_ROWS, *(word_rows() if entry.reads_words else ())] if rows is None else rows
         rows = [*rows, *controls(entry)]
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names, got {shown(rows)}")
@@ -79,6 +79,20 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
         label, merged = _merged(values, row, where)
         result.append((label or _difference(row), resolved(recipe_from(merged, where), where)))
     return result
+
+
+def word_rows() -> list[Any]:
+    """What the words are worth without the method: rows beside a model that reads them, each an evaluation."""
+    best: dict[str, dict] = {name: {} for name in HISTORY_ROWS}
+    orders = {"Popularity": {"pop": {}}, "ItemKNN": {"recent-knn": {}}, "Best history row": best}
+    told = {"words-fit": "that fit the words", "facts-fit": "that fit, told the facts"}
+    fitting = [
+        {"model": model, "label": f"{who} among items {what}", "options": {"among": among}}
+        for model, what in told.items()
+        for who, among in orders.items()
+    ]
+    fused = {"model": "text-fused", "label": "Text retrieval with the best history row", "options": {"among": best}}
+    return ["text-retrieval", fused, *fitting]
 
 
 def controls(entry: ModelEntry) -> list[dict[str, Any]]:

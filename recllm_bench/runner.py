@@ -295,6 +295,7 @@ class BenchCell:
             self.store,
             self._encode,
             self.encoder_key,
+            self.entry.reads_facts,
         )
 
     def _encode(self, texts: Sequence[str]):

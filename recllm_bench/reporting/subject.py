@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from recllm_bench.api.registry import is_zoo_name
 from recllm_bench.errors import BenchError, nearest
-from recllm_bench.models import HISTORY_ROWS, WORD_ROWS
+from recllm_bench.models import CEILINGS, HISTORY_ROWS, WORD_ROWS
 from recllm_bench.reporting.records import RunRecord
 
 
@@ -41,13 +41,18 @@ def is_control(record: RunRecord) -> bool:
     return talk.get("words", "own") != "own" or bool(talk.get("shuffle_utterances"))
 
 
+def is_ceiling(record: RunRecord) -> bool:
+    """Whether a row is handed the facts behind the words, as no system is."""
+    return record.recipe.get("model") in CEILINGS
+
+
 def planned_rows(records: Sequence[RunRecord], subject: int) -> tuple[list[int], list[int]]:
     """Rows that the subject can be paired with.
 
     Returns
     -------
     controls : list of int
-        Its own model with other words.
+        Its own model with other words, and what the words give without it.
     baselines : list of int
         Other models with their users' own words; where there are none, the other rows of its own model.
     """
@@ -55,7 +60,9 @@ def planned_rows(records: Sequence[RunRecord], subject: int) -> tuple[list[int],
     others = [row for row, each in enumerate(records) if row != subject and each.pairing == chosen.pairing]
     model = chosen.recipe.get("model")
     controls = [row for row in others if is_control(records[row]) and records[row].recipe.get("model") == model]
-    own = [row for row in others if not is_control(records[row])]
+    if chosen.block == "text":
+        controls += [row for row in others if records[row].recipe.get("model") in WORD_ROWS and row not in controls]
+    own = [row for row in others if not is_control(records[row]) and row not in controls]
     baselines = [row for row in own if records[row].recipe.get("model") != model] or own
     return controls, baselines
 

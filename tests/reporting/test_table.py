@@ -77,8 +77,8 @@ def test_the_named_row_is_planned_and_comes_first(rows):
     found = compare(rows)
     assert found.records[found.subject].name == "LatentCRS"
     roles = {found.records[each.row].name: each.role for each in found.planned}
-    assert next(iter(roles)) == "Text retrieval only", "the best baseline that sees the same"
-    assert roles["Text retrieval only"] == "best baseline" and roles["Popularity"] == ""
+    assert roles[next(iter(roles))] == "best baseline"
+    assert roles["Text retrieval only"] == "control" and roles["Popularity"] == ""
     assert sorted(roles) == sorted(record.name for record in rows[:4])
     subject = user_values(rows[4])[1]["NDCG@20"]
     for each in found.planned:
@@ -198,7 +198,8 @@ def test_no_mark_of_a_recorded_table_hangs_on_the_points(protocol: str, tmp_path
 def test_the_terminal_table(rows):
     text = comparison_table(rows, colour=True)
     table = text[text.index("History only") :]
-    places = [table.index(part) for part in ("Popularity", "With words", "\nLatentCRS", "\nText retrieval")]
+    places = [table.index(part) for part in ("Popularity", "\nLatentCRS, which also hears words, is", "With words")]
+    places += [table.index(part, places[-1]) for part in ("\nLatentCRS", "\nText retrieval", "\nLatentCRS is better")]
     assert places == sorted(places)  # blocks in order, rows by their quality
     assert "not with the rows above" in " ".join(text.split())
     best = line_of(text, "LatentCRS")
