@@ -10,7 +10,7 @@ from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.evaluation.protocols import protocol_named
-from recllm_bench.models import HISTORY_ROWS
+from recllm_bench.models import COMPARED_OPTIONS, HISTORY_ROWS
 from recllm_bench.options import shown
 from recllm_bench.progress import log
 from recllm_bench.recipe import ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
@@ -103,7 +103,12 @@ def controls(entry: ModelEntry) -> list[dict[str, Any]]:
     if not entry.reads_words:
         return []
     return [
-        {"model": entry.name, "label": f"{entry.display_name}, {label}", "conversation": {"words": whose}}
+        {
+            "model": entry.name,
+            "label": f"{entry.display_name}, {label}",
+            "conversation": {"words": whose},
+            "options": dict(COMPARED_OPTIONS.get(entry.name, {})),
+        }
         for whose, label in _CONTROLS.items()
     ]
 

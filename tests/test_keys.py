@@ -66,7 +66,7 @@ UNTRAINED: dict[str, set[str]] = {
     "cesrec": {
         # what is done with a trained constructor
         "use_masking", "rounds", "early_accept", "refine_from", "pool", "forbid_target", "speculate",
-        "construct_batch", "latency_users",
+        "construct_batch", "latency_users", "edit", "draw",
         *_TRAINING,  # it has adapter_..., tune_... and backend_training
     },
     "text-retrieval": {"text_width", *_TRAINING},  # it trains nothing

@@ -83,6 +83,14 @@ class CESRecOptions:
     )  # fmt: skip
     forbid_target: bool = option(False, "the constructor may not write the target's title")
 
+    # controls: the trained method with another edit
+    edit: str = option(
+        "constructor", "who edits: the constructor; controls: a random item is masked, a random title or one that fits "
+        "the words is written where the constructor writes; or the words rank, alone or before the back end",
+        choices=("constructor", "random_mask", "random_title", "fitting_title", "words", "words_backend"),
+    )  # fmt: skip
+    draw: int = option(0, "which draw of a random edit", low=0)
+
     # the constructor (7), (8)
     output: str = option(
         "edits", "what the constructor writes: the changed lines, or the whole list", choices=("edits", "sequence")
@@ -144,6 +152,16 @@ class CESRecOptions:
         preset = given.get("preset", "auto")
         return preset_for(str(given.get("llm", ""))) if preset == "auto" else preset
 
+    @property
+    def writes(self) -> bool:
+        """Whether titles are written when histories are ranked."""
+        return self.use_constructor and self.edit in ("constructor", "random_title", "fitting_title")
+
+    @property
+    def ranks_by_words(self) -> bool:
+        """Whether what was said ranks the items itself."""
+        return self.edit in ("words", "words_backend")
+
 
 def preset_for(llm: str) -> str:
     """``miniature``, ``small`` or ``8b``, by the parameters of a language model.
@@ -180,4 +198,10 @@ def check_options(options: CESRecOptions) -> CESRecOptions:
         raise BenchError("cesrec: decoding=free needs chat=local:NAME or chat=server:MODEL@URL")
     if options.decoding == "trie" and options.chat:
         raise BenchError("cesrec: a chat model gives no logits to decode titles from; set decoding=free, or leave chat")
+    if options.ranks_by_words and options.early_accept:
+        raise BenchError(
+            f"cesrec: edit={options.edit} needs words of all, and who accepts says none; set early_accept=false"
+        )
+    if options.edit.endswith("title") and not options.use_constructor:
+        raise BenchError(f"cesrec: edit={options.edit} writes where the constructor does; set use_constructor=true")
     return options
