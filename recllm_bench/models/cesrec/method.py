@@ -201,7 +201,7 @@ class CESRecMethod(Method):
             replace_with=options.replace_with,
             targets=options.pair_targets,
             items=options.prompt_items,
-            mask=self._masker(vectors, self.train_k) if self.train_k else None,
+            mask=self._masker(vectors, self.train_k) if vectors is not None and self.train_k else None,
             vectors=None if vectors is None else vectors.cpu().numpy(),
             seed=job.recipe.seed,
         )
@@ -334,7 +334,11 @@ class CESRecMethod(Method):
 
     def _masker(self, vectors: torch.Tensor, k: int) -> Callable[[torch.Tensor, torch.Tensor], Masked]:
         options = self.options
-        how = {"min_keep": options.min_keep, "similarity": options.similarity, "mode": options.mask_mode}
+        how: dict[str, Any] = {
+            "min_keep": options.min_keep,
+            "similarity": options.similarity,
+            "mode": options.mask_mode,
+        }
         return lambda items, lengths: mask_outliers(vectors, items, lengths, k=k, **how)
 
     def _prompts(self, model: Any) -> Any:

@@ -230,20 +230,20 @@ class LatentCRSMethod(Method):
         if self.options.stage3_intent_init == "from_generative":
             with torch.no_grad():
                 inference.intents.copy_(generative.intents)
-        self._fit_both(work, done, inference, generative, "joint")
+        self._fit_both(work, done, inference, generative, ExpectationMaximisation.joint)
 
     def make_direct(self, work: Path, done: dict[str, Path]) -> None:
         """Ablation ``direct_kl``: one loop over the sum of all losses, both networks from their start."""
         inference, generative = self.inference_net(done), self.generative_net(done)
         if self.options.tie_value_map:
             tie_value_map(inference, generative)
-        self._fit_both(work, done, inference, generative, "direct")
+        self._fit_both(work, done, inference, generative, ExpectationMaximisation.direct)
 
     def _fit_both(
-        self, work: Path, done: dict[str, Path], inference: InferenceNet, generative: GenerativeNet, loop: str
+        self, work: Path, done: dict[str, Path], inference: InferenceNet, generative: GenerativeNet, batches: Any
     ) -> None:
         em, modules = self._em(inference, generative, done), {"inference": inference, "generative": generative}
-        self._fit(work, em, getattr(em, loop), modules, self._validator(generative, done), False)
+        self._fit(work, em, partial(batches, em), modules, self._validator(generative, done), False)
 
     # networks
 
