@@ -243,7 +243,7 @@ class LatentCRSMethod(Method):
         self, work: Path, done: dict[str, Path], inference: InferenceNet, generative: GenerativeNet, batches: Any
     ) -> None:
         em, modules = self._em(inference, generative, done), {"inference": inference, "generative": generative}
-        self._fit(work, em, partial(batches, em), modules, self._validator(generative, done), False)
+        self._fit(work, em, lambda epoch: batches(em, epoch), modules, self._validator(generative, done), False)
 
     # networks
 
