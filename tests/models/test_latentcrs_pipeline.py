@@ -71,6 +71,7 @@ class TinyBackbone:
 
     key: ClassVar[dict] = {"model": "tiny"}
     trained = ({}, {})
+    entry, schedule = SimpleNamespace(display_name="Tiny"), "3 epochs"
 
     def load(self) -> nn.Module:
         return TinyEncoder().eval().requires_grad_(False)
