@@ -210,11 +210,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory):
     """A file of 40 users with films, small enough to bench whole."""
     path = tmp_path_factory.mktemp("own") / "films.csv"
     rows = [
-        f"u{user},i{item},{place},Story {item},{('Drama', 'Comedy', 'War')[item % 3]}"
+        f"u{user},i{item},{place}"
         for user in range(1, 41)
         for place, item in enumerate(planted_histories(40, 30, 8).of(user).tolist())
     ]
-    path.write_text("user_id,item_id,timestamp,title,categories\n" + "\n".join(rows) + "\n")
+    path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    items = [f"i{item},Story {item},{('Drama', 'Comedy', 'War')[item % 3]}" for item in range(1, 31)]
+    path.with_name("films.items.csv").write_text("item_id,title,categories\n" + "\n".join(items) + "\n")
     return path
 
 
