@@ -25,7 +25,12 @@ VARIANTS = ("own", "another", "none")
 class ConversationOptions:
     """How the user side is played."""
 
-    simulator: str = option("rules", "who speaks for the user: rules, or a plug-in")
+    simulator: str = option(
+        "rules", "who speaks for the user: rules, taste, rules:1, rules:2, rules:all, local:NAME, server:MODEL@URL, ..."
+    )
+    leaves: float = option(
+        0.05, "share of the catalogue that a first utterance of rules, taste or a chat model leaves", low=1e-4, high=1
+    )
     encoder: str = option("minilm", "text encoder: minilm, a folder, or a hub id")
     template: str = option("{text}", "what the encoder reads; {text} is the utterance")
     pooling: str = option("auto", "how the encoder pools", choices=("auto", "mean", "last"))

@@ -217,7 +217,15 @@ def inner_cell(
         recipe=dataclasses.replace(job.recipe, model=entry.name, options=own, training=trained, budget=budget),
         options=typed,
         training=loop,
-        words=job.words if entry.reads_words else Undeclared(entry.name),
+        words=_words_for(entry, job.words),
         code=code_of(entry, job.device, loop.validate_metric),
     )
     return Cell(entry, inner)
+
+
+def _words_for(entry: ModelEntry, words: Any) -> Any:
+    """What a recommender inside another method may hear: nothing that its own class does not declare."""
+    if not entry.reads_words:
+        return Undeclared(entry.name)
+    closed = not isinstance(words, Undeclared) and getattr(words, "reads_facts", False) and not entry.reads_facts
+    return dataclasses.replace(words, reads_facts=False) if closed else words
