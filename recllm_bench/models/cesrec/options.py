@@ -39,7 +39,7 @@ class CESRecOptions:
     adapter_hidden: int = option(512, "hidden width of the adapter (2)", low=1)
     adapter_epochs: int = option(200, "most passes of the adapter over the items", low=1, quick=20)
     adapter_patience: int = option(10, "passes without progress on held-out items before it stops", low=1)
-    adapter_learning_rate: float = option(1e-3, "step size of Adam", low=0)
+    adapter_learning_rate: float = option(1e-3, "learning rate of Adam", low=0)
     adapter_batch: int = option(512, "items in a step", low=1)
     collab_source: str = option(
         "item_table", "what the adapter is aligned with (11): the back end's item table, or its states behind an item",
@@ -107,7 +107,7 @@ class CESRecOptions:
     lora_modules: tuple[str, ...] = option(
         ("q_proj", "k_proj", "v_proj", "o_proj"), "projections that get them; all-linear takes every one"
     )
-    tune_learning_rate: float = option(1e-4, "highest step size, cosine with a warm-up of 3 %", low=0)
+    tune_learning_rate: float = option(1e-4, "highest learning rate, cosine with a warm-up of 3 %", low=0)
     tune_epochs: int = option(3, "passes over the training pairs", low=1, quick=True)
     tune_batch: int = option(64, "pairs in a step", low=1)
     tune_tokens: int = option(1024, "most tokens of a pair", low=16)
