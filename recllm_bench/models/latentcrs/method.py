@@ -82,7 +82,8 @@ class LatentCRSMethod(Method):
             key = {**generative, "training": training, "loss": "ranking alone"}
             return [*stages, Stage("generative", key, self.make_ranking_only, before)]
         joint = {**data, **common, **self._key(_INFERENCE, _GENERATIVE, _JOINT), **weights, "training": training}
-        joint["direct"] = options.ablation == "direct_kl"
+        if options.ablation == "direct_kl":
+            return [*stages, Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before)]
         return [
             *stages,
             Stage("inference", inference, self.make_inference, ("states", "intents")),
@@ -109,7 +110,7 @@ class LatentCRSMethod(Method):
         modules = {"generative": model.generative}
         if model.inference is not None:
             modules["inference"] = model.inference
-        load_weights(folders.get("joint", folders["generative"]), modules)
+        load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
         return model.to(job.device).eval().requires_grad_(False)
 
     def history_encoder(self) -> nn.Module:
@@ -133,7 +134,11 @@ class LatentCRSMethod(Method):
             states, items = self._case_states(test, q.encoder)
             parts["q alone"] = (q.item_query(q(states)), q.item_vectors(items))
         found = {name: measure(self.job, *part, *wanted) for name, part in parts.items()}
-        return {"measures": [Measure(*row, name) for name, metrics in found.items() for row in metrics.items()]}
+        return {
+            "measures": [Measure(*row, name) for name, metrics in found.items() for row in metrics.items()],
+            # how the encoder below was trained: its budget is this row's too
+            "notes": {"encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", ")},
+        }
 
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
@@ -225,10 +230,20 @@ class LatentCRSMethod(Method):
         if self.options.stage3_intent_init == "from_generative":
             with torch.no_grad():
                 inference.intents.copy_(generative.intents)
-        em = self._em(inference, generative, done)
-        batches = em.direct if self.options.ablation == "direct_kl" else em.joint
-        modules = {"inference": inference, "generative": generative}
-        self._fit(work, em, batches, modules, self._validator(generative, done), False)
+        self._fit_both(work, done, inference, generative, ExpectationMaximisation.joint)
+
+    def make_direct(self, work: Path, done: dict[str, Path]) -> None:
+        """Ablation ``direct_kl``: one loop over the sum of all losses, both networks from their start."""
+        inference, generative = self.inference_net(done), self.generative_net(done)
+        if self.options.tie_value_map:
+            tie_value_map(inference, generative)
+        self._fit_both(work, done, inference, generative, ExpectationMaximisation.direct)
+
+    def _fit_both(
+        self, work: Path, done: dict[str, Path], inference: InferenceNet, generative: GenerativeNet, batches: Any
+    ) -> None:
+        em, modules = self._em(inference, generative, done), {"inference": inference, "generative": generative}
+        self._fit(work, em, lambda epoch: batches(em, epoch), modules, self._validator(generative, done), False)
 
     # networks
 
