@@ -60,8 +60,6 @@ class BenchCell:
         What to run, resolved.
     label : str
         Name of the row where the model's display name does not serve.
-    store : ArtifactStore, optional
-        Where products are kept.
 
     Raises
     ------

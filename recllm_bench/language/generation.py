@@ -32,8 +32,6 @@ def generate(
 
     Parameters
     ----------
-    backbone : Backbone
-        The model.
     prompts : sequence
         Each one the ids of its tokens, or its input vectors ``[L, D]``. Special tokens are the caller's to put in.
     max_new_tokens : int

@@ -69,7 +69,7 @@ class ReLRecOptions:
     checkpointing: str = option(
         "auto", "recompute layers in the backward pass to save memory", choices=("auto", "on", "off")
     )
-    warmup_share: float = option(0.03, "share of all steps over which the step size rises", low=0, high=1)
+    warmup_share: float = option(0.03, "share of all steps over which the learning rate rises", low=0, high=1)
 
     # what is measured beside the ranking
     recon_users: int = option(0, "users whose label is reconstructed after training (0: all, -1: none)", low=-1)
