@@ -17,6 +17,8 @@ from recllm_bench.yaml_files import parse_yaml, read_mapping
 
 SEEDS = 2**32
 """Seeds that NumPy's legacy generator takes, which RecBole seeds too."""
+ENCODER = ("encoder", "template", "pooling")
+"""Options under ``conversation`` that are the text encoder's, which a model may use that reads no words."""
 VARIANTS = ("own", "another", "none")
 """Whose words a case gets: its own user's, another user's (a control), nobody's (a control)."""
 

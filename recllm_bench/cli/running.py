@@ -22,9 +22,11 @@ def _settings(options: argparse.Namespace) -> list[str]:
 
 
 def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from recllm_bench.api.modules import load_modules
     from recllm_bench.planning import recipe_values
     from recllm_bench.recipe import override, read_recipe_file
 
+    load_modules(override({}, _settings(options)).get("modules") or ())  # they may define what is named here
     if getattr(options, "recipe", None) is not None:
         values, where = read_recipe_file(options.recipe), options.recipe
         if options.protocol:
@@ -145,8 +147,8 @@ def _existing(folder: Path | None) -> list[Any]:
 
 
 def compare(options: argparse.Namespace) -> None:
+    records = _existing(options.results)  # first: the files of the user's own that they name may define metrics
     metrics = _metric_names(options)
-    records = _existing(options.results)
     if options.dataset:
         from recllm_bench.data.prepare import canonical_name
 

@@ -198,6 +198,11 @@ class EncoderKey(Mapping[str, Any]):
         own = {"encoder": talk.encoder, "revision": revision(find_encoder(talk.encoder).folder)}
         return {**own, "template": talk.template, "pooling": talk.pooling}
 
+    @property
+    def was_read(self) -> bool:
+        """Whether anybody asked: who makes vectors has this in the key of what is made of them."""
+        return "_facts" in vars(self)
+
     def __getitem__(self, name: str) -> Any:
         return self._facts[name]
 
