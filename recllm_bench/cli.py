@@ -302,12 +302,10 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _seeded(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """The recipe's values, once for each seed asked for."""
-    from recllm_bench.recipe import override
+    from recllm_bench.recipe import under_seeds
 
     values, where = _values(options)
-    if len(set(options.seed)) < len(options.seed):
-        raise BenchError(f"--seed {' '.join(map(str, options.seed))}: name each seed once")
-    return [override(values, [f"seed={seed}"]) for seed in options.seed] or [values], where
+    return under_seeds(values, where, options.seed), where
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -512,7 +510,7 @@ def _chat(options: argparse.Namespace) -> None:
     from recllm_bench.recipe import recipe_from
     from recllm_bench.runner import chat
 
-    (values,), where = _seeded(options)
+    (values, *_), where = _seeded(options)
     values.pop("compare", None)
     chat(resolved(recipe_from(values, where)), options.user)
 
