@@ -195,6 +195,25 @@ def test_no_mark_of_a_recorded_table_hangs_on_the_points(protocol: str, tmp_path
         assert all((each == found[0]).all() for each in found)
 
 
+@pytest.mark.parametrize(("size", "users"), [(12, 400), pytest.param(60, 6000, marks=pytest.mark.slow)])
+def test_a_large_table_marks_what_is_there_in_time(make, size: int, users: int):
+    records = [
+        make(f"Row {row:02d}", 8.0 if row == 7 else 1.0, seed=3 * row + seed, training_seed=seed, users=users)
+        for row in range(size)
+        for seed in range(3)
+    ]
+    start = time.process_time()
+    found = compare(records)
+    text = comparison_table(records)
+    assert time.process_time() - start < 10
+    assert len(found.records) == size and all(len(record.members) == 3 for record in found.records)
+    for metric in found.metrics:
+        best = found.best["history", metric]
+        assert found.records[best].name == "Row 07" and found.marks["history", best, metric] == "better"
+        assert all(found.marks["history", row, metric] == "worse" for row in range(size) if row != best)
+    assert text.count("▼") >= (size - 1) * len(found.metrics)
+
+
 def test_the_terminal_table(rows):
     text = comparison_table(rows, colour=True)
     table = text[text.index("History only") :]
