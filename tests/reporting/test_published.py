@@ -135,7 +135,7 @@ def test_a_record_finds_its_row():
         ("cesrec", "amazon-2023-video-games", None),
         ("relrec", "yelp", "Yelp"),
         ("relrec", "steam", "Steam"),
-        ("relrec", "amazon-2014-books", None),
+        ("relrec", "amazon-2014-books", "AmazonBook"),
         ("relrec", "xrec-yelp", None),
         ("relrec", "ml1m", None),
     ],
