@@ -523,6 +523,46 @@ def test_prompts_of_the_measure_are_drawn_or_fixed(tmp_path, monkeypatch):
     assert openings(users, prompt="random", seed=4) != drawn
 
 
+def test_a_server_writes_nothing_without_a_limit(tmp_path, monkeypatch):
+    """The questions are counted and stated; none is asked. With a limit they are asked until it is reached."""
+    monkeypatch.undo()
+    from tests.language.planted_reviews import films
+
+    asked: list[int] = []
+
+    class Paid:
+        name = "gpt-3.5-turbo"
+
+        def complete(self, conversations, **settings):
+            asked.append(len(conversations))
+            return ["fond of quiet films"] * len(conversations)
+
+    monkeypatch.setattr("recllm_bench.language.chat.chat_model", lambda spec, **options: Paid())
+    dataset, split = films()
+    job = make_job(tmp_path, labels="generated", chat="server:gpt-3.5-turbo@http://127.0.0.1:9/v1", chat_batch=8)
+    job = dataclasses.replace(job, dataset=dataset, split=split)
+    n = dataset.histories.n_users + dataset.histories.n_items
+    with pytest.raises(
+        BenchError, match=rf"{4 * n:,} questions .* at most about [\d,]+ tokens.*token_budget=\d+, or -1"
+    ):
+        labelling.make_labels(job, job.options, tmp_path / "work")
+    assert not asked
+    with pytest.raises(BenchError, match="budget of 3000 tokens does not reach"):
+        labelling.make_labels(job, dataclasses.replace(job.options, token_budget=3000), tmp_path / "work")
+    assert asked and set(asked) == {8}
+    found = labelling.make_labels(job, dataclasses.replace(job.options, token_budget=-1), tmp_path / "work")
+    assert all(found.users[1:]) and labelling.label_substitute(found.statistics()) == ""
+
+
+def test_what_the_writer_s_options_decide_is_in_the_key(tmp_path):
+    options = make_job(tmp_path, labels="generated", chat="local:x").options
+    base = labelling.labels_key(options)
+    for change in ({"document_words": 99}, {"chat_temperature": 0.7}, {"chat_precision": "bfloat16"}):
+        assert labelling.labels_key(dataclasses.replace(options, **change)) != base
+    for change in ({"token_budget": 9}, {"chat_batch": 2}, {"chat_device": "cpu"}):  # answers are the same
+        assert labelling.labels_key(dataclasses.replace(options, **change)) == base
+
+
 def test_own_against_other_is_the_loss_of_single_sequences(tmp_path):
     """Each loss against one pass of that prompt, token and label alone; the other token is another labelled id's."""
     job = make_job(tmp_path)
