@@ -219,7 +219,7 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
                 model = model.to(device)
     except torch.cuda.OutOfMemoryError as error:
         raise BenchError(
-            f"language model '{files.name}' does not fit on {device}; try precision=8bit or 4bit, or a smaller model"
+            f"language model '{files.name}' does not fit on {device}; try llm_precision=8bit, 4bit, or a smaller model"
         ) from error
     except Exception as error:
         raise BenchError(f"language model '{files.name}' cannot be loaded: {_line(error)}") from error

@@ -239,8 +239,9 @@ class ReLRecMethod(Method):
 
     def _llm_key(self) -> dict[str, Any]:
         if not self._llm():
-            from recllm_bench.language.miniature import miniature_key
+            from recllm_bench.language.miniature import miniature_key, require_text
 
+            require_text(self.job.dataset)
             return miniature_key(self._text_key(), self.job.recipe.seed)
         from recllm_bench.language.backbone import backbone_key
 

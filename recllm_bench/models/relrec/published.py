@@ -57,7 +57,6 @@ TABLES = PublishedTables(
     paper="relrec",
     tables={"relrec.full": ("T2", "T8", "T3", "T9", "T5", "T4", "T6", "T11", "T10")},
     row=row,
-    datasets={"amazon-2014-books": "AmazonBook"},
     users=users,
     measures={
         "similarity_item": "label similarity, items",
