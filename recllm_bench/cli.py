@@ -226,7 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "what",
         nargs="?",
-        choices=("models", "datasets", "protocols", "metrics", "recipes", "zoo"),
+        choices=("models", "llms", "datasets", "protocols", "metrics", "recipes", "zoo"),
         help="only this kind",
     )
     explain = _command(commands, "options", _options, "the options of a model, with defaults")
@@ -263,7 +263,7 @@ def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> 
     parser.add_argument(
         "--llm",
         default="",
-        help="language model of every row that has one: a folder, a name under RECLLM_MODELS, a hub id",
+        help="language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id",
     )
     parser.add_argument("--backend", default="", help="recommender under a model that takes one, such as gru4rec")
     parser.add_argument(
@@ -524,6 +524,10 @@ def _list(options: argparse.Namespace) -> None:
         print("models of this bench and of plug-ins\n  " + "  ".join(registry.names("models")))
     if options.what in (None, "zoo"):
         print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(registry.zoo_names()))
+    if options.what in (None, "llms"):
+        from recllm_bench.language.backbone_files import language_models
+
+        _print_lines("language models (llm=NAME, or local:NAME to talk)", language_models())
     if options.what in (None, "datasets"):
         from recllm_bench.data.listing import dataset_table, listed_datasets
 

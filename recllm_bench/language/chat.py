@@ -189,8 +189,8 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     Parameters
     ----------
     spec : str
-        ``"local:NAME"`` (a folder, a name under ``RECLLM_MODELS``, a hub id) or ``"server:MODEL@URL"`` for any
-        OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``.
+        ``"local:NAME"`` (``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id) or ``"server:MODEL@URL"``
+        for any OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``.
     cache : Path or bool
         The file of answers; true puts it into the cache folder, false keeps none.
     **options

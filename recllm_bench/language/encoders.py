@@ -77,7 +77,7 @@ def load_text_encoder(
     Parameters
     ----------
     spec : str
-        ``"minilm"``, a folder, a name under ``RECLLM_MODELS``, or a hub id.
+        ``"minilm"``, ``"smollm2"``, a folder, a name under ``RECLLM_MODELS``, or a hub id.
     device : torch.device or str
         Where it runs.
     dtype : {"float32", "bfloat16", "float16"}, optional

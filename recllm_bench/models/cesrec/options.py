@@ -19,8 +19,8 @@ class CESRecOptions:
 
     # the language model
     llm: str = option(
-        "", "causal language model of vectors and constructor: a folder, a name under RECLLM_MODELS, a hub id; "
-        "empty: a miniature"
+        "", "causal language model of vectors and constructor: smollm2, a folder, a name under RECLLM_MODELS, "
+        "a hub id; empty: a miniature"
     )  # fmt: skip
     llm_precision: str = option(
         "auto", "how its weights are held", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
