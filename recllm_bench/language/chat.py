@@ -132,6 +132,10 @@ class LocalChat(Chat):
                     text, finished = text[: turn.start()], True
                 yield place, Answer(text.strip(), len(prompts[place][0]), len(tokens), finished)
 
+    def prompt(self, conversation: Conversation, max_tokens: int) -> list[int]:
+        """Token ids that the model reads before it answers with at most ``max_tokens``."""
+        return self._fitting(conversation, self.backbone.context - max_tokens)[0]
+
     def _decoded(self, tokens: list[int]) -> str:
         """The text of new tokens; of its special ones, those that set thoughts apart from words stay."""
         tokenizer = self.backbone.tokenizer
