@@ -42,6 +42,7 @@ def make_record(
     name: str,
     recipe: Recipe,
     block: str,
+    speaker: Mapping[str, Any] | None = None,
     dataset: PreparedDataset,
     protocol: Protocol,
     split: Split,
@@ -62,8 +63,8 @@ def make_record(
 
     Parameters
     ----------
-    name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, measures, tokens, notes, substitutes
-        See :class:`RunRecord`; so are ``curves`` and ``depends``.
+    name, recipe, block, speaker, dataset, protocol, split, stages, evaluation_seconds, measures, tokens, notes
+        See :class:`RunRecord`; so are ``substitutes``, ``curves`` and ``depends``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -90,6 +91,7 @@ def make_record(
     return RunRecord(
         name=name,
         block=block,
+        speaker=_plain(speaker or {}),
         recipe=_plain(recipe.as_dict()),
         recipe_hash=recipe.hash(),
         dataset={
