@@ -18,10 +18,13 @@ from tests.conftest import planted_catalogue
 def shop(folder, kinds):
     """A data set of one's own whose items may have categories."""
     rng = np.random.default_rng(0)
-    rows = [f"{u},{i},{t}" for u in range(40) for t, i in enumerate(rng.permutation(30)[:12])]
-    (folder / "ratings.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
-    items = [f"{item},Plain Thing {item},{kinds(item)}" for item in range(30)]
-    (folder / "items.csv").write_text("item_id,title,genres\n" + "\n".join(items) + "\n")
+    rows = [f"{u}\t{i}\t{t}" for u in range(40) for t, i in enumerate(rng.permutation(30)[:12])]
+    items = [f"{item}\tPlain Thing {item}\t{kinds(item)}" for item in range(30)]
+    heads = ("user_id:token\titem_id:token\ttimestamp:float", "item_id:token\ttitle:token_seq\tgenre:token_seq")
+    folder = folder / "shop"
+    folder.mkdir()
+    for ending, head, lines in (("inter", heads[0], rows), ("item", heads[1], items)):
+        (folder / f"shop.{ending}").write_text("\n".join([head, *lines]) + "\n")
     return str(folder)
 
 
