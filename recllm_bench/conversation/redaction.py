@@ -376,6 +376,12 @@ def _near(word: str, form: str, slips: int) -> bool:
     """Whether two spellings are at most so many edits apart; exchanged neighbours are one (Damerau, 1964)."""
     if abs(len(word) - len(form)) > slips or len(set(word) ^ set(form)) > 2 * slips:
         return False
+    if [letter for letter in word if letter.isdigit()] != [letter for letter in form if letter.isdigit()]:
+        return False  # another number is another title
+    while word and form and word[-1] == form[-1]:
+        word, form = word[:-1], form[:-1]
+    while word and form and word[0] == form[0]:
+        word, form = word[1:], form[1:]
     before, row = [0] * (len(form) + 1), list(range(len(form) + 1))
     for i, letter in enumerate(word, 1):
         older, before, row = before, row, [i]

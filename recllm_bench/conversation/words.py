@@ -19,7 +19,7 @@ from recllm_bench.conversation import SIMULATORS
 from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.disclosure import disclosure, nothing_to_say
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
-from recllm_bench.conversation.profile import Profile, build_profiles
+from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
 from recllm_bench.conversation.simulators import GuardedSimulator, leaves_a_share, simulator_named
 from recllm_bench.errors import BenchError
@@ -67,13 +67,12 @@ class SimulatedWords:
     def key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
-        own = {**self.speaker_key, "speech": speech_code(self.talk.simulator)}
-        return {**own, **self.encoder_key, **whose}
+        return {**self.speaker_key, "speech": speech_code(self.talk.simulator), **self.encoder_key, **whose}
 
     @property
     def speaker_key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.speaker_key`."""
-        return self._simulator.key
+        return {**self._simulator.key, **self._told}
 
     @property
     def attributes(self) -> AttributeTable:
@@ -168,9 +167,16 @@ class SimulatedWords:
             cases.users,
             cases.ends,
             cases.targets,
+            visibility=self.talk.target_visibility,
             attributes=self._simulator.attributes,
             train_ends=self.split.train_ends,
         )
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """The part of keys that says what users know of the target, where it is more than by default."""
+        visibility = self.talk.target_visibility
+        return {} if visibility == VISIBILITIES[0] else {"target_visibility": visibility}
 
     @cached_property
     def _simulator(self) -> GuardedSimulator:
@@ -186,6 +192,7 @@ class SimulatedWords:
             "simulator": self._simulator.key,
             "code": speech_code(self.talk.simulator),
             "rows": content_hash([column.tolist() for column in rows]),
+            **self._told,
         }
 
     def _given_away(self, cases: Cases) -> dict[str, Any]:

@@ -17,6 +17,10 @@ HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec", "recent-
 """Baselines that see histories alone."""
 WORD_ROWS = ("text-retrieval", "words-fit", "facts-fit", "text-fused")
 """What the words are worth without the method: controls beside every model that reads them."""
+CONTROL_OPTIONS = {"cesrec": "edit"}
+"""Option of a model that, once it is set, makes a row of the model a control."""
+COMPARED_OPTIONS: dict[str, dict[str, object]] = {"cesrec": {"early_accept": False}}
+"""What is set in the row of a model that is compared with rows that hear no words."""
 CEILINGS = ("facts-fit",)
 """Controls that are handed the facts behind the words; no system could be."""
 DIALOGUE_PROTOCOL = "latentcrs.multi_turn"

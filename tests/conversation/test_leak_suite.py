@@ -150,3 +150,10 @@ def real_sentences(mirror) -> list[str]:
 )
 def test_what_only_sounds_alike_is_no_leak(text, title):
     assert not Redactor(shelf([title, *INVENTED])).names(text, 1)
+
+
+def test_another_part_of_a_series_is_another_film():
+    guard = Redactor(shelf(["Copper Canyon 2", "Copper Canyon 3", "Copper Canyon 12"]))
+    assert not guard.names("I liked Copper Canyon 3 a lot.", 1)
+    assert not guard.names("I liked Copper Canyon 12 a lot.", 1)
+    assert guard.names("I liked Coper Canyon 2 a lot.", 1)
