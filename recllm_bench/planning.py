@@ -8,11 +8,12 @@ from typing import Any
 
 from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models import COMPARED_OPTIONS, HISTORY_ROWS
 from recllm_bench.options import shown
-from recllm_bench.recipe import ConversationOptions, Recipe, recipe_from, shipped_recipe
+from recllm_bench.progress import log
+from recllm_bench.recipe import ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
 
 _SHARED_OPTIONS = ("llm", "llm_precision")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
@@ -45,6 +46,8 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
         ``label`` is empty where the model's own display name serves.
     """
     main = resolved(recipe_from(values, where), where)
+    if not values.get("protocol"):
+        main = dataclasses.replace(main, protocol=_serving(main))
     entry = model_named(main.model)
     rows = values.get("compare")
     if rows is None:
@@ -136,6 +139,27 @@ def resolved(recipe: Recipe, where: str = "") -> Recipe:
     )
 
 
+def _serving(recipe: Recipe) -> str:
+    """The model's default protocol; where the data have too few users or candidates for it, the one that it names."""
+    rules = protocol_named(recipe.protocol)
+    if not rules.otherwise:
+        return rules.name
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import split_named
+    from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
+
+    store = default_store()
+    prepared = prepare(recipe.dataset, filter=rules.filter, store=store)
+    split = split_named(rules.split, prepared.histories, **dict(rules.split_params))
+    try:
+        protocol_candidates(rules, split, evaluated_cases(split.test, rules), store)
+    except NotEnough as error:
+        log.warning(f"{str(error).partition(';')[0]}; {rules.otherwise} takes the place of {rules.name}")
+        return rules.otherwise
+    return rules.name
+
+
 def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
     """One row of a comparison: a model's own recipe for this dataset, under the comparison's protocol."""
     changes = {"model": row} if isinstance(row, str) else row
@@ -161,7 +185,7 @@ def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Label of a row, and the base with its changes, section by section."""
+    """Label of a row, and the base with its changes; mappings are changed key by key."""
     label = changes.get("label") or ""
     if not isinstance(label, str):
         raise BenchError(f"{where}: the label of a row must be text in quotes, got {shown(label)}")
@@ -172,7 +196,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> 
         old = merged.get(key)
         if isinstance(value, Mapping) and not isinstance(old or {}, Mapping):
             raise BenchError(f"{where}: a row changes {key}: {shown(old)} by {shown(value)}; write both as mappings")
-        merged[key] = {**(old or {}), **value} if isinstance(value, Mapping) else value
+        merged[key] = laid_over(old or {}, value) if isinstance(value, Mapping) else value
     return label, merged
 
 

@@ -97,6 +97,8 @@ def others(field: dataclasses.Field, hint: Any) -> list[Any]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(each for each in typing.get_args(hint) if each is not type(None))
     default, limits = field.default, field.metadata
+    if limits.get("presets"):
+        default = limits["presets"].get("miniature", default)
     if limits.get("choices"):
         found = list(limits["choices"])
     elif hint is bool:

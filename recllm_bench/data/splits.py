@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recllm_bench.data.histories import Histories
-from recllm_bench.errors import BenchError, nearest
+from recllm_bench.errors import BenchError, NotEnough, nearest
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def global_time(
     test, empty_test = _window_cases(histories, valid_ends, ends, owners, targets)
     for part, cases in (("validation", valid), ("test", test)):
         if not len(cases):
-            raise BenchError(f"global_time: the {part} window has no user with a history; move valid_from or test_from")
+            raise NotEnough(f"global_time: the {part} window has no user with a history; move valid_from or test_from")
     return _split(
         f"global_time(valid_from={valid_from:g},test_from={test_from:g},targets={targets})",
         histories,
@@ -291,7 +291,7 @@ def _split(
     dropped: dict[str, int],
 ) -> Split:
     if not len(test):
-        raise BenchError(f"{name}: no user has enough interactions for a test case; use more data or another split")
+        raise NotEnough(f"{name}: no user has enough interactions for a test case; use more data or another split")
     train_ends = train_ends.astype(np.int64)
     digest = hashlib.sha256(str(histories.n_items).encode())
     parts = (histories.items, histories.offsets, train_ends)

@@ -73,9 +73,8 @@ def run(
     BenchError
         In one line, for every mistake that can be mended.
     """
-    from recllm_bench.planning import resolved
-    from recllm_bench.recipe import recipe_from
-    from recllm_bench.runner import run_cells
+    from recllm_bench.planning import comparison_recipes
+    from recllm_bench.rows import run_cells
 
     values, where = _values(model, dataset, _protocol_name(protocol), recipe)
     changes = {"options": options, "training": training, "conversation": conversation}
@@ -88,7 +87,8 @@ def run(
         values["seed"] = _whole(seed, "seed")
     if str(device):
         values["device"] = str(device)
-    (folder,) = run_cells([(label, resolved(recipe_from(values, where)))], again=again).folders
+    ((_, chosen),) = comparison_recipes({**values, "compare": []}, where)
+    (folder,) = run_cells([(label, chosen)], again=again).folders
     return Run.read(folder)
 
 
@@ -254,8 +254,9 @@ class Run:
         BenchError
             When a stage is no longer in the cache, or the scores came from outside.
         """
+        from recllm_bench.data.cards import default_store
         from recllm_bench.recipe import recipe_from
-        from recllm_bench.runner import BenchCell, default_store
+        from recllm_bench.runner import BenchCell
 
         if self.record.recipe["model"] == OUTSIDE:
             raise BenchError(f"{self.name}: its scores came from outside, so there is no model to load")

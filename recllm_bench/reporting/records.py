@@ -49,6 +49,7 @@ def make_record(
     outcomes: Any = None,
     stages: Mapping[str, float] | None = None,
     evaluation_seconds: float = 0.0,
+    answer_seconds: float = 0.0,
     measures: Sequence[Measure] = (),
     tokens: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
@@ -62,8 +63,8 @@ def make_record(
 
     Parameters
     ----------
-    name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, measures, tokens, notes, substitutes
-        See :class:`RunRecord`; so are ``curves`` and ``depends``.
+    name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, answer_seconds, measures, tokens, notes
+        See :class:`RunRecord`; so are ``substitutes``, ``curves`` and ``depends``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -117,6 +118,7 @@ def make_record(
         stages={stage: float(seconds) for stage, seconds in (stages or {}).items()},
         curves={stage: [list(point) for point in points] for stage, points in (curves or {}).items()},
         evaluation_seconds=round(evaluation_seconds, 3),
+        answer_seconds=round(answer_seconds, 3),
         measures=list(measures),
         tokens=dict(tokens or {}),
         substitutes=dict(substitutes or {}),

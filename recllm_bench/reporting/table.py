@@ -110,8 +110,10 @@ def row_notes(record: RunRecord) -> list[str]:
     return notes
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
     """Seconds in the unit a person would use."""
+    if seconds is None:
+        return ""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -171,7 +173,11 @@ def legend(comparison: Comparison) -> str:
     """What intervals, marks and verdicts mean."""
     primary, best = comparison.primary, comparison.reference.startswith("the best")
     several = ", and over seeds where a row has several" if any(record.members for record in comparison.records) else ""
-    family = "all pairs of a block's rows at once" if best else f"all rows against {comparison.reference} at once"
+    family = (
+        "all rows of a block at once, whichever came out best,"
+        if best
+        else f"all rows against {comparison.reference} at once"
+    )
     method = "max-T" if comparison.test == "max-t" else f"{comparison.test} with Holm's correction"
     return (
         f"Intervals are Wilson's score interval over users{several} (Student's t for AT). "
@@ -260,7 +266,7 @@ def open_lines(comparison: Comparison, block: str) -> list[str]:
 
 
 def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
-    """Says where the table, which corrects for all pairs of a block, marks the same pair otherwise."""
+    """Says where the table, which corrects for all rows of a block, marks the same pair otherwise."""
     block = comparison.records[comparison.subject].block
     for family in comparison.families.get(block, [])[:1]:
         reference = family.references.get(comparison.primary)
@@ -268,7 +274,7 @@ def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
             pair = family.pairs.get((comparison.primary, row))
             if reference == other and pair and pair.significant != planned.pair.significant:
                 word = "significant" if pair.significant else "not significant"
-                return [f"among all pairs of the table {word}, p = {pair.adjusted:.3f}"]
+                return [f"among all rows of the table {word}, p = {pair.adjusted:.3f}"]
     return []
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from recllm_bench.artifacts import Damaged, write_json
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.progress import log, track
 from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, resume_from, write_checkpoint
 from recllm_bench.training.finished import (
@@ -246,7 +246,7 @@ class _Step:
                     self._check(float(total), epoch, count)
                 bar.update()
         if total is None:
-            raise BenchError(f"{self.label}: nothing to train on; every history is shorter than two items")
+            raise NotEnough(f"{self.label}: nothing to train on; every history is shorter than two items")
         self._check(float(total), epoch, count)
         return float(total) / count
 

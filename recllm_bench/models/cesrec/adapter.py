@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recllm_bench.artifacts import write_atomic, write_json
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.options import option
 from recllm_bench.training.loop import fit, load_weights, threads
 from recllm_bench.training.options import TrainingOptions
@@ -121,7 +121,7 @@ def fit_adapter(
     known = rng.permutation(np.arange(1, len(inputs)) if items is None else np.asarray(items))
     n_aside = round(options.held_out * len(known))
     if len(known) - n_aside < 2:
-        raise BenchError(f"{label}: {len(known)} items are too few to align vectors with")
+        raise NotEnough(f"{label}: {len(known)} items are too few to align vectors with")
     aside, learnt = (torch.from_numpy(part).to(device) for part in (known[:n_aside], known[n_aside:]))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -18,7 +18,7 @@ from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.splits import Cases
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
 from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, retitled
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
@@ -142,6 +142,12 @@ class CESRecMethod(Method):
 
     def stages(self) -> list[Stage]:
         """Stages in order; what the options do not need is left out."""
+        if self.tunes and not any(self.job.dataset.catalogue.titles):
+            name = self.job.dataset.name
+            raise NotEnough(
+                f"cesrec: the items of {name} have no titles, which its constructor writes; put an item table beside "
+                f"the data ({name}.items.csv with the columns item and title)"
+            )
         stages = [Stage(BACKEND, {**self._backend_key(), "version": _CONTRACTS}, self.make_backend, ())]
         if self.aligns:
             key = {**self._key(_VECTORS), **dataclasses.asdict(self._alignment()), "llm": self.llm_key}
@@ -195,7 +201,7 @@ class CESRecMethod(Method):
             replace_with=options.replace_with,
             targets=options.pair_targets,
             items=options.prompt_items,
-            mask=self._masker(vectors, self.train_k) if self.train_k else None,
+            mask=self._masker(vectors, self.train_k) if vectors is not None and self.train_k else None,
             vectors=None if vectors is None else vectors.cpu().numpy(),
             seed=job.recipe.seed,
         )
@@ -328,7 +334,11 @@ class CESRecMethod(Method):
 
     def _masker(self, vectors: torch.Tensor, k: int) -> Callable[[torch.Tensor, torch.Tensor], Masked]:
         options = self.options
-        how = {"min_keep": options.min_keep, "similarity": options.similarity, "mode": options.mask_mode}
+        how: dict[str, Any] = {
+            "min_keep": options.min_keep,
+            "similarity": options.similarity,
+            "mode": options.mask_mode,
+        }
         return lambda items, lengths: mask_outliers(vectors, items, lengths, k=k, **how)
 
     def _prompts(self, model: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from recllm_bench.artifacts import write_json
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.progress import log
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ def make_pairs(
         counts |= {"neighbours_of_any_category": fell_back, "no_neighbour": int((~complete).sum())}
         kept[chosen[~complete]] = False
     if not kept.any():
-        raise BenchError(f"training pairs: no user has a history to sample from ({counts}); use more data")
+        why = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items())
+        raise NotEnough(f"training pairs: no history serves ({why}); use more data, or set use_constructor=false")
     chosen = np.flatnonzero(kept)
     ordered = np.sort(places, 1)
     seen = np.take_along_axis(rows, ordered, 1)[:, -1]
@@ -227,7 +228,7 @@ class _Drawn:
         trained = self.stops - self.starts
         self.eligible = np.flatnonzero(trained > _LEAST) + 1
         if not len(self.eligible):
-            raise BenchError(f"training pairs: no user has {_LEAST + 1} training items; use more data")
+            raise NotEnough(f"training pairs: no user has {_LEAST + 1} training items; use more data")
         self.n_users = len(self.eligible)
         order = rng.permutation(self.n_users)
         most = n if targets == "any" else min(n, self.n_users * longest)
