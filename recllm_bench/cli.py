@@ -160,10 +160,11 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("dataset", help="name or path")
     plan.add_argument("--protocol", default="unified.full", help="evaluation protocol (default unified.full)")
     plan.add_argument("--seeds", type=int, default=1, help="seeds of every row (default 1)")
-    plan.add_argument("--rows", type=int, default=6, help="rows of the table, all pairs of which are held (default 6)")
+    plan.add_argument("--rows", type=int, default=6, help="rows of the table (default 6)")
     plan.add_argument(
         "--deviation", type=float, default=0.05, help="standard deviation between seeds over the mean (default 0.05)"
     )
+    plan.add_argument("--results", type=Path, help="folder of run records, for how models agree (default results/runs)")
 
     report = _command(commands, "report", _report, "write one HTML page of the runs that exist")
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
@@ -383,7 +384,11 @@ def _existing(folder: Path | None) -> list[Any]:
     records = whole_records(folders)
     if not records:
         raise BenchError(f"none of the {len(folders)} run records in {root} is whole; see 'recllm-bench verify'")
-    return sorted(records, key=lambda record: record.created)
+    return sorted(records, key=_made)
+
+
+def _made(record: Any) -> str:
+    return record.created
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -417,16 +422,23 @@ def _plan(options: argparse.Namespace) -> None:
     from recllm_bench.data.prepare import prepare
     from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.candidates import evaluated_cases
-    from recllm_bench.evaluation.power import Plan
+    from recllm_bench.evaluation.power import AGREEMENT, Plan
     from recllm_bench.evaluation.protocols import protocol_named
-    from recllm_bench.reporting.plan import plan_table
+    from recllm_bench.locations import results_folder
+    from recllm_bench.reporting.plan import measured_agreement, plan_table
+    from recllm_bench.reporting.records import find_records
+    from recllm_bench.reporting.verification import whole_records
 
     protocol = protocol_named(options.protocol)
     prepared = prepare(options.dataset, filter=protocol.filter, store=default_store())
     split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
     users = len(set(evaluated_cases(split.test, protocol).users.tolist()))
-    plan = Plan(users, options.rows, options.seeds, options.deviation)
-    print(plan_table(f"{prepared.name} · {protocol.name}", plan))
+    place = (prepared.name, protocol.fingerprint())
+    known = whole_records(find_records(options.results or results_folder() / "runs"))
+    known = sorted((each for each in known if (each.dataset.get("name"), each.fingerprint) == place), key=_made)
+    agreement, pairs = measured_agreement(known)
+    plan = Plan(users, options.rows, options.seeds, options.deviation, agreement if pairs else AGREEMENT)
+    print(plan_table(f"{prepared.name} · {protocol.name}", plan, pairs))
 
 
 def _share(options: argparse.Namespace) -> None:
