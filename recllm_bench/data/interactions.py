@@ -13,13 +13,13 @@ from recllm_bench.data.catalogue import TEXT_FIELDS, Catalogue
 from recllm_bench.data.columns import TextRows
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.item_texts import ItemText, listed, texts_of
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.options import option, read_options
 
 __all__ = ["FilterOptions", "Interactions", "ItemText", "NothingLeft", "apply_filter", "build_histories", "read_filter"]
 
 
-class NothingLeft(BenchError):
+class NothingLeft(NotEnough):
     """A filter that no interaction passes."""
 
 

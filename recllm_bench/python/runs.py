@@ -37,6 +37,7 @@ def run(
     training: Mapping[str, Any] | None = None,
     conversation: Mapping[str, Any] | None = None,
     device: Any = "",
+    modules: Sequence[str | Path] = (),
     recipe: str | Path | Mapping[str, Any] | None = None,
     label: str = "",
     again: bool = False,
@@ -57,6 +58,8 @@ def run(
         Changes to the recipe that ships for the pair; ``recllm-bench options MODEL`` lists all that can be set.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    modules : sequence of str or Path
+        Python files of your own that are loaded first, for the models, datasets, metrics and so on that they add.
     recipe : str, Path or mapping, optional
         A recipe (name, file or values) in place of the shipped one; what is given beside it wins.
     label : str
@@ -73,11 +76,14 @@ def run(
     BenchError
         In one line, for every mistake that can be mended.
     """
-    from recllm_bench.planning import resolved
-    from recllm_bench.recipe import recipe_from
-    from recllm_bench.runner import run_cells
+    from recllm_bench.api.modules import load_modules
+    from recllm_bench.planning import comparison_recipes
+    from recllm_bench.rows import run_cells
 
+    load_modules(modules)  # they may define what is named here
     values, where = _values(model, dataset, _protocol_name(protocol), recipe)
+    if modules:
+        values["modules"] = [*(values.get("modules") or ()), *map(str, modules)]
     changes = {"options": options, "training": training, "conversation": conversation}
     for section, change in changes.items():
         if change is not None and not isinstance(change, Mapping):
@@ -89,7 +95,8 @@ def run(
         values.pop("seeds", None)
     if str(device):
         values["device"] = str(device)
-    (folder,) = run_cells([(label, resolved(recipe_from(values, where)))], again=again).folders
+    ((_, chosen),) = comparison_recipes({**values, "compare": []}, where)
+    (folder,) = run_cells([(label, chosen)], again=again).folders
     return Run.read(folder)
 
 
@@ -260,8 +267,9 @@ class Run:
         BenchError
             When a stage is no longer in the cache, or the scores came from outside.
         """
+        from recllm_bench.data.cards import default_store
         from recllm_bench.recipe import recipe_from
-        from recllm_bench.runner import BenchCell, default_store
+        from recllm_bench.runner import BenchCell
 
         if self.record.recipe["model"] == OUTSIDE:
             raise BenchError(f"{self.name}: its scores came from outside, so there is no model to load")

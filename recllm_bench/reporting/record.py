@@ -50,6 +50,8 @@ class RunRecord:
         Validation metric of each trained stage.
     evaluation_seconds : float
         Seconds of ranking.
+    answer_seconds : float
+        Seconds of what comes before ranking and after: words and rounds of feedback, and dialogues.
     measures : list of Measure
         What a method measures beside the ranking, such as the similarity of reconstructed labels.
     tokens : dict
@@ -92,6 +94,7 @@ class RunRecord:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
     evaluation_seconds: float = 0.0
+    answer_seconds: float = 0.0
     measures: list[Measure] = dataclasses.field(default_factory=list)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -107,9 +110,9 @@ class RunRecord:
     members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @property
-    def training_seconds(self) -> float:
-        """Seconds of all stages together."""
-        return float(sum(self.stages.values()))
+    def training_seconds(self) -> float | None:
+        """Seconds of all stages together; None where nothing was trained here, as for scores from outside."""
+        return float(sum(self.stages.values())) if self.stages else None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of ``run.json``; where the record lies is no part of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, Planned, compare
+from recllm_bench.reporting.conclusion import conclusion
 from recllm_bench.reporting.families import mean_of
 from recllm_bench.reporting.page import Cell, Page
 from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
@@ -109,8 +110,10 @@ def row_notes(record: RunRecord) -> list[str]:
     return notes
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
     """Seconds in the unit a person would use."""
+    if seconds is None:
+        return ""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -142,7 +145,7 @@ def shown(comparison: Comparison, page: Page) -> str:
         rows = comparison.rows(block)
         if rows:
             grid = _grid(comparison, block, rows, comparison.metrics, notes)
-            parts += [page.heading(title, reason), page.grid(grid), page.lines(open_lines(comparison, block))]
+            parts += [page.heading(title, reason), page.grid(grid), page.lines(block_lines(comparison, block))]
     rows = comparison.rows("dialogue")
     if rows:
         turns = records[rows[0]].protocol.get("turns") or 5
@@ -152,7 +155,7 @@ def shown(comparison: Comparison, page: Page) -> str:
             f"at most {turns} turns, {items} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
         )
         grid = _grid(comparison, "dialogue", rows, list(DIALOGUE_METRICS), notes)
-        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(open_lines(comparison, "dialogue"))]
+        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(block_lines(comparison, "dialogue"))]
     measured = [record for record in records if record.measures]
     if measured:
         parts.append(page.heading("Beside the ranking", "what the methods measure themselves"))
@@ -239,6 +242,12 @@ def needs(pair: Pair) -> str:
     ways = [f"{pair.users:,} users"] if pair.users else []
     ways += [f"{pair.seeds:,} seeds"] if pair.seeds else []
     return f"needs {' or '.join(ways)}" if ways else "needs more users and more seeds"
+
+
+def block_lines(comparison: Comparison, block: str) -> list[str]:
+    """What stands under a block: what follows from it, and what it cannot tell."""
+    said = conclusion(comparison, block)
+    return [said] * bool(said) + open_lines(comparison, block)
 
 
 def open_lines(comparison: Comparison, block: str) -> list[str]:
