@@ -31,7 +31,7 @@ class Simulator(Protocol):
     """
 
     def open(self, profiles: Sequence[Profile]) -> list[str | None]:
-        """First sentence of each user; ``None`` where the back end failed for good."""
+        """First sentence of each user; ``None`` where the chat model failed for good."""
         ...
 
     def reply(

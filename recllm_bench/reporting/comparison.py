@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from recllm_bench.artifacts import content_hash
 from recllm_bench.conversation.disclosure import in_words
 from recllm_bench.errors import BenchError, nearest
-from recllm_bench.reporting.families import TESTS, Families, Family, Pair, direction, has, mean_of
+from recllm_bench.reporting.record_families import TESTS, Families, Family, Pair, direction, has, mean_of
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.remembered import Remembered
 from recllm_bench.reporting.seeds import UserValues, on_disk, over_seeds, with_intervals

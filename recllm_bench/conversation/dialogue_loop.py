@@ -18,7 +18,7 @@ from recllm_bench.conversation.dialogue import Dialogue, Reply, Response
 from recllm_bench.conversation.profile import Profile, uttered_facts
 from recllm_bench.conversation.simulators import GuardedSimulator, Simulator
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.dialogue import FAILED, INVALID, valid_outcomes
+from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, valid_outcomes
 from recllm_bench.progress import log, track
 
 if TYPE_CHECKING:
