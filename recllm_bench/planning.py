@@ -10,10 +10,10 @@ from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.evaluation.protocols import protocol_named
-from recllm_bench.models import HISTORY_ROWS, WORD_ROWS
+from recllm_bench.models import COMPARED_OPTIONS, HISTORY_ROWS
 from recllm_bench.options import shown
 from recllm_bench.progress import log
-from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, recipe_from, shipped_recipe
+from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
 
 _SHARED_OPTIONS = ("llm", "llm_precision")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
@@ -52,7 +52,7 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     rows = values.get("compare")
     if rows is None:
         rows = entry.method.comparison_rows(main.options)
-        rows = (HISTORY_ROWS + (WORD_ROWS if entry.reads_words else ())) if rows is None else rows
+        rows = [*HISTORY_ROWS, *(word_rows() if entry.reads_words else ())] if rows is None else rows
         rows = [*rows, *controls(entry)]
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names, got {shown(rows)}")
@@ -82,6 +82,20 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
     return result
 
 
+def word_rows() -> list[Any]:
+    """What the words are worth without the method: rows beside a model that reads them, each an evaluation."""
+    best: dict[str, dict] = {name: {} for name in HISTORY_ROWS}
+    orders = {"Popularity": {"pop": {}}, "ItemKNN": {"recent-knn": {}}, "Best history row": best}
+    told = {"words-fit": "that fit the words", "facts-fit": "that fit, told the facts"}
+    fitting = [
+        {"model": model, "label": f"{who} among items {what}", "options": {"among": among}}
+        for model, what in told.items()
+        for who, among in orders.items()
+    ]
+    fused = {"model": "text-fused", "label": "Text retrieval with the best history row", "options": {"among": best}}
+    return ["text-retrieval", fused, *fitting]
+
+
 def controls(entry: ModelEntry) -> list[dict[str, Any]]:
     """The model itself with another user's words and with none, where it reads words: rows of a comparison.
 
@@ -90,7 +104,12 @@ def controls(entry: ModelEntry) -> list[dict[str, Any]]:
     if not entry.reads_words:
         return []
     return [
-        {"model": entry.name, "label": f"{entry.display_name}, {label}", "conversation": {"words": whose}}
+        {
+            "model": entry.name,
+            "label": f"{entry.display_name}, {label}",
+            "conversation": {"words": whose},
+            "options": dict(COMPARED_OPTIONS.get(entry.name, {})),
+        }
         for whose, label in _CONTROLS.items()
     ]
 
@@ -196,7 +215,7 @@ def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Label of a row, and the base with its changes, section by section."""
+    """Label of a row, and the base with its changes; mappings are changed key by key."""
     label = changes.get("label") or ""
     if not isinstance(label, str):
         raise BenchError(f"{where}: the label of a row must be text in quotes, got {shown(label)}")
@@ -207,7 +226,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> 
         old = merged.get(key)
         if isinstance(value, Mapping) and not isinstance(old or {}, Mapping):
             raise BenchError(f"{where}: a row changes {key}: {shown(old)} by {shown(value)}; write both as mappings")
-        merged[key] = {**(old or {}), **value} if isinstance(value, Mapping) else value
+        merged[key] = laid_over(old or {}, value) if isinstance(value, Mapping) else value
     return label, merged
 
 

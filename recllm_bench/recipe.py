@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,24 @@ VARIANTS = ("own", "another", "none")
 class ConversationOptions:
     """How the user side is played."""
 
-    simulator: str = option("rules", "who speaks for the user: rules, or a plug-in")
+    simulator: str = option(
+        "rules", "who speaks for the user: rules, taste, rules:1, rules:2, rules:all, local:NAME, server:MODEL@URL, ..."
+    )
+    leaves: float = option(
+        0.05, "share of the catalogue that a first utterance of rules, taste or a chat model leaves", low=1e-4, high=1
+    )
     encoder: str = option("minilm", "text encoder: minilm, a folder, or a hub id")
     template: str = option("{text}", "what the encoder reads; {text} is the utterance")
     pooling: str = option("auto", "how the encoder pools", choices=("auto", "mean", "last"))
     users: int = option(0, "users of the multi-turn evaluation, drawn once (0: no dialogues)", low=0)
+    target_visibility: str = option(
+        "attributes_only", "what the user is told of the wanted item; its title is never uttered in either case",
+        choices=("attributes_only", "title_and_attributes"),
+    )  # fmt: skip
+    known_items: str = option(
+        "protocol", "items of a user's own history in dialogues: as the protocol ranks them, or never shown",
+        choices=("protocol", "never"),
+    )  # fmt: skip
     words: str = option("own", "whose words a user gets when tested; the others are controls", choices=VARIANTS)
 
 
@@ -53,7 +67,8 @@ class Recipe:
     conversation : ConversationOptions
         The user side.
     budget : str
-        Words for the table when the published schedule was shortened; empty otherwise.
+        Words for the table when the published schedule was shortened; empty otherwise. ``{training.epochs}`` and
+        ``{options.intents}`` stand for what the run has.
     quick : int
         Most passes over data of any training, in every row; 0 for no such limit.
     modules : tuple of str
@@ -92,6 +107,7 @@ def family(model: str) -> str:
 
 
 _SECTIONS = ("options", "training", "conversation")
+_MISSPELT = 0.8  # likeness to a section's name above which another name is that name with a mistake in it
 _KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "compare", "rows", "about", "published")
 
 
@@ -169,7 +185,7 @@ def read_recipe_file(name: str) -> dict[str, Any]:
         names.append(base)
         if names.count(names[-1]) > 1:
             raise BenchError(f"recipe '{name}' is its own base: {' on '.join(names)}")
-        values = _on_top(_file_values(names[-1]), values)
+        values = laid_over(_file_values(names[-1]), values)
     return values
 
 
@@ -179,10 +195,10 @@ def shipped_recipe(model: str, dataset: str) -> dict[str, Any]:
     return read_recipe_file(name) if _is_there(resource("recipes") / f"{name}.yaml", name) else {}
 
 
-def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` with ``changes``; where both have a mapping, it is changed key by key."""
     both = {key for key in changes if isinstance(changes[key], Mapping) and isinstance(values.get(key), Mapping)}
-    return {**values, **changes, **{key: _on_top(values[key], changes[key]) for key in both}}
+    return {**values, **changes, **{key: laid_over(values[key], changes[key]) for key in both}}
 
 
 def _file_values(name: str) -> dict[str, Any]:
@@ -219,7 +235,8 @@ def _with(values: Any, path: list[str], value: Any) -> dict[str, Any]:
 def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
     """Apply ``section.key=value`` settings to a recipe's mapping; a value that is a mapping itself takes further dots.
 
-    A key without a section that the recipe does not know belongs to the model's ``options``.
+    A key without a section that the recipe does not know belongs to the model's ``options``, with dots or without:
+    ``backbone_training.epochs=15`` is ``options.backbone_training.epochs=15``.
 
     Raises
     ------
@@ -236,9 +253,12 @@ def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
         if dot:
             if not all(name.split(".")):
                 raise BenchError(f"--set {shown(setting)}: a name is missing beside the dot of '{key.strip()}'")
-            if section not in _SECTIONS:
+            path = name.split(".")
+            is_wrong = section in ("", *_KEYS) or get_close_matches(section, _SECTIONS, cutoff=_MISSPELT)
+            if section not in _SECTIONS and is_wrong:
                 raise BenchError(f"--set {shown(setting)}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
-            result[section] = _with(result.get(section), name.split("."), value)
+            section, path = (section, path) if section in _SECTIONS else ("options", [section, *path])
+            result[section] = _with(result.get(section), path, value)
         elif section in _KEYS:
             result[section] = value
         else:

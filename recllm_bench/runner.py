@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -259,7 +258,7 @@ class BenchCell:
             stages=stages,
             evaluation_seconds=evaluation_seconds,
             answer_seconds=answer_seconds,
-            measures=report["measures"],
+            measures=[*report["measures"], *(outcomes.measures() if outcomes is not None else ())],
             tokens=report["tokens"],
             notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
             curves=_curves(folders),
@@ -286,6 +285,8 @@ class BenchCell:
     def talking_job(self) -> Job:
         """The job under a protocol that has turns: its own, or the published one for dialogues."""
         rules = self.protocol if self.protocol.turns else protocol_named(DIALOGUE_PROTOCOL)
+        if self.recipe.conversation.known_items == "never":
+            rules = dataclasses.replace(rules, exclude_history=True)
         return dataclasses.replace(self.job, protocol=rules)
 
     def _words(self, whose: str) -> Any:
@@ -299,6 +300,7 @@ class BenchCell:
             self.store,
             self._encode,
             self.encoder_key,
+            self.entry.reads_facts,
         )
 
     def _encode(self, texts: Sequence[str]):
@@ -311,12 +313,14 @@ class BenchCell:
 
     def _notes(self, folders: Mapping[str, Path]) -> list[str]:
         """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""
-        notes = [self.recipe.budget] if self.recipe.budget else []
+        from recllm_bench.training.cells import outcomes
+
+        notes = [self.cell.schedule] if self.recipe.budget else []
         if self.entry.reads_words and not self.dataset.catalogue.has_text:
             notes.append(f"the items of {self.dataset.name} have no text, so the words say nothing of the target")
         if self.recipe.quick:
             notes.append(f"quick: at most {self.recipe.quick} passes over the data in every training")
-        for name, facts in _outcomes(folders).items():
+        for name, facts in outcomes(folders).items():
             if facts.get("stopped_by") == "budget":
                 notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
         return notes
@@ -370,16 +374,12 @@ class BenchCell:
         return {"simulator": talk.simulator, "text encoder": talk.encoder}
 
 
-def _outcomes(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """``outcome.json`` of every stage that trained something."""
-    paths = {name: folder / "outcome.json" for name, folder in folders.items()}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-
-
 def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:
     """Validation curves: for each stage rows of (epoch, metric)."""
+    from recllm_bench.training.cells import outcomes
+
     curves = {}
-    for name, facts in _outcomes(folders).items():
+    for name, facts in outcomes(folders).items():
         points = [[entry["epoch"], entry["validation"]] for entry in facts["history"] if "validation" in entry]
         if points:
             curves[name] = points

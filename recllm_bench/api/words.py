@@ -68,6 +68,10 @@ class Words(Protocol):
         """The first sentence of each case's user, ``""`` where there was nothing to say."""
         ...
 
+    def facts(self, cases: Any) -> list[tuple[Any, ...]]:
+        """The facts of the target that each opening states, for a class that declares ``reads_facts`` alone."""
+        ...
+
     def opening_vectors(self, cases: Any) -> np.ndarray:
         """Vectors ``float32 [n, width]`` of the openings; :data:`NEUTRAL_OPENING` stands for an empty one."""
         ...

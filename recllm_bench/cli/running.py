@@ -111,9 +111,11 @@ def _print_table(
 ) -> None:
     """The table of some records; it is about the one whose recipe was asked for."""
     from recllm_bench.reporting.records import read_record
+    from recllm_bench.reporting.subject import compared_as
 
     records = [read_record(folder) for folder in folders]
     subject = next((record.name for record in records[::-1] if record.recipe_hash in asked), "")
+    subject = compared_as(records, subject)
     print(_table(records, metrics, subject=subject, failures=failures))
 
 

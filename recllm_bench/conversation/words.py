@@ -15,10 +15,11 @@ from recllm_bench.api.registry import resolve
 from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
 from recllm_bench.conversation import SIMULATORS
+from recllm_bench.conversation.attributes import Fact
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
-from recllm_bench.conversation.profile import Profile, build_profiles
+from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
-from recllm_bench.conversation.simulators import GuardedSimulator, simulator_named
+from recllm_bench.conversation.simulators import GuardedSimulator, leaves_a_share, simulator_named
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
 from recllm_bench.provenance import code_hash, package_code_hash
@@ -47,6 +48,8 @@ class SimulatedWords:
         ``encode(texts) -> float32 [n, width]``; it keeps what it has embedded.
     encoder_key : mapping
         What decides vectors.
+    reads_facts : bool
+        Whether who gets them declares that it is handed the facts behind the words.
     """
 
     talk: ConversationOptions
@@ -56,13 +59,14 @@ class SimulatedWords:
     store: ArtifactStore
     encode: Callable[[Sequence[str]], np.ndarray]
     encoder_key: Mapping[str, Any]
+    reads_facts: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
-        own = {"simulator": self.talk.simulator, "speech": speech_code(self.talk.simulator)}
-        return {**own, **self.encoder_key, **whose}
+        own = {**self._simulator.key, "speech": speech_code(self.talk.simulator)}
+        return {**own, **self.encoder_key, **whose, **self._told}
 
     def of(self, whose: str) -> SimulatedWords:
         """The same users, handing out their own words, another user's, or none."""
@@ -82,6 +86,20 @@ class SimulatedWords:
         if self.talk.words == "another":
             return [texts[row] for row in other_user(cases.users, self.seed).tolist()]
         return texts
+
+    def facts(self, cases: Cases) -> list[tuple[Fact, ...]]:
+        """See :meth:`recllm_bench.api.words.Words.facts`."""
+        if not self.reads_facts:
+            raise BenchError(
+                "words.facts are what is behind the words, made from the target: only a class with reads_facts = True, "
+                "the ceiling of a table, is handed them; read words.openings(cases)"
+            )
+        if self.talk.words == "none":
+            return [()] * len(cases)
+        said = self._simulator.facts_said(self.profiles(cases))
+        if self.talk.words == "another":
+            return [said[row] for row in other_user(cases.users, self.seed).tolist()]
+        return said
 
     def opening_vectors(self, cases: Cases) -> np.ndarray:
         """Vectors ``float32 [n, width]``; a neutral sentence stands for a user who said nothing."""
@@ -111,11 +129,27 @@ class SimulatedWords:
 
     def speaker(self) -> GuardedSimulator:
         """A fresh simulator behind the guard, for whole dialogues."""
-        return simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed)
+        own: dict[str, Any] = {"leaves": self.talk.leaves} if leaves_a_share(self.talk.simulator) else {}
+        return simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed, **own)
 
     def profiles(self, cases: Cases) -> list[Profile]:
         """What the users of some cases know; no system under test sees it."""
-        return build_profiles(self.dataset.catalogue, self.dataset.histories, cases.users, cases.ends, cases.targets)
+        return build_profiles(
+            self.dataset.catalogue,
+            self.dataset.histories,
+            cases.users,
+            cases.ends,
+            cases.targets,
+            visibility=self.talk.target_visibility,
+            attributes=self._simulator.attributes,
+            train_ends=self.split.train_ends,
+        )
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """The part of keys that says what users know of the target, where it is more than by default."""
+        visibility = self.talk.target_visibility
+        return {} if visibility == VISIBILITIES[0] else {"target_visibility": visibility}
 
     @cached_property
     def _simulator(self) -> GuardedSimulator:
@@ -128,9 +162,10 @@ class SimulatedWords:
             "data": self.dataset.checksum,
             "split": self.split.checksum,
             "seed": self.seed,
-            "simulator": self.talk.simulator,
+            "simulator": self._simulator.key,
             "code": speech_code(self.talk.simulator),
             "rows": content_hash([column.tolist() for column in rows]),
+            **self._told,
         }
 
         def make(work: Path) -> None:

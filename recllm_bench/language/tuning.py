@@ -168,8 +168,9 @@ def tune(
         "held_out": len(aside),
         "too_long": len(examples) + len(held_out) - len(usable) - len(aside),
         "trainable": size,
+        "epochs": outcome.epochs,
         "tokens": int(feed.tokens * outcome.epochs / feed.parts),
-        "tokens_read": feed.read,
+        "tokens_read": feed.tokens_read(outcome.epochs),
         "answer_tokens": sum(len(answer) for _, answer in usable),
         "held_out_loss_before": before,
         "held_out_loss": -outcome.best_metric if measured else None,
@@ -194,9 +195,16 @@ class _Feed:
         self.steps = -(-len(examples) // options.batch_size)
         self.parts = min(options.parts, self.steps)
         self.tokens = sum(len(prompt) + len(answer) for prompt, answer in examples)
-        self.read = 0
+        self._read: dict[int, int] = {}
 
     def batches(self, epoch: int) -> Iterator[list[Packed]]:
+        """The steps of an epoch, counted as they are taken."""
+        self._read[epoch] = 0
+        for packs in self._steps(epoch):
+            self._read[epoch] += sum(packed.n_tokens for packed in packs)
+            yield packs
+
+    def _steps(self, epoch: int) -> Iterator[list[Packed]]:
         """Each step as packs small enough for one pass."""
         passed, part = divmod(epoch - 1, self.parts)
         order = np.random.default_rng([self.seed, passed]).permutation(len(self.units))
@@ -204,9 +212,12 @@ class _Feed:
         for step in np.array_split(np.arange(self.steps), self.parts)[part]:
             some = rows[step * self.options.batch_size : (step + 1) * self.options.batch_size]
             parts = chunks([self.examples[row] for row in some], self.budget)
-            packs = [pack(chunk, scale=self.scale, share=self.options.share) for chunk in parts]
-            self.read += sum(packed.n_tokens for packed in packs)
-            yield packs
+            yield [pack(chunk, scale=self.scale, share=self.options.share) for chunk in parts]
+
+    def tokens_read(self, epochs: int) -> int:
+        """Positions that the model read in so many epochs; those of an earlier attempt are packed again to count."""
+        missed = (packs for epoch in range(1, epochs + 1) if epoch not in self._read for packs in self._steps(epoch))
+        return sum(self._read.values()) + sum(packed.n_tokens for packs in missed for packed in packs)
 
     def training(self, backbone: Backbone) -> TrainingOptions:
         """What the training loop is told."""

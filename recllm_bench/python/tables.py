@@ -35,9 +35,10 @@ class Table:
         self, records: Sequence[RunRecord], baseline: str = "best", metrics: Sequence[str] | None = None
     ) -> None:
         from recllm_bench.reporting import comparison
+        from recllm_bench.reporting.subject import compared_as
 
         self._asked = (list(records), baseline, metrics)
-        self._subject = records[-1].name if records else ""
+        self._subject = compared_as(records, records[-1].name) if records else ""
         self.comparison: Comparison = comparison.compare(list(records), baseline, metrics, subject=self._subject)
 
     @property

@@ -11,7 +11,7 @@ from recllm_bench.reporting.families import TESTS, Families, Family, Pair, direc
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.remembered import Remembered
 from recllm_bench.reporting.seeds import UserValues, on_disk, over_seeds, with_intervals
-from recllm_bench.reporting.subject import planned_rows, subject_of
+from recllm_bench.reporting.subject import is_ceiling, planned_rows, subject_of
 from recllm_bench.reporting.users_file import DIALOGUE_METRICS
 
 BLOCKS = {
@@ -33,7 +33,7 @@ class Planned:
     row : int
         The other row.
     role : str
-        ``best baseline``, ``control``, or empty.
+        ``best baseline``, ``control``, ``ceiling`` (a control that knows what no system can), or empty.
     pair : Pair
         The difference, in the primary metric; its interval holds for all planned contrasts together.
     """
@@ -227,7 +227,7 @@ def _plan(result: Comparison, families: Families, baseline: str) -> None:
     if not chosen:
         return
     family = families.planned(subject, sorted(chosen), result.primary)
-    roles = dict.fromkeys(controls, "control")
+    roles = {row: "ceiling" if is_ceiling(records[row]) else "control" for row in controls}
     for block in BLOCKS:
         rows = [row for row in baselines if row in chosen and records[row].block == block]
         if baseline != "best":
@@ -235,7 +235,7 @@ def _plan(result: Comparison, families: Families, baseline: str) -> None:
         if rows:
             roles[max(rows, key=lambda row: mean_of(records[row], result.primary))] = "best baseline"
     own = records[subject].block
-    order = {"best baseline": 0, "control": 1, "": 2}
+    order = {"best baseline": 0, "control": 1, "ceiling": 2, "": 3}
     result.planned = sorted(
         (Planned(row, roles.get(row, ""), pair) for (_, row), pair in family.pairs.items()),
         key=lambda each: (

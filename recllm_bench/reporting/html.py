@@ -15,13 +15,13 @@ from recllm_bench.reporting.published import published_for, published_interval
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.table import (
     MARKS,
+    block_lines,
     closing_lines,
     describe,
     duration,
     finding,
     legend,
     measures_grid,
-    open_lines,
     planned_heading,
     row_notes,
     verdicts,
@@ -84,12 +84,12 @@ def _section(comparison: Comparison) -> str:
         if rows:
             parts += [f"<h3>{title}</h3><p class='about'>{escape(reason)}</p>"]
             parts.append(_table(comparison, block, rows, comparison.metrics))
-            parts += [f"<p>{escape(line)}</p>" for line in open_lines(comparison, block)]
+            parts += [f"<p>{escape(line)}</p>" for line in block_lines(comparison, block)]
     rows = comparison.rows("dialogue")
     if rows:
         parts.append("<h3>Dialogues</h3><p class='about'>AT: lower is better</p>")
         parts.append(_table(comparison, "dialogue", rows, list(DIALOGUE_METRICS)))
-        parts += [f"<p>{escape(line)}</p>" for line in open_lines(comparison, "dialogue")]
+        parts += [f"<p>{escape(line)}</p>" for line in block_lines(comparison, "dialogue")]
     parts.append(_measures(comparison.records))
     parts.append(_interval_plot(comparison))
     parts.append(_training_curves(comparison.records))

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from recllm_bench.api.published import PublishedTables
 from recllm_bench.api.registry import names, resolve
+from recllm_bench.data.cards import all_cards
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.intervals import Interval, wilson
 from recllm_bench.locations import resource
@@ -218,22 +220,18 @@ def published_for(record: Any) -> dict[str, PublishedCell]:
     place = None if tables is None or _is_control(record.recipe) else tables.row(record.recipe)
     if tables is None or place is None:
         return {}
+    name = record.dataset["name"]
+    if Path(record.recipe.get("dataset") or "").is_absolute() and name not in tables.datasets:
+        return {}  # somebody's own file may have a card's name
     model, variant = place[0].rpartition(":")[2], place[1]
     found: dict[str, PublishedCell] = {}
-    for table in tables.tables[protocol]:
-        for name in [*record.metrics, *(name for name in record.dialogue if name in ("S@3", "S@5", "AT"))]:
-            metric, _, cut = name.partition("@")
-            cell = published(
-                tables.paper,
-                record.dataset["name"],
-                model,
-                metric,
-                int(cut) if cut else None,
-                table=table,
-                variant=variant,
-            )
+    for names_of, places in ((record.metrics, tables.tables[protocol]), (record.dialogue, tables.dialogues)):
+        for table, measured in product(places, names_of):
+            metric, _, cut = measured.partition("@")
+            where = (tables.paper, name, model, metric, int(cut) if cut.isdigit() else None)
+            cell = published(*where, table=table, variant=variant)
             if cell is not None:
-                found.setdefault(name, cell)
+                found.setdefault(measured, cell)
     return found
 
 
@@ -312,4 +310,9 @@ def _plain(name: str) -> str:
 def _name_in(paper: str, dataset: str) -> str:
     """A data set's name as a paper has it, plain."""
     own = {_plain(ours): theirs for ours, theirs in papers()[paper].datasets.items()}
-    return _plain(own.get(_plain(dataset), dataset))
+    if theirs := own.get(_plain(dataset)):
+        return _plain(theirs)
+    for card in all_cards().values():
+        if dataset.casefold() in (known.casefold() for known in (card["name"], *card.get("aliases", ()))):
+            return _plain(card.get("papers", {}).get(paper, dataset))
+    return _plain(dataset)

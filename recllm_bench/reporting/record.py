@@ -110,9 +110,9 @@ class RunRecord:
     members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @property
-    def training_seconds(self) -> float:
-        """Seconds of all stages together."""
-        return float(sum(self.stages.values()))
+    def training_seconds(self) -> float | None:
+        """Seconds of all stages together; None where nothing was trained here, as for scores from outside."""
+        return float(sum(self.stages.values())) if self.stages else None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of ``run.json``; where the record lies is no part of it."""

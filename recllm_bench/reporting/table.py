@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, Planned, compare
+from recllm_bench.reporting.conclusion import conclusion
 from recllm_bench.reporting.families import mean_of
 from recllm_bench.reporting.page import Cell, Page
 from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
@@ -109,8 +110,10 @@ def row_notes(record: RunRecord) -> list[str]:
     return notes
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
     """Seconds in the unit a person would use."""
+    if seconds is None:
+        return ""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -142,7 +145,7 @@ def shown(comparison: Comparison, page: Page) -> str:
         rows = comparison.rows(block)
         if rows:
             grid = _grid(comparison, block, rows, comparison.metrics, notes)
-            parts += [page.heading(title, reason), page.grid(grid), page.lines(open_lines(comparison, block))]
+            parts += [page.heading(title, reason), page.grid(grid), page.lines(block_lines(comparison, block))]
     rows = comparison.rows("dialogue")
     if rows:
         turns = records[rows[0]].protocol.get("turns") or 5
@@ -152,7 +155,7 @@ def shown(comparison: Comparison, page: Page) -> str:
             f"at most {turns} turns, {items} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
         )
         grid = _grid(comparison, "dialogue", rows, list(DIALOGUE_METRICS), notes)
-        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(open_lines(comparison, "dialogue"))]
+        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(block_lines(comparison, "dialogue"))]
     measured = [record for record in records if record.measures]
     if measured:
         parts.append(page.heading("Beside the ranking", "what the methods measure themselves"))
@@ -170,7 +173,11 @@ def legend(comparison: Comparison) -> str:
     """What intervals, marks and verdicts mean."""
     primary, best = comparison.primary, comparison.reference.startswith("the best")
     several = ", and over seeds where a row has several" if any(record.members for record in comparison.records) else ""
-    family = "all pairs of a block's rows at once" if best else f"all rows against {comparison.reference} at once"
+    family = (
+        "all rows of a block at once, whichever came out best,"
+        if best
+        else f"all rows against {comparison.reference} at once"
+    )
     method = "max-T" if comparison.test == "max-t" else f"{comparison.test} with Holm's correction"
     return (
         f"Intervals are Wilson's score interval over users{several} (Student's t for AT). "
@@ -237,6 +244,12 @@ def needs(pair: Pair) -> str:
     return f"needs {' or '.join(ways)}" if ways else "needs more users and more seeds"
 
 
+def block_lines(comparison: Comparison, block: str) -> list[str]:
+    """What stands under a block: what follows from it, and what it cannot tell."""
+    said = conclusion(comparison, block)
+    return [said] * bool(said) + open_lines(comparison, block)
+
+
 def open_lines(comparison: Comparison, block: str) -> list[str]:
     """Rows that the primary metric does not tell from the reference, and what telling would take."""
     families = comparison.families.get(block, [])
@@ -253,7 +266,7 @@ def open_lines(comparison: Comparison, block: str) -> list[str]:
 
 
 def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
-    """Says where the table, which corrects for all pairs of a block, marks the same pair otherwise."""
+    """Says where the table, which corrects for all rows of a block, marks the same pair otherwise."""
     block = comparison.records[comparison.subject].block
     for family in comparison.families.get(block, [])[:1]:
         reference = family.references.get(comparison.primary)
@@ -261,7 +274,7 @@ def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
             pair = family.pairs.get((comparison.primary, row))
             if reference == other and pair and pair.significant != planned.pair.significant:
                 word = "significant" if pair.significant else "not significant"
-                return [f"among all pairs of the table {word}, p = {pair.adjusted:.3f}"]
+                return [f"among all rows of the table {word}, p = {pair.adjusted:.3f}"]
     return []
 
 

@@ -134,6 +134,12 @@ def test_scores_are_products_with_projected_rows(kind):
         torch.testing.assert_close(found, states @ tables.items(torch.arange(6)).T)
 
 
+def test_llama2_seq_trains_item_embeddings_alone():
+    """I x D numbers: 144,000 for the 900 items of Musical Instruments and a miniature of width 160."""
+    tables = SideTables(0, 900, 160, LlamaSeqOptions(), torch.zeros(160))
+    assert sum(parameter.numel() for parameter in tables.parameters()) == 900 * 160 == 144_000
+
+
 def test_shared_projections_are_one_module():
     model = tiny_model(share_projection=True)
     assert model.tables.users.projection is model.tables.items.projection

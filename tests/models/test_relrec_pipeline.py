@@ -215,12 +215,50 @@ def test_llama2_seq_has_items_alone(tmp_path):
     job = make_job(tmp_path, model=LlamaSeq)
     model, folders = train(job, LlamaSeq)
     assert set(folders) == {"train"}
-    assert {name for name, _ in model.tables.named_parameters()} == {
-        "items.weight",
-        "items.projection.outer.weight",
-        "items.projection.outer.bias",
+    assert {name: tuple(value.shape) for name, value in model.tables.named_parameters()} == {
+        "items.weight": (N_ITEMS, 32)  # a row as wide as the language model for each item, and nothing else
     }
     assert LlamaSeqMethod(job).report(folders)["substitutes"] == {"language model": "tiny random Llama for Llama-2-7b"}
+
+
+@pytest.mark.parametrize(
+    ("writers", "expected"),
+    [
+        (["gpt-3.5-turbo"], ""),
+        (["openai/gpt-3.5-turbo-0125"], ""),
+        (["gpt-3.5-turbo-16k"], ""),
+        (["gpt-3.5-turbo", ""], "some for gpt-3.5-turbo"),  # some lines name no writer
+        (["gpt-3.5-turbo", "extractive"], "some for gpt-3.5-turbo"),
+        (["local:gpt-3.5-turbo"], "some for gpt-3.5-turbo"),  # a folder of that name
+        (["gpt-3.5-turbo-imitation"], "some for gpt-3.5-turbo"),
+    ],
+    ids=str,
+)
+def test_labels_are_judged_by_who_wrote_them(writers, expected):
+    assert labelling.label_substitute({"source": "some", "writers": writers}) == expected
+
+
+def test_a_file_of_the_paper_s_generator_makes_a_comparable_run(tmp_path, tiny, monkeypatch):
+    """With its labels and its language model a run has no substitute left, and the printed number is compared."""
+    from recllm_bench.reporting.published import published, verdict
+
+    monkeypatch.undo()
+    monkeypatch.setattr(ReLRecMethod, "backbone", lambda self: dataclasses.replace(tiny, substitute=""))
+    monkeypatch.setattr(ReLRecMethod, "_llm_key", lambda self: {"tiny": 1})
+    lines = [
+        {"kind": kind, "id": number, "version": 0, "text": f"likes songs {number}", "model": "gpt-3.5-turbo-0613"}
+        for kind, count in (("user", N_USERS), ("item", N_ITEMS))
+        for number in range(1, count + 1)
+    ]
+    for name, changed in (("gpt.jsonl", {}), ("other.jsonl", {"model": "extractive"})):
+        file = tmp_path / name
+        file.write_text("".join(json.dumps({**line, **changed}) + "\n" for line in lines))
+        job = make_job(tmp_path, {"epochs": 1}, labels=str(file), recon_users=-1, recon_items=-1)
+        substitutes = ReLRecMethod(job).report(train(job)[1])["substitutes"]
+        assert substitutes == ({} if not changed else {"labels": "extractive for gpt-3.5-turbo"})
+        cell = published("relrec", "yelp", "relrec", "Recall", 10, table="T2", variant="full")
+        word = verdict(cell, {"mean": cell.value, "low": cell.value, "high": cell.value}, substitutes).word
+        assert word == ("inside" if not changed else "not comparable")
 
 
 def test_moving_windows_bring_every_target_in_every_epoch(tmp_path):

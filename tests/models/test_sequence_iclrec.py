@@ -215,19 +215,20 @@ class TestLayout:
 
 
 class TestLoss:
+    @pytest.mark.parametrize("loss", ["bce", "ce"])
     @pytest.mark.parametrize("switch", [{"contrast": "none"}, {"sequence_weight": 0.0, "intent_weight": 0.0}])
-    def test_without_contrast_it_is_sasrec_with_bce_step_by_step(self, switch):
+    def test_without_contrast_it_is_sasrec_with_its_loss_step_by_step(self, switch, loss):
         seq, lengths, _ = sequences(n=32)
         split = leave_one_out(Histories.from_rows([[1, 2, 3, 30]] * 5, 30))
-        ours, plain = iclrec(**switch), iclrec()
-        losses = (ours.training_loss, encoder_loss(plain, split, TrainingOptions(objective="bce"), torch.device("cpu")))
+        ours, plain = iclrec(**switch, item_loss=loss), iclrec()
+        losses = (ours.training_loss, encoder_loss(plain, split, TrainingOptions(objective=loss), torch.device("cpu")))
         for step in range(5):
             values = []
-            for model, loss in zip((ours, plain), losses, strict=True):
+            for model, loss_of in zip((ours, plain), losses, strict=True):
                 torch.manual_seed(step)
                 optimiser = torch.optim.SGD(model.parameters(), 0.5)
                 optimiser.zero_grad()
-                value = loss(batch_of(seq, lengths), torch.Generator().manual_seed(step))
+                value = loss_of(batch_of(seq, lengths), torch.Generator().manual_seed(step))
                 value.backward()
                 optimiser.step()
                 values.append(value.item())

@@ -56,8 +56,6 @@ _ITEM_FORMS = (
         "Fans of {first} would like this {thing}. {rest} {play} a part too.",
     ),
 )
-FORMS = ("list", "sentence", "two sentences")
-"""Form of version ``v``: ``FORMS[v % 3]``."""
 
 
 def extractive_labels(

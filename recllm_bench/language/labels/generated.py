@@ -151,7 +151,9 @@ def generated_labels(
     rows = {kind: [tuple(found.get((kind, id), ())) for id in range(len(sources[kind]))] for kind in KINDS}
     unlabelled = {f"{kind}s without label": sum(1 for row in rows[kind][1:] if not row) for kind in KINDS}
     counts = {**documents.counts, **asking.counts, **unlabelled}
-    labels = Labels(rows["user"], rows["item"], chat.name, documents.scope, counts)
+    # A model on this machine may be called anything: its name alone would pass for a hosted model's.
+    source = f"local:{chat.name}" if getattr(chat, "source", "") else chat.name
+    labels = Labels(rows["user"], rows["item"], source, documents.scope, counts)
     return anonymise(labels, dataset.catalogue.titles) if anonymise_names else labels
 
 

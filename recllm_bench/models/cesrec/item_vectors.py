@@ -70,7 +70,7 @@ class StateEncoder(TextEncoder):
         norms = np.linalg.norm(vectors, axis=1)
         if not (np.isfinite(norms) & (norms > 0)).all():
             raise BenchError(
-                f"item vectors: {self.name} gives states that are no numbers or zero; try precision=float32"
+                f"item vectors: {self.name} gives states that are no numbers or zero; try llm_precision=float32"
             )
         return vectors[rows]
 

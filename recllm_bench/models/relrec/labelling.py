@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,11 @@ _KEY = (
     "switched_from",
 )
 _MADE = ("extractive", "generated")
+PAPERS_GENERATOR = "gpt-3.5-turbo"
+"""Who wrote the paper's labels."""
+_GENERATOR = re.compile(
+    rf"(?:openai/)?{re.escape(PAPERS_GENERATOR)}(?:-16k)?(?:-\d{{4}})?"
+)  # with the date of a snapshot
 
 
 def labels_key(options: ReLRecOptions) -> dict[str, Any]:
@@ -65,13 +72,27 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
         return labels
     other = _labels_of(job, options, *_other_dataset(job, options), work / "other", is_other=True)
     mixed = switched(labels, other)
+    kinds = "users and items" if options.switched_labels == "both" else options.switched_labels
     return Labels(
         users=labels.users if options.switched_labels == "items" else mixed.users,
         items=labels.items if options.switched_labels == "users" else mixed.items,
-        source=f"{labels.source}, {options.switched_labels} switched with {options.switched_from}",
+        source=f"{labels.source}, {kinds} switched with {options.switched_from}",
         scope=labels.scope,
         counts=labels.counts,
+        writers=tuple({*(labels.writers or (labels.source,)), *(other.writers or (other.source,))}),
     )
+
+
+def label_substitute(facts: Mapping[str, Any]) -> str:
+    """What a table says of labels that the paper's generator did not write; empty where it wrote every one.
+
+    Parameters
+    ----------
+    facts : mapping
+        :meth:`Labels.statistics`; ``writers`` decides, so that a file is judged by the model its lines name.
+    """
+    writers = facts.get("writers") or [facts["source"]]
+    return "" if all(map(_GENERATOR.fullmatch, writers)) else f"{facts['source']} for {PAPERS_GENERATOR}"
 
 
 def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, is_other: bool = False) -> Any:

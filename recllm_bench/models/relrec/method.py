@@ -16,7 +16,7 @@ from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
 from recllm_bench.models.relrec.inference import measure, ranking_speed
-from recllm_bench.models.relrec.labelling import labels_key, make_labels
+from recllm_bench.models.relrec.labelling import label_substitute, labels_key, make_labels
 from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.options import ReLRecOptions, check_options
@@ -190,7 +190,8 @@ class ReLRecMethod(Method):
         notes = {}
         if "labels" in folders:
             about = json.loads((folders["labels"] / FACTS).read_text())
-            substitutes["labels"] = f"{about['source']} for gpt-3.5-turbo"
+            if written := label_substitute(about):
+                substitutes["labels"] = written
             notes["label scope"] = about["scope"]
         if "speed" in folders:
             found = json.loads((folders["speed"] / MEASURES).read_text())

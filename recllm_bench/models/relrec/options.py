@@ -80,9 +80,14 @@ class ReLRecOptions:
 
 @dataclass(frozen=True)
 class LlamaSeqOptions(ReLRecOptions):
-    """Options of Llama2-seq: item tokens alone."""
+    """Options of Llama2-seq: item embeddings alone, as wide as the language model's own."""
 
     user_token: bool = option(False, "a sequence starts with the user's own token")
+    proj: str = option(
+        "none",
+        "projection into the language model: none, linear, or two layers",
+        choices=("none", "1layer", "2layer"),
+    )
     recon: bool = option(False, "reconstruct the labels of users and items")
 
 

@@ -37,6 +37,10 @@ class ICLRecOptions:
     activation: str = option("gelu", "activation of the feed-forward part", choices=tuple(ACTIVATIONS))
     layer_norm_eps: float = option(1e-12, "epsilon of layer normalisation", low=0)
     initializer_range: float = option(0.02, "standard deviation of initial weights", low=0)
+    item_loss: str = option(
+        "bce", "loss of next items: one sampled negative as published, or cross entropy over the catalogue",
+        choices=("bce", "ce"),
+    )  # fmt: skip
     contrast: str = option("both", "which contrasts are learned", choices=("both", "intent", "sequence", "none"))
     sequence_weight: float = option(0.1, "weight of the contrast between views", low=0)
     intent_weight: float = option(0.1, "weight of the contrast with intents", low=0)
@@ -133,7 +137,7 @@ class ICLRec(CausalRecommender):
         return self.item_embedding.weight
 
     def training_loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        """BCE at all targets, plus the weighted contrasts.
+        """The loss of next items at all targets, plus the weighted contrasts.
 
         Parameters
         ----------
@@ -142,7 +146,7 @@ class ICLRec(CausalRecommender):
         generator : torch.Generator
             For negatives and views.
         """
-        from recllm_bench.training.objectives import NegativeSampler, binary_cross_entropy
+        from recllm_bench.training.objectives import NegativeSampler, binary_cross_entropy, cross_entropy
 
         weight_sequence, weight_intent = self._weights()
         pooled = None
@@ -153,8 +157,11 @@ class ICLRec(CausalRecommender):
         flat = targets.flatten()
         places = flat.nonzero().squeeze(1)
         chosen, positives = states.reshape(-1, states.shape[-1])[places], flat[places]
-        negatives = NegativeSampler(self.n_items - 1).draw((len(places), 1), generator)
-        loss = binary_cross_entropy(chosen, positives, self.item_vectors(), negatives)
+        if self.options.item_loss == "ce":
+            loss = cross_entropy(chosen, positives, self.item_vectors())
+        else:
+            negatives = NegativeSampler(self.n_items - 1).draw((len(places), 1), generator)
+            loss = binary_cross_entropy(chosen, positives, self.item_vectors(), negatives)
         if not (weight_sequence or weight_intent):
             return loss
         options = self.options
