@@ -45,15 +45,15 @@ def test_blanks_beside_quotes_that_are_text_stay(tmp_path):
     assert rows.item_tokens == ['he said, "no", twice', 'a "b" , c']
 
 
-@pytest.mark.parametrize("sign", ["|", "^", "~", "\x01", " ", "\t", ";", ":"])
+@pytest.mark.parametrize("sign", ["|", "^", "~", "\x01", " ", "\t", ";"])
 def test_one_line_says_the_separator(tmp_path, sign):
     with pytest.raises(BenchError, match="is separated by"):
         read(tmp_path, joined(sign))
 
 
-@pytest.mark.parametrize("sign", ["\u3000", "\x1f", "/", "\u00a6", "\u2502", "<>", "\u001e"])
+@pytest.mark.parametrize("sign", ["\u3000", ":", "\x1f", "/", "\u00a6", "\u2502", "<>", "\u001e"])
 def test_no_separator_is_guessed(tmp_path, sign):
-    with pytest.raises(BenchError, match="no user column among|is separated by"):
+    with pytest.raises(BenchError, match=r"no (user|item) column among|is separated by"):
         read(tmp_path, joined(sign))
 
 
@@ -63,7 +63,7 @@ def test_no_separator_is_guessed(tmp_path, sign):
 def test_an_encoding_is_refused_and_a_card_reads_it(tmp_path, encoding):
     word = {"shift_jis": "テ", "gb18030": "电", "big5": "電", "koi8-r": "Ж"}.get(encoding, "ü")
     content = joined(",").replace("u1", word).encode(encoding)
-    with pytest.raises(BenchError, match="UTF-8|zero byte|utf-16|encoding"):
+    with pytest.raises(BenchError, match=r"UTF-8|zero byte"):
         read(tmp_path, content)
     card = f"name: t\ntable: t.csv\nencoding: {encoding}\n"
     assert word in prepared_by_card(tmp_path, card, t_csv=content).user_tokens
@@ -134,7 +134,7 @@ def test_an_item_table_without_any_text_is_said(tmp_path, items, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is empty"), ("user,item,time\n", "no line of data"), ("\n\n\n", "first line is empty"),
+        ("", "is empty"), ("user,item,time\n", "no line of data"), ("\n\n\n", "the file is empty"),
         (b"\x89PNG\r\n\x1a\n", "not UTF-8"), ('[{"user": 1}]', "no line of data|no user column"),
         ("<html><body>x</body></html>", "no line of data|no user column"), ("user\nu1\n", "no item column"),
         ("item\ni1\n", "no user column"), ("user,item,item\nu,a,b\n", "two columns are named"),
