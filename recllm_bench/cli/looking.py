@@ -40,6 +40,11 @@ def prepare(options: argparse.Namespace) -> None:
     from recllm_bench.data.interactions import NothingLeft
     from recllm_bench.data.prepare import filter_names, format_check, prepare
 
+    if options.again:
+        from recllm_bench.data.origins import ask_owners
+
+        asked = ask_owners(options.dataset, default_store())
+        print("\n".join(asked) or f"{options.dataset}: the cache holds no download without a checksum to ask about")
     for name in [options.filter] if options.filter else filter_names(options.dataset):
         try:
             prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)

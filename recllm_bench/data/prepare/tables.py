@@ -326,6 +326,11 @@ def _item_text(path: Path, table: _Columns, form: _Form) -> tuple[dict[str, Item
         )
         add_item_text(text, path, first_line + row, token, item)
     notes = list(table.notes)
+    if not any(item.title or item.categories or item.description for item in text.values()):
+        known = ", ".join(what for what in found if what != "item") or "no column of title, categories or description"
+        notes.append(
+            f"{path.name}: no item has any text ({known}); name the column in a card (item_columns: {{title: NAME}})"
+        )
     if count := sum(blanks.values()):
         said = "field says" if count == 1 else "fields say"
         words = ", ".join(f"'{word}'" for word, _ in blanks.most_common(3))
