@@ -178,7 +178,7 @@ def test_scipy_and_statsmodels_agree_on_random_tables(seed: int):
 @pytest.mark.parametrize("apart", [0.5, 1.5, 3.0, 6.0, 12.0])
 @pytest.mark.parametrize("groups", [(2, 3), (3, 2), (4, 1), (1, 4), (2, 2, 2), (3, 1, 1)])
 def test_a_wrong_mark_is_rare_whatever_the_groups_of_equals(groups: tuple[int, ...], apart: float):
-    """Wrong: a row that truly is no worse than the best of the table. Thresholds are Tukey's, as those of the method."""
+    """Wrong: a row that truly is no worse than the best of the table. Thresholds are Tukey's, as the method's."""
     rng = np.random.default_rng([sum(groups), int(10 * apart)])
     truth = np.repeat(-apart * np.arange(len(groups)), groups)
     size, times = len(truth), 20_000
