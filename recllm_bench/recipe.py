@@ -185,13 +185,14 @@ def under_seeds(values: Mapping[str, Any], where: str, given: Sequence[int] = ()
         For seeds that are no such number or list, or a seed twice.
     """
     own = {key: value for key, value in values.items() if key != "seeds"}
-    seeds, several = list(given), values.get("seeds")
+    seeds: list[int] = list(given)
+    several: Any = values.get("seeds")
     if not seeds and several is None:
         return [own]
     if not seeds and _is_whole(several) and _is_whole(own.get("seed", 42)):
         if not 0 < several <= _MOST_SEEDS:
             raise BenchError(f"{where}: seeds must be a number from 1 to {_MOST_SEEDS}, got {several}")
-        seeds = [own.get("seed", 42) + place for place in range(several)]
+        seeds = [int(own.get("seed", 42)) + place for place in range(several)]
     elif not seeds:
         if not isinstance(several, (list, tuple)) or not several or not all(map(_is_whole, several)):
             raise BenchError(f"{where}: seeds is a number such as 5, or a list such as [1, 2, 3], got {shown(several)}")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from recllm_bench import cli, manifests
-from recllm_bench.cli import looking
 from recllm_bench.artifacts import ArtifactStore
+from recllm_bench.cli import looking
 from recllm_bench.locations import cache_folder
 
 

@@ -159,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "what",
         nargs="?",
-        choices=("models", "datasets", "protocols", "metrics", "recipes", "zoo"),
+        choices=("models", "llms", "datasets", "protocols", "metrics", "recipes", "zoo"),
         help="only this kind",
     )
     explain = _command(commands, "options", looking.model_options, "the options of a model, with defaults")
@@ -187,7 +187,7 @@ def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> 
     parser.add_argument(
         "--llm",
         default="",
-        help="language model of every row that has one: a folder, a name under RECLLM_MODELS, a hub id",
+        help="language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id",
     )
     parser.add_argument("--backend", default="", help="recommender under a model that takes one, such as gru4rec")
     parser.add_argument(

@@ -13,7 +13,9 @@ class ReLRecOptions:
     """Options of ReLRec (Findings of EMNLP 2024, 423); numbers in brackets are the paper's equations."""
 
     llm: str = option(
-        "", "frozen causal language model: a folder, a name under RECLLM_MODELS, a hub id; empty: see docs/relrec.md"
+        "",
+        "frozen causal language model: smollm2, a folder, a name under RECLLM_MODELS, a hub id; "
+        "empty: see docs/relrec.md",
     )
     llm_precision: str = option(
         "auto", "how its weights are held", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
