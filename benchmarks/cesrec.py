@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from cesrec_plainly import PlainWriter
 
+from recllm_bench.data.cards import default_store
 from recllm_bench.data.prepare import prepare
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, load_backbone
@@ -29,7 +30,7 @@ from recllm_bench.language.titles.writing import Written, write_lists
 from recllm_bench.products import Linear
 from recllm_bench.progress import show_log
 from recllm_bench.reporting.machine import machine_facts
-from recllm_bench.runner import default_store, device_named
+from recllm_bench.runner import device_named
 
 FASTER_EDITS, FASTER_SEQUENCE = 20.0, 8.0
 """Ratios of users per second to the plain way below which ``--assert`` fails on a CPU."""

@@ -27,6 +27,7 @@ from torch import nn
 
 from recllm_bench.api.method import Job
 from recllm_bench.artifacts import ArtifactStore
+from recllm_bench.data.cards import default_store
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.prepare import prepare
 from recllm_bench.data.splits import leave_one_out, split_named
@@ -44,7 +45,7 @@ from recllm_bench.options import read_options
 from recllm_bench.progress import show_log
 from recllm_bench.recipe import Recipe
 from recllm_bench.reporting.machine import machine_facts
-from recllm_bench.runner import default_store, device_named
+from recllm_bench.runner import device_named
 from recllm_bench.training.options import TrainingOptions
 
 FASTER_TRAINING, FASTER_RANKING = 3.0, 5.0

@@ -10,6 +10,10 @@ class BenchError(Exception):
     """A mistake the user can mend: shown as one line, without a traceback, exit code 2."""
 
 
+class NotEnough(BenchError):
+    """The data lack what a row needs, such as users or titles; the other rows of a table may stand without it."""
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 8) -> str:
     """Say what was probably meant.
 

@@ -27,6 +27,7 @@ def option(
     high: float | None = None,
     quick: int | bool = False,
     at_most: str = "",
+    presets: Mapping[str, Any] | None = None,
 ) -> Any:
     """Declare one field of an options dataclass.
 
@@ -45,8 +46,10 @@ def option(
     at_most : str
         Name of a count of the data that the value may not exceed, such as ``"users"``: a default is lowered to it, a
         value that was set is refused.
+    presets : mapping, optional
+        Other defaults, by the name that ``preset_of(given)`` of the options' class returns.
     """
-    limits = {"choices": choices, "low": low, "high": high, "quick": quick, "at_most": at_most}
+    limits = {"choices": choices, "low": low, "high": high, "quick": quick, "at_most": at_most, "presets": presets}
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
@@ -74,6 +77,13 @@ def read_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in fields:
             raise BenchError(f"{where}: unknown option '{key}'.{nearest(str(key), fields)}")
         clean[key] = _checked(value, hints[key], fields[key].metadata, f"{where}: {key}")
+    preset_of = getattr(cls, "preset_of", None)
+    if preset_of is not None:
+        preset = preset_of(clean)
+        for name, field in fields.items():
+            presets = field.metadata.get("presets") or {}
+            if name not in clean and preset in presets:
+                clean[name] = presets[preset]
     return cls(**clean)
 
 
@@ -125,6 +135,8 @@ def describe_options(cls: type) -> list[tuple[str, str, str]]:
     for field in dataclasses.fields(cls):
         choices = field.metadata.get("choices")
         suffix = f" [{' | '.join(map(str, choices))}]" if choices else ""
+        presets = field.metadata.get("presets")
+        suffix += f" ({', '.join(f'{name}: {shown(value)}' for name, value in presets.items())})" if presets else ""
         rows.append((field.name, str(field.default), field.metadata.get("help", "") + suffix))
     return rows
 
@@ -212,15 +224,15 @@ def plain_mapping(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
     for key, value in values.items():
         if not isinstance(key, str):
             raise BenchError(f"{where}: {shown(key)} is no name of an option; names are text")
-        clean[key] = _plain(value, f"{where}: {key}")
+        clean[key] = _plain_value(value, f"{where}: {key}")
     return clean
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain_value(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         return plain_mapping(value, where)
     if isinstance(value, (list, tuple)):
-        return [_plain(part, where) for part in value]
+        return [_plain_value(part, where) for part in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     kind = type(value).__name__

@@ -8,11 +8,12 @@ from typing import Any
 
 from recllm_bench.api.modules import load_modules
 from recllm_bench.api.registry import ModelEntry, canonical_name, model_named
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.evaluation.protocols import protocol_named
-from recllm_bench.models import HISTORY_ROWS, WORD_ROWS
+from recllm_bench.models import COMPARED_OPTIONS, HISTORY_ROWS
 from recllm_bench.options import shown
-from recllm_bench.recipe import ConversationOptions, Recipe, recipe_from, shipped_recipe
+from recllm_bench.progress import log
+from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
 
 _SHARED_OPTIONS = ("llm", "llm_precision")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
@@ -45,11 +46,13 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
         ``label`` is empty where the model's own display name serves.
     """
     main = resolved(recipe_from(values, where), where)
+    if not values.get("protocol"):
+        main = dataclasses.replace(main, protocol=_serving(main))
     entry = model_named(main.model)
     rows = values.get("compare")
     if rows is None:
         rows = entry.method.comparison_rows(main.options)
-        rows = (HISTORY_ROWS + (WORD_ROWS if entry.reads_words else ())) if rows is None else rows
+        rows = [*HISTORY_ROWS, *(word_rows() if entry.reads_words else ())] if rows is None else rows
         rows = [*rows, *controls(entry)]
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names, got {shown(rows)}")
@@ -74,8 +77,23 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
         if not isinstance(row, Mapping):
             raise BenchError(f"{where}: each row of a sweep is a mapping, got {shown(row)}")
         label, merged = _merged(values, row, where)
-        result.append((label or _difference(row), resolved(recipe_from(merged, where), where)))
+        own = "conversation" in row or "model" not in row
+        result.append((label or _difference(row), resolved(recipe_from(merged, where), where, own_talk=own)))
     return result
+
+
+def word_rows() -> list[Any]:
+    """What the words are worth without the method: rows beside a model that reads them, each an evaluation."""
+    best: dict[str, dict] = {name: {} for name in HISTORY_ROWS}
+    orders = {"Popularity": {"pop": {}}, "ItemKNN": {"recent-knn": {}}, "Best history row": best}
+    told = {"words-fit": "that fit the words", "facts-fit": "that fit, told the facts"}
+    fitting = [
+        {"model": model, "label": f"{who} among items {what}", "options": {"among": among}}
+        for model, what in told.items()
+        for who, among in orders.items()
+    ]
+    fused = {"model": "text-fused", "label": "Text retrieval with the best history row", "options": {"among": best}}
+    return ["text-retrieval", fused, *fitting]
 
 
 def controls(entry: ModelEntry) -> list[dict[str, Any]]:
@@ -86,15 +104,33 @@ def controls(entry: ModelEntry) -> list[dict[str, Any]]:
     if not entry.reads_words:
         return []
     return [
-        {"model": entry.name, "label": f"{entry.display_name}, {label}", "conversation": {"words": whose}}
+        {
+            "model": entry.name,
+            "label": f"{entry.display_name}, {label}",
+            "conversation": {"words": whose},
+            "options": dict(COMPARED_OPTIONS.get(entry.name, {})),
+        }
         for whose, label in _CONTROLS.items()
     ]
 
 
-def resolved(recipe: Recipe, where: str = "") -> Recipe:
+def resolved(recipe: Recipe, where: str = "", *, own_talk: bool = True) -> Recipe:
     """Fill in what the model decides: its default protocol, and no conversation where it reads no words.
 
     Model and dataset get their canonical names; options are checked.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    where : str
+        What messages call it.
+    own_talk : bool
+        Whether ``conversation`` was set for this model; what another row set is left out where it would do nothing.
+
+    Raises
+    ------
+    BenchError
+        Also for a value under ``conversation`` that does nothing in this model.
     """
     from recllm_bench.training.cells import typed_options
 
@@ -108,13 +144,49 @@ def resolved(recipe: Recipe, where: str = "") -> Recipe:
         if recipe.protocol:
             raise
         raise BenchError(f"'{entry.name}': default_protocol: {error}") from error
+    talk = recipe.conversation
+    if not entry.reads_words:
+        talk = _encoder_alone(talk, entry, where or recipe.model) if own_talk else ConversationOptions()
     return dataclasses.replace(
         recipe,
         model=entry.name,
         dataset=_canonical(recipe.dataset),
         protocol=protocol,
-        conversation=recipe.conversation if entry.reads_words else ConversationOptions(),
+        conversation=talk,
     )
+
+
+def _encoder_alone(talk: ConversationOptions, entry: ModelEntry, where: str) -> ConversationOptions:
+    """What a model without words may have set: the text encoder. That it is used is seen when its stages are made."""
+    default = ConversationOptions()
+    for field in dataclasses.fields(talk):
+        if field.name not in ENCODER and getattr(talk, field.name) != getattr(default, field.name):
+            raise BenchError(
+                f"{where}: {entry.display_name} reads nothing that users say, so conversation.{field.name} would do "
+                "nothing; leave it out, or take a model that reads words, such as text-retrieval"
+            )
+    return talk
+
+
+def _serving(recipe: Recipe) -> str:
+    """The model's default protocol; where the data have too few users or candidates for it, the one that it names."""
+    rules = protocol_named(recipe.protocol)
+    if not rules.otherwise:
+        return rules.name
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import split_named
+    from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
+
+    store = default_store()
+    prepared = prepare(recipe.dataset, filter=rules.filter, store=store)
+    split = split_named(rules.split, prepared.histories, **dict(rules.split_params))
+    try:
+        protocol_candidates(rules, split, evaluated_cases(split.test, rules), store)
+    except NotEnough as error:
+        log.warning(f"{str(error).partition(';')[0]}; {rules.otherwise} takes the place of {rules.name}")
+        return rules.otherwise
+    return rules.name
 
 
 def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
@@ -122,8 +194,9 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
     changes = {"model": row} if isinstance(row, str) else row
     if not isinstance(changes, Mapping) or not isinstance(changes.get("model"), str):
         raise BenchError(f"{where}: a row of 'compare' is a model name or a mapping with 'model', got {shown(row)}")
+    same = canonical_name(changes["model"]) == main.model
     shared = {"seed": main.seed, "device": main.device, "quick": main.quick, "modules": main.modules}
-    if canonical_name(changes["model"]) == main.model:
+    if same:
         base = {**main.as_dict()}
     else:
         base = {**recipe_values(changes["model"], main.dataset), "protocol": main.protocol}
@@ -131,8 +204,9 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
         base["conversation"] = {**talk, **(base.get("conversation") or {})}
         base["conversation"]["users"] = main.conversation.users
     base["options"] = {**(base.get("options") or {}), **_shared_options(changes["model"], main)}
+    base.pop("seeds", None)  # all rows have the seeds of the comparison
     label, merged = _merged({**base, **shared}, changes, where)
-    return label, resolved(recipe_from(merged, where))
+    return label, resolved(recipe_from(merged, where), where, own_talk=same or "conversation" in changes)
 
 
 def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
@@ -142,7 +216,7 @@ def _shared_options(model: str, main: Recipe) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Label of a row, and the base with its changes, section by section."""
+    """Label of a row, and the base with its changes; mappings are changed key by key."""
     label = changes.get("label") or ""
     if not isinstance(label, str):
         raise BenchError(f"{where}: the label of a row must be text in quotes, got {shown(label)}")
@@ -153,7 +227,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> 
         old = merged.get(key)
         if isinstance(value, Mapping) and not isinstance(old or {}, Mapping):
             raise BenchError(f"{where}: a row changes {key}: {shown(old)} by {shown(value)}; write both as mappings")
-        merged[key] = {**(old or {}), **value} if isinstance(value, Mapping) else value
+        merged[key] = laid_over(old or {}, value) if isinstance(value, Mapping) else value
     return label, merged
 
 

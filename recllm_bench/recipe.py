@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from recllm_bench.yaml_files import parse_yaml, read_mapping
 
 SEEDS = 2**32
 """Seeds that NumPy's legacy generator takes, which RecBole seeds too."""
+ENCODER = ("encoder", "template", "pooling")
+"""Options under ``conversation`` that are the text encoder's, which a model may use that reads no words."""
+_MOST_SEEDS = 100
 VARIANTS = ("own", "another", "none")
 """Whose words a case gets: its own user's, another user's (a control), nobody's (a control)."""
 
@@ -24,11 +28,24 @@ VARIANTS = ("own", "another", "none")
 class ConversationOptions:
     """How the user side is played."""
 
-    simulator: str = option("rules", "who speaks for the user: rules, or a plug-in")
+    simulator: str = option(
+        "rules", "who speaks for the user: rules, taste, rules:1, rules:2, rules:all, local:NAME, server:MODEL@URL, ..."
+    )
+    leaves: float = option(
+        0.05, "share of the catalogue that a first utterance of rules, taste or a chat model leaves", low=1e-4, high=1
+    )
     encoder: str = option("minilm", "text encoder: minilm, a folder, or a hub id")
     template: str = option("{text}", "what the encoder reads; {text} is the utterance")
     pooling: str = option("auto", "how the encoder pools", choices=("auto", "mean", "last"))
     users: int = option(0, "users of the multi-turn evaluation, drawn once (0: no dialogues)", low=0)
+    target_visibility: str = option(
+        "attributes_only", "what the user is told of the wanted item; its title is never uttered in either case",
+        choices=("attributes_only", "title_and_attributes"),
+    )  # fmt: skip
+    known_items: str = option(
+        "protocol", "items of a user's own history in dialogues: as the protocol ranks them, or never shown",
+        choices=("protocol", "never"),
+    )  # fmt: skip
     words: str = option("own", "whose words a user gets when tested; the others are controls", choices=VARIANTS)
 
 
@@ -51,7 +68,8 @@ class Recipe:
     conversation : ConversationOptions
         The user side.
     budget : str
-        Words for the table when the published schedule was shortened; empty otherwise.
+        Words for the table when the published schedule was shortened; empty otherwise. ``{training.epochs}`` and
+        ``{options.intents}`` stand for what the run has.
     quick : int
         Most passes over data of any training, in every row; 0 for no such limit.
     modules : tuple of str
@@ -90,7 +108,8 @@ def family(model: str) -> str:
 
 
 _SECTIONS = ("options", "training", "conversation")
-_KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "compare", "rows", "about", "published")
+_MISSPELT = 0.8  # likeness to a section's name above which another name is that name with a mistake in it
+_KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "seeds", "compare", "rows", "about", "published")
 
 
 def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
@@ -104,6 +123,8 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     for key in values:
         if key not in _KEYS:
             raise BenchError(f"{where}: unknown key '{key}'.{nearest(str(key), _KEYS)}")
+    if values.get("seeds") is not None:
+        raise BenchError(f"{where}: 'seeds' stands for several runs, and this is one; name it by seed")
     for key in ("model", "dataset"):
         value = values.get(key)
         if value is None or value == "":
@@ -146,6 +167,41 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     )
 
 
+def under_seeds(values: Mapping[str, Any], where: str, given: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """A recipe's values once for each of its seeds: those given, or ``seeds``, or its one ``seed``.
+
+    Parameters
+    ----------
+    values : mapping
+        ``seeds`` is a number of seeds, counted up from ``seed``, or a list of them.
+    where : str
+        Named in messages.
+    given : sequence of int
+        In place of the recipe's own.
+
+    Raises
+    ------
+    BenchError
+        For seeds that are no such number or list, or a seed twice.
+    """
+    own = {key: value for key, value in values.items() if key != "seeds"}
+    seeds: list[int] = list(given)
+    several: Any = values.get("seeds")
+    if not seeds and several is None:
+        return [own]
+    if not seeds and _is_whole(several) and _is_whole(own.get("seed", 42)):
+        if not 0 < several <= _MOST_SEEDS:
+            raise BenchError(f"{where}: seeds must be a number from 1 to {_MOST_SEEDS}, got {several}")
+        seeds = [int(own.get("seed", 42)) + place for place in range(several)]
+    elif not seeds:
+        if not isinstance(several, (list, tuple)) or not several or not all(map(_is_whole, several)):
+            raise BenchError(f"{where}: seeds is a number such as 5, or a list such as [1, 2, 3], got {shown(several)}")
+        seeds = list(several)
+    if len(set(seeds)) < len(seeds):
+        raise BenchError(f"{where}: seeds {' '.join(map(str, seeds))}: name each seed once")
+    return [{**own, "seed": seed} for seed in seeds]
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -167,7 +223,7 @@ def read_recipe_file(name: str) -> dict[str, Any]:
         names.append(base)
         if names.count(names[-1]) > 1:
             raise BenchError(f"recipe '{name}' is its own base: {' on '.join(names)}")
-        values = _on_top(_file_values(names[-1]), values)
+        values = laid_over(_file_values(names[-1]), values)
     return values
 
 
@@ -177,10 +233,10 @@ def shipped_recipe(model: str, dataset: str) -> dict[str, Any]:
     return read_recipe_file(name) if _is_there(resource("recipes") / f"{name}.yaml", name) else {}
 
 
-def _on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` with ``changes``; where both have a mapping, it is changed key by key."""
     both = {key for key in changes if isinstance(changes[key], Mapping) and isinstance(values.get(key), Mapping)}
-    return {**values, **changes, **{key: _on_top(values[key], changes[key]) for key in both}}
+    return {**values, **changes, **{key: laid_over(values[key], changes[key]) for key in both}}
 
 
 def _file_values(name: str) -> dict[str, Any]:
@@ -217,7 +273,8 @@ def _with(values: Any, path: list[str], value: Any) -> dict[str, Any]:
 def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
     """Apply ``section.key=value`` settings to a recipe's mapping; a value that is a mapping itself takes further dots.
 
-    A key without a section that the recipe does not know belongs to the model's ``options``.
+    A key without a section that the recipe does not know belongs to the model's ``options``, with dots or without:
+    ``backbone_training.epochs=15`` is ``options.backbone_training.epochs=15``.
 
     Raises
     ------
@@ -234,9 +291,12 @@ def override(values: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
         if dot:
             if not all(name.split(".")):
                 raise BenchError(f"--set {shown(setting)}: a name is missing beside the dot of '{key.strip()}'")
-            if section not in _SECTIONS:
+            path = name.split(".")
+            is_wrong = section in ("", *_KEYS) or get_close_matches(section, _SECTIONS, cutoff=_MISSPELT)
+            if section not in _SECTIONS and is_wrong:
                 raise BenchError(f"--set {shown(setting)}: unknown section '{section}'.{nearest(section, _SECTIONS)}")
-            result[section] = _with(result.get(section), name.split("."), value)
+            section, path = (section, path) if section in _SECTIONS else ("options", [section, *path])
+            result[section] = _with(result.get(section), path, value)
         elif section in _KEYS:
             result[section] = value
         else:

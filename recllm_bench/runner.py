@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.data.cards import default_store
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
+from recllm_bench.language.encoder_files import EncoderKey
 from recllm_bench.locations import results_folder
 from recllm_bench.models import DIALOGUE_PROTOCOL
 from recllm_bench.options import shown
@@ -52,36 +51,6 @@ def device_named(name: str):
     return torch.device(name)
 
 
-class EncoderKey(Mapping[str, Any]):
-    """What decides text vectors: the encoder's files, how it reads and pools. Looked up when it is first asked for.
-
-    Parameters
-    ----------
-    talk : ConversationOptions
-        Names the encoder.
-    """
-
-    def __init__(self, talk: ConversationOptions) -> None:
-        self._talk = talk
-
-    @cached_property
-    def _facts(self) -> dict[str, Any]:
-        from recllm_bench.language.encoder_files import find_encoder, revision
-
-        talk = self._talk
-        own = {"encoder": talk.encoder, "revision": revision(find_encoder(talk.encoder).folder)}
-        return {**own, "template": talk.template, "pooling": talk.pooling}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._facts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._facts)
-
-    def __len__(self) -> int:
-        return len(self._facts)
-
-
 class BenchCell:
     """A recipe on its data: what is trained, measured and recorded share what they need.
 
@@ -91,8 +60,6 @@ class BenchCell:
         What to run, resolved.
     label : str
         Name of the row where the model's display name does not serve.
-    store : ArtifactStore, optional
-        Where products are kept.
 
     Raises
     ------
@@ -200,7 +167,22 @@ class BenchCell:
         protocol_candidates(self.protocol, self.split, cases, self.store)
         if self.entry.reads_words:
             self._words("own").speaker()
+            if said := self._silent(cases):
+                log.warning(f"{self.name}: {said}")
             dict(self.encoder_key)
+        elif not self.encoder_key.was_read and self.recipe.conversation != ConversationOptions():
+            raise BenchError(
+                f"{self.name} encodes no text with these options, so conversation.encoder, template and pooling would "
+                "do nothing; leave them out"
+            )
+
+    def products(self) -> dict[str, Path]:
+        """Where the product of each stage is, or will be."""
+        from recllm_bench.training.stages import stage_keys
+
+        stages = self.cell.method.stages()
+        paths = (self.store.path(self.entry.family, key) for key in stage_keys(self.job, stages))
+        return {stage.name: path for stage, path in zip(stages, paths, strict=True)}
 
     def run(self, *, again: bool = False) -> Path:
         """Run it and return the folder of its record; a finished record is reused.
@@ -243,7 +225,9 @@ class BenchCell:
         folders, stages = self.cell.trained
         model = self.cell.load()
         cases = evaluated_cases(self.split.test, self.protocol)
+        before = time.perf_counter()
         columns = self.columns(cases)
+        answer_seconds = time.perf_counter() - before
         candidates = protocol_candidates(self.protocol, self.split, cases, self.store)
         before = time.perf_counter()
         ranks = rank_cases(
@@ -258,12 +242,15 @@ class BenchCell:
             top=max(self.protocol.cutoffs),
         )
         evaluation_seconds = time.perf_counter() - before
+        before = time.perf_counter()
         outcomes = self._dialogues(model)
+        answer_seconds += time.perf_counter() - before
         report = self._report(folders)
         record = records.make_record(
             name=self.name,
             recipe=self.recipe,
             block="text" if self.entry.reads_words else "history",
+            speaker=self._speaker(),
             dataset=self.dataset,
             protocol=self.protocol,
             split=self.split,
@@ -271,7 +258,11 @@ class BenchCell:
             outcomes=outcomes,
             stages=stages,
             evaluation_seconds=evaluation_seconds,
-            measures=report["measures"],
+            answer_seconds=answer_seconds,
+            measures=[
+                *(*report["measures"], *self._disclosure(cases)),
+                *(outcomes.measures() if outcomes is not None else ()),
+            ],
             tokens=report["tokens"],
             notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
             curves=_curves(folders),
@@ -298,9 +289,20 @@ class BenchCell:
     def talking_job(self) -> Job:
         """The job under a protocol that has turns: its own, or the published one for dialogues."""
         rules = self.protocol if self.protocol.turns else protocol_named(DIALOGUE_PROTOCOL)
+        if self.recipe.conversation.known_items == "never":
+            rules = dataclasses.replace(rules, exclude_history=True)
         return dataclasses.replace(self.job, protocol=rules)
 
+    @cached_property
+    def _said(self) -> dict[str, Any]:
+        return {}
+
     def _words(self, whose: str) -> Any:
+        if whose not in self._said:
+            self._said[whose] = self._new_words(whose)
+        return self._said[whose]
+
+    def _new_words(self, whose: str) -> Any:
         from recllm_bench.conversation.words import SimulatedWords
 
         return SimulatedWords(
@@ -311,6 +313,7 @@ class BenchCell:
             self.store,
             self._encode,
             self.encoder_key,
+            self.entry.reads_facts,
         )
 
     def _encode(self, texts: Sequence[str]):
@@ -321,12 +324,32 @@ class BenchCell:
             talk.encoder, texts, self.store, template=talk.template, pooling=talk.pooling, device=self.device
         )
 
+    def _speaker(self) -> dict[str, Any]:
+        """Who speaks; nobody to a row that reads no words."""
+        return dict(self.cell.method.speaker_key(self._words("own"))) if self.entry.reads_words else {}
+
+    def _hears_openings(self) -> bool:
+        """Whether the row hears what the simulator opens with; a method may have speakers of its own."""
+        return self.entry.reads_words and self._speaker() == dict(self._words("own").speaker_key)
+
+    def _silent(self, cases: Any) -> str:
+        return self._words("own").check_facts(cases) if self._hears_openings() else ""
+
+    def _disclosure(self, cases: Any) -> list[Measure]:
+        """What the words give away; the controls with other words say nothing about these targets."""
+        own = self.recipe.conversation.words == "own" and self._hears_openings()
+        return self._words("own").disclosure(cases) if own else []
+
     def _notes(self, folders: Mapping[str, Path]) -> list[str]:
         """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""
-        notes = [self.recipe.budget] if self.recipe.budget else []
+        from recllm_bench.training.cells import outcomes
+
+        notes = [self.cell.schedule] if self.recipe.budget else []
+        if self.entry.reads_words and not self.dataset.catalogue.has_text:
+            notes.append(f"the items of {self.dataset.name} have no text, so the words say nothing of the target")
         if self.recipe.quick:
             notes.append(f"quick: at most {self.recipe.quick} passes over the data in every training")
-        for name, facts in _outcomes(folders).items():
+        for name, facts in outcomes(folders).items():
             if facts.get("stopped_by") == "budget":
                 notes.append(f"{name}: stopped by its budget after {facts['epochs']} epochs")
         return notes
@@ -380,156 +403,13 @@ class BenchCell:
         return {"simulator": talk.simulator, "text encoder": talk.encoder}
 
 
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """What became of the cells of a comparison.
-
-    Attributes
-    ----------
-    folders : list of Path
-        Records, in the order of the rows.
-    failures : list of (str, str)
-        Rows that could not be run, and why.
-    """
-
-    folders: list[Path]
-    failures: list[tuple[str, str]]
-
-
-def present_dependencies(record: Any) -> dict[str, Any]:
-    """What a record would rest on if it were made now."""
-    from recllm_bench.recipe import recipe_from
-
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    values = {key: value for key, value in record.recipe.items() if key in known}
-    return BenchCell(recipe_from(values, record.name)).depends()
-
-
-def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> Finished:
-    """Run the cells of a comparison, the last row (the model that was asked for) first.
-
-    Every row is checked before the first one trains. A companion that cannot run is left out with its reason.
-
-    Raises
-    ------
-    BenchError
-        When the model that was asked for cannot run.
-    """
-    store = default_store()
-    cells: dict[int, BenchCell] = {}
-    failures: dict[int, tuple[str, str]] = {}
-    order = [len(recipes) - 1, *range(len(recipes) - 1)]
-    for row in order:
-        label, recipe = recipes[row]
-        try:
-            cell = BenchCell(recipe, label, store)
-            cell.check()
-            cells[row] = cell
-        except BenchError as error:
-            if row == order[0]:
-                raise
-            failures[row] = (label or model_named(recipe.model).display_name, str(error))
-    folders: dict[int, Path] = {}
-    todo = [row for row in order if row in cells]
-    for number, row in enumerate(todo, 1):
-        cell = cells.pop(row)  # a finished cell holds a model; only its record is needed
-        if len(todo) > 1:
-            log.info(f"row {number} of {len(todo)}: {cell.name}")
-        try:
-            folders[row] = cell.run(again=again)
-        except BenchError as error:
-            if row == order[0]:
-                raise
-            failures[row] = (cell.name, str(error))
-    return Finished([folders[row] for row in sorted(folders)], [failures[row] for row in sorted(failures)])
-
-
-def _outcomes(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """``outcome.json`` of every stage that trained something."""
-    paths = {name: folder / "outcome.json" for name, folder in folders.items()}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-
-
 def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:
     """Validation curves: for each stage rows of (epoch, metric)."""
+    from recllm_bench.training.cells import outcomes
+
     curves = {}
-    for name, facts in _outcomes(folders).items():
+    for name, facts in outcomes(folders).items():
         points = [[entry["epoch"], entry["validation"]] for entry in facts["history"] if "validation" in entry]
         if points:
             curves[name] = points
     return curves
-
-
-def evaluate_checkpoint(
-    model: str, checkpoint: Path, dataset: str, protocol_name: str, device: str, metrics: Sequence[str] = ()
-) -> str:
-    """Evaluate a released checkpoint and return its metrics as text.
-
-    Raises
-    ------
-    BenchError
-        When the file is missing, is no checkpoint of that model, or its item table does not fit the dataset.
-    """
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
-    from recllm_bench.evaluation.metrics import per_user
-    from recllm_bench.evaluation.own_metrics import data_facts
-    from recllm_bench.evaluation.ranks import rank_cases
-
-    protocol = protocol_named(protocol_name)
-    prepared = prepare(dataset, filter=protocol.filter, store=default_store())
-    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
-    model_class: Any = model_named(model).model
-    if not hasattr(model_class, "load_released"):
-        raise BenchError(f"{model} cannot read released checkpoints; a model that can has 'load_released'")
-    place = device_named(device)
-    network = model_class.load_released(checkpoint, n_items=prepared.histories.n_items).to(place).eval()
-    ranks = rank_cases(network, split, split.test, protocol, max_length=network.history_length, device=place)
-    facts = data_facts(split, prepared.catalogue)
-    values = per_user(ranks, metrics or protocol.metrics, protocol.cutoffs, protocol.ties, facts=facts)
-    lines = [f"{checkpoint.name} on {prepared.name}: {protocol.name}, {len(split.test):,} users"]
-    lines += [f"  {name:<9} {column.mean():.4f}" for name, column in values.items()]
-    return "\n".join(lines)
-
-
-def chat(recipe: Recipe, user: int) -> None:
-    """Talk with a conversational model on the terminal, as one of the dataset's users.
-
-    Raises
-    ------
-    BenchError
-        When the model does not converse, or there is no such user.
-    """
-    from recllm_bench.conversation.dialogue import Dialogue
-
-    cell = BenchCell(recipe)
-    dataset = cell.dataset
-    if not cell.entry.converses:
-        raise BenchError(f"{recipe.model} does not converse; try text-retrieval")
-    if not 1 <= user <= dataset.histories.n_users:
-        raise BenchError(f"--user {user}: {dataset.name} has users 1 to {dataset.histories.n_users}")
-    model, job = cell.cell.load(), cell.talking_job()
-    titles = dataset.catalogue.titles
-    history = dataset.histories.of(user)
-    print(f"user {user} likes: " + "; ".join(titles[item] for item in history[-5:]))
-    print("say what you are looking for; an empty line ends")
-    dialogue = Dialogue(user=user, history=history, messages=[], shown=[])
-    while sentence := _said():
-        dialogue.messages.append(("user", sentence))
-        answer = model.respond(job, [dialogue])[0]
-        dialogue.shown.extend(answer.items)
-        dialogue.messages.append(("assistant", answer.say))
-        for number, item in enumerate(answer.items, 1):
-            print(f"  {number}. {dataset.catalogue.text(item)}")
-
-
-def _said() -> str:
-    """The next sentence; empty at the end of the input."""
-    try:
-        return input("> ").strip()
-    except EOFError:
-        print()
-        return ""
-    except UnicodeDecodeError as error:
-        code = sys.stdin.encoding
-        raise BenchError(f"chat: the input is not {code} ({error.reason}); set the terminal to {code}") from error

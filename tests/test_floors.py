@@ -10,7 +10,7 @@ import recllm_bench
 
 PACKAGE = Path(recllm_bench.__file__).parent
 PAPERS = re.compile(r"cesrec|latentcrs|relrec|llama2.?seq|iclrec", re.IGNORECASE)
-AT_THE_DOOR = {"cli.py"}  # examples and defaults of the command line
+AT_THE_DOOR = {"parser.py"}  # examples and defaults of the command line
 
 
 def named_in_code(path: Path) -> list[str]:

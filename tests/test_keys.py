@@ -47,7 +47,7 @@ WITH: dict[str, dict[str, Any]] = {
     "decoding": {"chat": ""},
 }
 """What must be set beside an option so that it may change."""
-REFUSED = {"decoding", "switched_labels"}
+REFUSED = {"decoding", "switched_labels", "edit"}
 """Options whose other values need a chat model or another dataset; their parts are tested with them."""
 _TRAINING = {field.name for field in dataclasses.fields(TrainingOptions)}
 UNTRAINED: dict[str, set[str]] = {
@@ -66,7 +66,7 @@ UNTRAINED: dict[str, set[str]] = {
     "cesrec": {
         # what is done with a trained constructor
         "use_masking", "rounds", "early_accept", "refine_from", "pool", "forbid_target", "speculate",
-        "construct_batch", "latency_users",
+        "construct_batch", "latency_users", "edit", "draw",
         *_TRAINING,  # it has adapter_..., tune_... and backend_training
     },
     "text-retrieval": {"text_width", *_TRAINING},  # it trains nothing
@@ -97,6 +97,8 @@ def others(field: dataclasses.Field, hint: Any) -> list[Any]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(each for each in typing.get_args(hint) if each is not type(None))
     default, limits = field.default, field.metadata
+    if limits.get("presets"):
+        default = limits["presets"].get("miniature", default)
     if limits.get("choices"):
         found = list(limits["choices"])
     elif hint is bool:

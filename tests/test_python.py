@@ -249,6 +249,7 @@ class TestEvaluate:
         assert "scores from outside (array)" in stored["notes"][0]
         assert "cannot be run again" in (run.folder / "recipe.yaml").read_text()
         assert "scores from outside (array)" in run.table()
+        assert "0.0 s" not in run.table(), "no training here, and none is claimed"
         with pytest.raises(BenchError, match="no model to load"):
             run.load()
 

@@ -12,6 +12,8 @@ import torch
 
 from recllm_bench.api import registry
 from recllm_bench.data.histories import Histories
+from recllm_bench.data.prepare import prepare
+from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.recbole_bridge import (
     build_model,
@@ -165,6 +167,46 @@ def test_prefix_rows_equal_those_recbole_makes_from_files(tmp_path: Path) -> Non
     ours = dataset[np.arange(len(dataset))]
     assert len(dataset) == len(theirs)
     assert _rows(theirs) == _rows(ours)
+
+
+def test_targets_differ_from_recboles_only_where_its_times_are_too_coarse(tmp_path: Path, monkeypatch) -> None:
+    """RecBole scales times to [0, 1] and keeps them in float32, where neighbouring seconds of ml-100k are one value.
+
+    Such ties take the order of the file. Four users' last two items are a second apart, and there the file's own times
+    say that our target is the later one.
+    """
+    load_recbole()
+    import pandas as pd
+    import recbole
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+
+    monkeypatch.setattr(sys, "argv", ["plain"])
+    monkeypatch.chdir(tmp_path)
+    columns = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None}
+    config = Config(model="SASRec", dataset="ml-100k", config_dict={**columns, "checkpoint_dir": str(tmp_path)})
+    dataset = create_dataset(config)
+    feat = data_preparation(config, dataset)[2]._dataset.inter_feat
+    users, items = (dataset.id2token(field, feat[field].numpy()) for field in ("user_id", "item_id"))
+    theirs = dict(zip(users.tolist(), items.tolist(), strict=True))
+    prepared = prepare("ml-100k")
+    cases = leave_one_out(prepared.histories).test
+    ours = {
+        prepared.user_tokens[user]: prepared.catalogue.tokens[item]
+        for user, item in zip(cases.users, cases.targets, strict=True)
+    }
+    assert theirs.keys() == ours.keys()
+    differ = {user for user in ours if ours[user] != theirs[user]}
+    assert differ == {"167", "239", "392", "444"}
+    file = pd.read_csv(Path(recbole.__file__).parent / "dataset_example/ml-100k/ml-100k.inter", sep="\t", dtype=str)
+    file.columns = ["user", "item", "rating", "time"]
+    file["time"] = file["time"].astype(float)
+    times = file.set_index(["user", "item"])["time"]
+    assert all(times[user, ours[user]] == times[user, theirs[user]] + 1 for user in differ)
+    file["coarse"] = ((file.time - file.time.min()) / (file.time.max() - file.time.min())).astype(np.float32)
+    for key, expected in (("time", ours), ("coarse", theirs)):
+        last = file.sort_values(key, kind="stable").groupby("user").tail(1)
+        assert dict(zip(last.user, last.item, strict=True)) == expected
 
 
 def _rows(feat: object) -> list[tuple[list[int], ...]]:

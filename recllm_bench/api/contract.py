@@ -125,7 +125,8 @@ def _check_declarations(found: type, name: str) -> None:
     if options is not None:
         _check_options(options, name)
     wanted: dict[str, type | tuple[type, ...]] = {
-        "display_name": str, "default_protocol": str, "reads_words": bool, "training_defaults": Mapping
+        "display_name": str, "default_protocol": str, "reads_words": bool, "reads_facts": bool,
+        "training_defaults": Mapping
     }  # fmt: skip
     for key, kind in wanted.items():
         value = getattr(found, key, None)
@@ -147,6 +148,7 @@ _KINDS = {
     "display_name": "text",
     "default_protocol": "the name of a protocol",
     "reads_words": "True or False",
+    "reads_facts": "True or False",
     "training_defaults": "a mapping of training options",
 }
 

@@ -30,6 +30,8 @@ class Declarations(Protocol):
     reads_words : bool
         Whether the model reads what simulated users say. Words are made from the target, so they reach no class that
         does not declare this, and the declaration decides the block of the table.
+    reads_facts : bool
+        Whether the model is handed the facts behind the words too: a ceiling, no system that could be built.
     default_protocol : str
         Protocol where none is asked for; by default ``unified.full``.
     training_defaults : mapping
@@ -41,6 +43,7 @@ class Declarations(Protocol):
     Options: ClassVar[type]
     display_name: ClassVar[str]
     reads_words: ClassVar[bool]
+    reads_facts: ClassVar[bool]
     default_protocol: ClassVar[str]
     training_defaults: ClassVar[Mapping[str, Any]]
     history_length: int

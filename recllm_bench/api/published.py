@@ -25,8 +25,10 @@ class PublishedTables:
     row : callable
         ``row(recipe) -> (model, variant)``: which printed row a run record stands beside, by its recipe; None without
         one. An empty variant is the row without one, or a table's only one.
+    dialogues : tuple of str
+        Tables of dialogues, also of those held beside a ranking whose own protocol has no turns.
     datasets : mapping
-        The paper's name of a data set by ours, where they differ by more than case and punctuation.
+        The paper's name of a data set by ours, where its card does not say it (``papers``).
     users : callable
         ``users(cell, stated) -> int | None``: the users behind a printed number, given what the paper's statistics
         say of its data set.
@@ -43,6 +45,7 @@ class PublishedTables:
     paper: str
     tables: Mapping[str, tuple[str, ...]]
     row: Callable[[Mapping[str, Any]], tuple[str, str] | None]
+    dialogues: tuple[str, ...] = ()
     datasets: Mapping[str, str] = field(default_factory=dict)
     users: Callable[[Any, int | None], int | None] = as_stated
     not_comparable: str = ""

@@ -82,6 +82,11 @@ class ModelEntry:
         return bool(getattr(self.model, "reads_words", False))
 
     @property
+    def reads_facts(self) -> bool:
+        """Whether it declares that it is handed the facts behind the words."""
+        return self.reads_words and bool(getattr(self.model, "reads_facts", False))
+
+    @property
     def converses(self) -> bool:
         """Whether it recommends in dialogues."""
         return hasattr(self.model, "respond")

@@ -1,6 +1,7 @@
 """Simulated users: what they know, what they say, and how a dialogue with them goes."""
 
 SIMULATORS = {
-    "rules": "recllm_bench.conversation.rules:RuleSimulator",
+    "rules": "recllm_bench.conversation.people:People",
+    "taste": "recllm_bench.conversation.people:Taste",
     "replay": "recllm_bench.conversation.simulators:ReplaySimulator",
 }

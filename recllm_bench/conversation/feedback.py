@@ -174,13 +174,19 @@ class ChatFeedback:
 
     def key(self) -> dict[str, Any]:
         """Words depend on these alone, beside the catalogue."""
-        asked = content_hash([_SYSTEM, _QUESTION, _DESCRIPTION_WORDS, _ANSWER_TOKENS])
+        asked = content_hash([_SYSTEM, _QUESTION, _AGAIN, _DESCRIPTION_WORDS, _ANSWER_TOKENS])
         own = self.chat.key() if hasattr(self.chat, "key") else self.name
         return {"feedback": own, "prompt": asked, "seed": self.seed, "version": _VERSION}
 
-    def prompts(self, shown: Sequence[int], targets: Sequence[int]) -> list[list[dict[str, str]]]:
-        """The conversations the model is asked; none names its target."""
+    def prompts(
+        self, shown: Sequence[int], targets: Sequence[int], turns: Sequence[int] | None = None
+    ) -> list[list[dict[str, str]]]:
+        """The conversations the model is asked; none names its target.
+
+        Each round (``turns``, from 0) puts other attributes of the target first and asks for something new.
+        """
         shown, targets = [int(item) for item in shown], [int(item) for item in targets]
+        turns = [0] * len(shown) if turns is None else [int(turn) for turn in turns]
         told = sorted({*shown, *targets})
         descriptions = dict(zip(told, self.catalogue.descriptions_of(told), strict=True))
         questions = [
@@ -188,9 +194,10 @@ class ChatFeedback:
                 domain=self.catalogue.domain,
                 title=self.catalogue.titles[item] or f"a {self.catalogue.domain}",
                 shown=self._facts(item, descriptions),
-                wanted=self._facts(target, descriptions) or "something else",
+                wanted=self._facts(target, descriptions, turn) or "something else",
             )
-            for item, target in zip(shown, targets, strict=True)
+            + (_AGAIN.format(turn=turn) if turn else "")
+            for item, target, turn in zip(shown, targets, turns, strict=True)
         ]
         frames = [_SYSTEM.format(domain=self.catalogue.domain)] * len(questions)
         safe = self._quiet.redact(frames + questions, targets * 2).texts
@@ -200,17 +207,19 @@ class ChatFeedback:
     def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """What each user says about the shown item; see :meth:`RuleFeedback.say`."""
         columns = _columns(users, shown, targets, turn, len(self.catalogue))
-        _, items, wanted, _ = (column.tolist() for column in columns)
+        _, items, wanted, turns = (column.tolist() for column in columns)
         answers = self.chat.complete(
-            self.prompts(items, wanted), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed
+            self.prompts(items, wanted, turns), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed
         )
         texts = [" ".join(answer.split()) for answer in answers]
         self.n_empty += sum(not text for text in texts)
         texts = [text or f"{PLAIN_REFUSALS[0]} {PLAIN_WISHES[0]}" for text in texts]
         return self.redactor.redact(texts, wanted).texts
 
-    def _facts(self, item: int, descriptions: dict[int, str]) -> str:
-        told = ", ".join(fact.value for fact in self.attributes.facts(item))
+    def _facts(self, item: int, descriptions: dict[int, str], turn: int = 0) -> str:
+        known = self.attributes.facts(item)
+        first = turn % len(known) if known else 0
+        told = ", ".join(fact.value for fact in known[first:] + known[:first])
         about = " ".join(descriptions[item].split("\n", 1)[0].split()[:_DESCRIPTION_WORDS])
         return "; ".join(part for part in (told, about) if part)
 
@@ -228,6 +237,7 @@ _QUESTION = "\n".join(
         "What do you say?",
     )
 )
+_AGAIN = "\nYou have answered {turn} times before: say something you have not said yet."
 
 
 def feedback_named(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.dialogue import Dialogue, Reply, Response
@@ -98,6 +99,18 @@ class Outcomes:
             return {}
         means = {"input": self.input_tokens[valid].mean(), "output": self.output_tokens[valid].mean()}
         return {name: float(mean) for name, mean in means.items()}
+
+    @property
+    def known(self) -> np.ndarray:
+        """Share of each dialogue's shown items that its user already had, float64 [n]; NaN where none was shown."""
+        shares = [np.isin(talk.shown, talk.history).mean() if talk.shown else np.nan for talk in self.dialogues]
+        return np.array(shares, dtype=np.float64)
+
+    def measures(self) -> list[Measure]:
+        """What stands beside the outcomes: the share of all shown items that their users already had."""
+        shown = np.array([len(talk.shown) for talk in self.dialogues])
+        share = np.nansum(self.known * shown) / max(1, shown.sum())
+        return [Measure("shown items that the user already had, share", float(share), "dialogues")]
 
     def columns(self) -> dict[str, np.ndarray]:
         """The arrays by name, for a table of users."""

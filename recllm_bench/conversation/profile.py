@@ -40,6 +40,10 @@ class Profile:
         Free text about the target, redacted.
     title : str
         The target's title, only under ``title_and_attributes``.
+    past : tuple of int
+        The items of ``history``, without those that the training part of the split does not have.
+    tested : bool
+        Whether the target lies outside the training part: such users have phrasings of their own.
     """
 
     user: int
@@ -49,6 +53,8 @@ class Profile:
     facts: tuple[Fact, ...]
     description: str = ""
     title: str = ""
+    past: tuple[int, ...] = ()
+    tested: bool = True
 
 
 def build_profiles(
@@ -59,6 +65,9 @@ def build_profiles(
     targets: np.ndarray,
     visibility: str = "attributes_only",
     redactor: Redactor | None = None,
+    *,
+    attributes: AttributeTable | None = None,
+    train_ends: np.ndarray | None = None,
 ) -> list[Profile]:
     """Profiles of ranking cases.
 
@@ -75,6 +84,10 @@ def build_profiles(
         Whether the simulator is told the title; the guard is on in both cases.
     redactor : Redactor, optional
         A guard to share; made when it is not given.
+    attributes : AttributeTable, optional
+        The vocabulary of facts; by default categories, decades and years.
+    train_ends : int64 [n_users], optional
+        Ends of the training part; without them everybody is tested, and all of the past counts as training.
 
     Raises
     ------
@@ -89,7 +102,7 @@ def build_profiles(
         raise BenchError(
             f"user {users[bad[0]]}: target {targets[bad[0]]} is not in the catalogue of {len(catalogue) - 1}"
         )
-    attributes = AttributeTable(catalogue)
+    attributes = attributes or AttributeTable(catalogue)
     guard = redactor or Redactor(catalogue)
     wanted = np.unique(targets).tolist()
     facts = {item: _safe_facts(attributes.facts(item), item, guard) for item in wanted}
@@ -98,6 +111,8 @@ def build_profiles(
     starts = np.maximum(histories.offsets[users - 1], ends - HISTORY_TITLES)
     titles, items, domain = catalogue.titles, histories.items, catalogue.domain
     shows_title = visibility == "title_and_attributes"
+    limits = ends if train_ends is None else np.minimum(ends, np.asarray(train_ends)[users - 1])
+    tested = np.ones(len(users), dtype=bool) if train_ends is None else ends >= np.asarray(train_ends)[users - 1]
     return [
         Profile(
             user,
@@ -107,9 +122,11 @@ def build_profiles(
             facts[target],
             described.get(target, ""),
             titles[target] if shows_title else "",
+            tuple(items[start:limit].tolist()),
+            later,
         )
-        for user, start, end, target in zip(
-            users.tolist(), starts.tolist(), ends.tolist(), targets.tolist(), strict=True
+        for user, start, end, target, limit, later in zip(
+            *(column.tolist() for column in (users, starts, ends, targets, limits, tested)), strict=True
         )
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class RuleSimulator:
         When ``facts_in_opening`` is none of these.
     """
 
-    name = "rules"
+    target_free = False
 
     def __init__(self, catalogue: Catalogue, seed: int = 0, facts_in_opening: int | str = 1) -> None:
         choices = {"1": 1, "2": 2, "all": 1 << 30}
@@ -73,11 +73,17 @@ class RuleSimulator:
             raise BenchError(f"simulator rules: facts_in_opening '{facts_in_opening}' is not one of 1, 2, all")
         self.seed, self.first = seed, choices[str(facts_in_opening)]
         self.attributes = AttributeTable(catalogue)
+        self.name = f"rules:{facts_in_opening}"
         self._redactor = Redactor(catalogue)
         sets = (OPENINGS, REFUSALS, PLAIN_REFUSALS, WISHES, GOODBYES, ACCEPTANCES)
         self._words = {templates: [frozenset(_template_words(text)) for text in templates] for templates in sets}
         self._vocabulary = frozenset(word for rows in self._words.values() for row in rows for word in row)
         self._safe: dict[tuple[int, tuple[str, ...]], tuple[str, ...]] = {}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Who speaks: name and vocabulary."""
+        return {"simulator": self.name, **self.attributes.key}
 
     def open(self, profiles: Sequence[Profile]) -> list[str]:
         """First sentence of each user."""
@@ -87,6 +93,10 @@ class RuleSimulator:
             wish = phrase(profile.facts[: self.first], profile.domain) or f"{_article(profile.domain)} I will like"
             sentences.append(self._pick(OPENINGS, profile.target, draw).format(wish=wish))
         return sentences
+
+    def facts_said(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
+        """What :meth:`open` states of each target."""
+        return [profile.facts[: self.first] for profile in profiles]
 
     def reply(
         self, profiles: Sequence[Profile], dialogues: Sequence[Dialogue], shown: Sequence[Sequence[int]]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from recllm_bench.api.registry import resolve
+from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.dialogue import Dialogue, Reply
 from recllm_bench.conversation.profile import Profile
 from recllm_bench.conversation.redaction import Redactor
+from recllm_bench.conversation.rules import RuleSimulator
 from recllm_bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ class GuardedSimulator:
     """
 
     def __init__(self, simulator: Simulator, catalogue: Catalogue, record: Path | None = None) -> None:
-        self.simulator, self.record = simulator, record
+        self.simulator, self.record, self._catalogue = simulator, record, catalogue
         self.redactor = Redactor(catalogue)
         self.leaked, self.ambiguous = np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int64)
 
@@ -67,6 +70,16 @@ class GuardedSimulator:
     def name(self) -> str:
         """Name for labels."""
         return getattr(self.simulator, "name", type(self.simulator).__name__)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Who speaks, as part of what is measured: the simulator with its options and vocabulary."""
+        return dict(getattr(self.simulator, "key", None) or {"simulator": self.name})
+
+    @cached_property
+    def attributes(self) -> AttributeTable:
+        """The vocabulary of facts: the simulator's, or categories, decades and years."""
+        return getattr(self.simulator, "attributes", None) or AttributeTable(self._catalogue)
 
     def open(self, profiles: Sequence[Profile]) -> list[str | None]:
         """First sentences, guarded."""
@@ -88,12 +101,32 @@ class GuardedSimulator:
         self._write(profiles, turns, [reply.text for reply in raw], replies)
         return replies
 
+    def facts_said(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
+        """The facts that :meth:`open` states of each target.
+
+        Raises
+        ------
+        BenchError
+            When the simulator does not tell them.
+        """
+        if not hasattr(self.simulator, "facts_said"):
+            raise BenchError(f"simulator {self.name} does not tell which facts it states; give it facts_said(profiles)")
+        return self.simulator.facts_said(profiles)
+
+    def facts_refused(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
+        """The facts that :meth:`open` states as not wanted; none where the simulator does not tell."""
+        told = getattr(self.simulator, "facts_refused", None)
+        return told(profiles) if told else [()] * len(profiles)
+
     def _check(self, answers: Sequence[Any], profiles: Sequence[Profile], call: str) -> None:
         if len(answers) != len(profiles):
             raise BenchError(f"simulator {self.name}: {call} returned {len(answers)} answers for {len(profiles)} users")
 
     def _guard(self, raw: Sequence[str | None], profiles: Sequence[Profile]) -> list[str | None]:
         texts = [" ".join((text or "").split()) for text in raw]
+        if getattr(self.simulator, "target_free", False):  # knows no target; to take one out would tell it
+            self.leaked, self.ambiguous = np.zeros(len(raw), dtype=bool), np.zeros(len(raw), dtype=np.int64)
+            return [None if old is None else new for old, new in zip(raw, texts, strict=True)]
         redacted = self.redactor.redact(texts, [profile.target for profile in profiles])
         self.leaked, self.ambiguous = redacted.leaked, redacted.ambiguous
         return [None if old is None else new for old, new in zip(raw, redacted.texts, strict=True)]
@@ -183,7 +216,13 @@ class ReplaySimulator:
         return entry
 
 
-_ARGUMENT = {"rules": "facts_in_opening", "replay": "path"}  # what stands after the colon of a built-in name
+_PEOPLE = ("rules", "taste", "local", "server")
+
+
+def leaves_a_share(name: str) -> bool:
+    """Whether a simulator's first utterances are made to leave a share of the catalogue (``conversation.leaves``)."""
+    kind, _, argument = name.partition(":")
+    return kind in _PEOPLE and not (kind == "rules" and argument)
 
 
 def simulator_named(
@@ -194,8 +233,9 @@ def simulator_named(
     Parameters
     ----------
     name : str
-        ``"rules"`` (``"rules:2"`` or ``"rules:all"`` states that many facts first), ``"replay:file.jsonl"``, or a
-        plug-in (entry point group ``recllm_bench.simulators``, or ``module:Class``).
+        ``"rules"``, ``"taste"``, a chat model (``"local:NAME"``, ``"server:MODEL@URL"``), ``"rules:1"``,
+        ``"rules:2"`` or ``"rules:all"`` (so many facts first, by templates), ``"replay:file.jsonl"``, or a plug-in
+        (entry point group ``recllm_bench.simulators``, or ``module:Class``).
     catalogue : Catalogue
         The items.
     seed : int
@@ -211,10 +251,15 @@ def simulator_named(
         For an unknown name or option.
     """
     kind, _, argument = name.partition(":")
-    if kind in _ARGUMENT:
-        options = {_ARGUMENT[kind]: argument, **options} if argument else options
-        name = kind
-    maker = resolve("simulators", name)
+    maker: Any
+    if kind == "rules" and argument:
+        maker, options = RuleSimulator, {"facts_in_opening": argument, **options}
+    elif kind in ("local", "server"):
+        maker, options = resolve("simulators", kind), {"chat": name, **options}
+    elif kind == "replay":
+        maker, options = ReplaySimulator, {"path": argument, **options}
+    else:
+        maker = resolve("simulators", name)
     try:
         simulator = maker(catalogue, seed=seed, **options)
     except TypeError as error:

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.api.registry import resolve
 from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
-from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
+from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic, write_json
 from recllm_bench.conversation import SIMULATORS
+from recllm_bench.conversation.attributes import AttributeTable, Fact
+from recllm_bench.conversation.disclosure import disclosure, nothing_to_say
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
-from recllm_bench.conversation.profile import Profile, build_profiles
+from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
-from recllm_bench.conversation.simulators import GuardedSimulator, simulator_named
+from recllm_bench.conversation.simulators import GuardedSimulator, leaves_a_share, simulator_named
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
 from recllm_bench.provenance import code_hash, package_code_hash
@@ -47,6 +50,8 @@ class SimulatedWords:
         ``encode(texts) -> float32 [n, width]``; it keeps what it has embedded.
     encoder_key : mapping
         What decides vectors.
+    reads_facts : bool
+        Whether who gets them declares that it is handed the facts behind the words.
     """
 
     talk: ConversationOptions
@@ -56,13 +61,23 @@ class SimulatedWords:
     store: ArtifactStore
     encode: Callable[[Sequence[str]], np.ndarray]
     encoder_key: Mapping[str, Any]
+    reads_facts: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
-        own = {"simulator": self.talk.simulator, "speech": speech_code(self.talk.simulator)}
-        return {**own, **self.encoder_key, **whose}
+        return {**self.speaker_key, "speech": speech_code(self.talk.simulator), **self.encoder_key, **whose}
+
+    @property
+    def speaker_key(self) -> dict[str, Any]:
+        """See :attr:`recllm_bench.api.words.Words.speaker_key`."""
+        return {**self._simulator.key, **self._told}
+
+    @property
+    def attributes(self) -> AttributeTable:
+        """The vocabulary of facts that these users speak of."""
+        return self._simulator.attributes
 
     def of(self, whose: str) -> SimulatedWords:
         """The same users, handing out their own words, another user's, or none."""
@@ -83,6 +98,21 @@ class SimulatedWords:
             return [texts[row] for row in other_user(cases.users, self.seed).tolist()]
         return texts
 
+    def facts(self, cases: Cases) -> list[tuple[tuple[Fact, ...], tuple[Fact, ...]]]:
+        """See :meth:`recllm_bench.api.words.Words.facts`."""
+        if not self.reads_facts:
+            raise BenchError(
+                "words.facts are what is behind the words, made from the target: only a class with reads_facts = True, "
+                "the ceiling of a table, is handed them; read words.openings(cases)"
+            )
+        if self.talk.words == "none":
+            return [((), ())] * len(cases)
+        profiles = self.profiles(cases)
+        said = list(zip(self._simulator.facts_said(profiles), self._simulator.facts_refused(profiles), strict=True))
+        if self.talk.words == "another":
+            return [said[row] for row in other_user(cases.users, self.seed).tolist()]
+        return said
+
     def opening_vectors(self, cases: Cases) -> np.ndarray:
         """Vectors ``float32 [n, width]``; a neutral sentence stands for a user who said nothing."""
         rows, vectors = self._embedded([text or NEUTRAL_OPENING for text in self.openings(cases)])
@@ -98,6 +128,21 @@ class SimulatedWords:
         rows[said], vectors = self._embedded([texts[row] for row in said])
         return rows, vectors
 
+    def disclosure(self, cases: Cases) -> list[Measure]:
+        """What the openings of some cases give away; nothing where the simulator does not tell its facts."""
+        return [Measure.of(each) for each in self._given_away(cases)["measures"]]
+
+    def check_facts(self, cases: Cases) -> str:
+        """What to say about users who have nothing to say; empty when all have.
+
+        Raises
+        ------
+        BenchError
+            When nobody has anything to say.
+        """
+        found = self._given_away(cases)
+        return nothing_to_say(self._simulator.name, self.dataset.name, found["silent"], found["users"])
+
     def feedback(self, spec: str, facts: int, cases: Cases | None = None) -> Speaker:
         """Who answers recommendations; see :func:`recllm_bench.conversation.feedback.feedback_named`."""
         if self.talk.words == "none":
@@ -111,35 +156,70 @@ class SimulatedWords:
 
     def speaker(self) -> GuardedSimulator:
         """A fresh simulator behind the guard, for whole dialogues."""
-        return simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed)
+        own: dict[str, Any] = {"leaves": self.talk.leaves} if leaves_a_share(self.talk.simulator) else {}
+        return simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed, **own)
 
     def profiles(self, cases: Cases) -> list[Profile]:
         """What the users of some cases know; no system under test sees it."""
-        return build_profiles(self.dataset.catalogue, self.dataset.histories, cases.users, cases.ends, cases.targets)
+        return build_profiles(
+            self.dataset.catalogue,
+            self.dataset.histories,
+            cases.users,
+            cases.ends,
+            cases.targets,
+            visibility=self.talk.target_visibility,
+            attributes=self._simulator.attributes,
+            train_ends=self.split.train_ends,
+        )
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """The part of keys that says what users know of the target, where it is more than by default."""
+        visibility = self.talk.target_visibility
+        return {} if visibility == VISIBILITIES[0] else {"target_visibility": visibility}
 
     @cached_property
     def _simulator(self) -> GuardedSimulator:
         return self.speaker()
 
-    def _spoken(self, cases: Cases) -> list[str]:
+    def _key_of(self, cases: Cases) -> dict[str, Any]:
         columns = (cases.users, cases.ends, cases.targets)
         rows = [np.ascontiguousarray(column, dtype=np.int64) for column in columns]
-        key = {
+        return {
             "data": self.dataset.checksum,
             "split": self.split.checksum,
             "seed": self.seed,
-            "simulator": self.talk.simulator,
+            "simulator": self._simulator.key,
             "code": speech_code(self.talk.simulator),
             "rows": content_hash([column.tolist() for column in rows]),
+            **self._told,
         }
 
+    def _given_away(self, cases: Cases) -> dict[str, Any]:
+        """What the openings give away, and how many users have nothing to say; found once."""
+
+        def make(work: Path) -> None:
+            found: dict[str, Any] = {"measures": [], "silent": 0, "users": len(cases)}
+            if hasattr(self._simulator.simulator, "facts_said"):
+                profiles = self.profiles(cases)
+                said, refused = self._simulator.facts_said(profiles), self._simulator.facts_refused(profiles)
+                measures = disclosure(self.attributes, said, refused, cases.targets.tolist())
+                found["measures"] = [measure.as_dict() for measure in measures]
+                found["silent"] = sum(not yes and not no for yes, no in zip(said, refused, strict=True))
+            write_json(work / "disclosure.json", found)
+
+        return json.loads(
+            (self.store.build("disclosure", self._key_of(cases), make) / "disclosure.json").read_text(encoding="utf-8")
+        )
+
+    def _spoken(self, cases: Cases) -> list[str]:
         def make(work: Path) -> None:
             texts = [(text or "").strip() for text in self._simulator.open(self.profiles(cases))]
             unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
             write_atomic(work / "texts.json", lambda file: file.write(json.dumps(unique.tolist()).encode()))
             write_atomic(work / "rows.npy", lambda file: np.save(file, place.reshape(-1).astype(np.int64)))
 
-        folder = self.store.build("utterances", key, make)
+        folder = self.store.build("utterances", self._key_of(cases), make)
         unique = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         return [unique[row] for row in np.load(folder / "rows.npy").tolist()]
 

@@ -51,6 +51,11 @@ class Catalogue:
             return self.descriptions.of(np.asarray(items, dtype=np.int64))
         return [self.descriptions[item] for item in items]
 
+    @property
+    def has_text(self) -> bool:
+        """Whether any item has a title, a category or a description."""
+        return any(self.titles) or any(self.categories) or any(self.descriptions)
+
     def text(self, item: int) -> str:
         """Text of an item for an encoder, of the fields in ``text_fields`` (LatentCRS, section 5); "" when unknown."""
         parts = (self._field(name, item) for name in self.text_fields)

@@ -13,13 +13,13 @@ from recllm_bench.data.catalogue import TEXT_FIELDS, Catalogue
 from recllm_bench.data.columns import TextRows
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.item_texts import ItemText, listed, texts_of
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.options import option, read_options
 
 __all__ = ["FilterOptions", "Interactions", "ItemText", "NothingLeft", "apply_filter", "build_histories", "read_filter"]
 
 
-class NothingLeft(BenchError):
+class NothingLeft(NotEnough):
     """A filter that no interaction passes."""
 
 
@@ -88,6 +88,11 @@ class FilterOptions:
     users_min: int = option(1, "interactions a user must have", low=1)
     items_min: int = option(1, "interactions an item must have", low=1)
     rounds: str = option("fixpoint", "how often users and items are cut: a number, or fixpoint")
+    cut: str = option(
+        "together",
+        "in a round: users and items counted together, or items first and users on what that leaves",
+        choices=("together", "items_first"),
+    )
     repeats: str = option("keep", "a user's later interactions with the same item", choices=("keep", "drop"))
     listed: str = option(
         "all",
@@ -116,7 +121,8 @@ def apply_filter(rows: Interactions, options: FilterOptions) -> tuple[Interactio
     """Cut by rating, then repeats, then by the number of interactions of users and items.
 
     One round counts users and items on the same rows and drops every row whose user or item has too few, or whose
-    item is not listed; then the next round counts again. Of repeated (user, item) pairs the earliest stays.
+    item is not listed; then the next round counts again. Under ``items_first`` users are counted on the rows that the
+    round's items leave, which goes further in as many rounds. Of repeated (user, item) pairs the earliest stays.
 
     Returns
     -------
@@ -170,7 +176,10 @@ def _cut(rows: Interactions, options: FilterOptions, known: np.ndarray | None) -
         enough_items = per_item >= options.items_min
         if known is not None:
             enough_items &= known
-        stays = (per_user >= options.users_min)[users] & enough_items[items]
+        stays = enough_items[items]
+        if options.cut == "items_first":
+            per_user = np.bincount(users[stays], minlength=n_users)
+        stays &= (per_user >= options.users_min)[users]
         if stays.all():
             break
         left = np.flatnonzero(stays) if left is None else left[stays]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import NotEnough
 from recllm_bench.provenance import package_code_hash
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def evaluated_cases(cases: Cases, protocol: Protocol) -> Cases:
         return cases
     users = np.unique(cases.users)
     if protocol.users > len(users):
-        raise BenchError(
+        raise NotEnough(
             f"protocol {protocol.name} samples {protocol.users} users, but there are {len(users)}; "
             "use the protocol without a sample, or a larger dataset"
         )
@@ -87,7 +87,7 @@ def sample_candidates(histories: Histories, cases: Cases, negatives: int, seed: 
     free = n_items - per_user[users] - foreign
     if (free < negatives).any():
         row = int(np.argmin(free))
-        raise BenchError(
+        raise NotEnough(
             f"user {users[row]} leaves {free[row]} untouched items, fewer than the {negatives} candidates wanted; "
             "use full ranking, such as --protocol unified.full"
         )

@@ -53,7 +53,7 @@ def success_at(turns: np.ndarray, k: int) -> np.ndarray:
 
 
 def turn_counts(turns: np.ndarray, max_turns: int, at_failure: str = "max_turns") -> np.ndarray:
-    """Turns that each dialogue adds to the average.
+    """Turns that each dialogue adds to the average AT.
 
     Parameters
     ----------
@@ -79,12 +79,6 @@ def turn_counts(turns: np.ndarray, max_turns: int, at_failure: str = "max_turns"
     if at_failure not in costs:
         raise BenchError(f"at_failure: '{at_failure}' is not one of max_turns, exclude, max_turns_plus_1")
     return np.where(failed, costs[at_failure], turns).astype(np.float64)
-
-
-def average_turns(turns: np.ndarray, max_turns: int, at_failure: str = "max_turns") -> float:
-    """AT, the mean of :func:`turn_counts`; NaN when no dialogue counts."""
-    counts = turn_counts(turns, max_turns, at_failure)
-    return float(counts.mean()) if len(counts) else float("nan")
 
 
 def dialogue_values(

@@ -19,6 +19,7 @@ from recllm_bench.errors import BenchError
 ALPHA = 0.05
 SEED = 20_240_501
 _POINTS = 1 << 14
+_FIRST_VALUES = 1 << 23
 _MOST_POINTS = 1 << 19
 _MOST_VALUES = 1 << 28
 _VALUES_AT_ONCE = 1 << 22
@@ -229,31 +230,99 @@ def max_t(
     contrasts : list of list of Contrast
     adjusted : list of float64 [pairs]
     """
-    from scipy import stats
-
+    if not families:
+        return [], []
     contrasts = [rows.contrasts(pairs) for rows, pairs in families]
-    flat = [contrast for each in contrasts for contrast in each]
-    if not flat:
-        return contrasts, [np.empty(0) for _ in families]
-    p = np.array([contrast.p for contrast in flat])
+    p = np.array([contrast.p for each in contrasts for contrast in each])
+    where = [(number, *pair) for number, (_, pairs) in enumerate(families) for pair in pairs]
     order = np.argsort(p, kind="stable")
-    left = np.arange(len(p), 0, -1) if step_down else np.full(len(p), len(p))
-    bound = np.minimum(p[order] * left, 1.0)
-    adjusted = np.maximum.accumulate(bound)
-    open_ = np.flatnonzero(adjusted >= _CERTAIN)  # a tail of the sorted ones
-    if len(flat) > 1 and len(open_):
-        where = [(number, *pair) for number, (_, pairs) in enumerate(families) for pair in pairs]
-        kept = order[open_[0] :] if step_down else order
-        score = stats.norm.isf(np.maximum(p[kept], 1e-300) / 2)
-        largest = _Largest([rows for rows, _ in families], [where[each] for each in kept], seed)
-        shares = _shares(largest, score, step_down)
-        start = len(order) - len(kept)
-        adjusted[start:] = np.minimum(bound[start:], shares)
-        adjusted = np.maximum.accumulate(adjusted)
-    result = np.empty(len(p))
+    leave = np.arange(len(p)) if step_down else np.full(len(p), len(p) - 1)
+    adjusted = _adjusted([rows for rows, _ in families], [where[each] for each in order], leave, p[order], seed)
+    return contrasts, _as_before(adjusted, order, contrasts)
+
+
+def with_best(
+    families: Sequence[Rows], best: Sequence[int], *, seed: int = SEED
+) -> tuple[list[list[Contrast]], list[np.ndarray]]:
+    """Every row against the best, with p-values corrected for the choice of the best by the data.
+
+    The largest difference is held against all pairs of rows, since any two could have been the best and the worst. A
+    row that is marked takes part no longer, so the next largest is held against the pairs of those that are left. The
+    first row that is marked wrongly leaves with all rows that truly are no worse than the best still there, so any
+    wrong mark has a chance of 5 %. Pairs without the best are never marked, and nothing is paid for them.
+
+    Parameters
+    ----------
+    families : sequence of Rows
+        One entry for each metric, all over the same rows and users; together they are one family.
+    best : sequence of int
+        Row that is the best of each metric.
+    seed : int
+        Of the quasi-random points.
+
+    Returns
+    -------
+    contrasts : list of list of Contrast
+        Of each metric, ``row - best`` for every other row, in the order of rows.
+    adjusted : list of float64 [rows - 1]
+    """
+    if not families:
+        return [], []
+    size = len(families[0].means)
+    others = [[row for row in range(size) if row != top] for top in best]
+    contrasts = [
+        rows.contrasts([(row, top) for row in each]) for rows, top, each in zip(families, best, others, strict=True)
+    ]
+    p = np.array([contrast.p for each in contrasts for contrast in each])
+    order = np.argsort(p, kind="stable")
+    step = np.full((len(families), size), len(p))  # when a row leaves; the best never does
+    where = np.array([(number, row) for number, each in enumerate(others) for row in each]).reshape(-1, 2)
+    step[tuple(where[order].T)] = np.arange(len(p))
+    pairs = sorted(
+        (int(min(step[number, a], step[number, b])), number, a, b)
+        for number in range(len(families))
+        for a, b in all_pairs(size)
+    )
+    leave = np.array([first for first, *_ in pairs])
+    adjusted = _adjusted(families, [(number, a, b) for _, number, a, b in pairs], leave, p[order], seed)
+    return contrasts, _as_before(adjusted, order, contrasts)
+
+
+def _as_before(adjusted: np.ndarray, order: np.ndarray, contrasts: list[list[Contrast]]) -> list[np.ndarray]:
+    """Sorted values in the places of the contrasts that they belong to."""
+    result = np.empty(len(order))
     result[order] = adjusted
     ends = np.cumsum([len(each) for each in contrasts])
-    return contrasts, np.split(result, ends[:-1])
+    return np.split(result, ends[:-1])
+
+
+def _adjusted(
+    rows: Sequence[Rows], where: Sequence[tuple[int, int, int]], leave: np.ndarray, p: np.ndarray, seed: int
+) -> np.ndarray:
+    """Corrected p-values of differences in the order of their own, float64 [differences].
+
+    Parameters
+    ----------
+    where : sequence of (metric, row, row)
+        Pairs in the order in which they leave.
+    leave : int [pairs]
+        The last difference that is held against a pair.
+    p : float [differences]
+        Ascending.
+    """
+    from scipy import stats
+
+    starts = np.searchsorted(leave, np.arange(len(p)))
+    bound = np.minimum(p * (len(where) - starts), 1.0)
+    adjusted = np.maximum.accumulate(bound)
+    first = int(np.count_nonzero(adjusted < _CERTAIN))
+    if first < len(p) and len(where) - starts[first] > 1:
+        score = stats.norm.isf(np.maximum(p[first:], 1e-300) / 2)
+        largest = _Largest(rows, where[starts[first] :], seed)
+        shares = _shares(largest, score, starts[first:] - starts[first])
+        adjusted[first:] = np.minimum(bound[first:], shares)
+        adjusted = np.maximum.accumulate(adjusted)
+    return adjusted
 
 
 def critical(rows: Rows, pairs: Sequence[tuple[int, int]], *, level: float = 0.95, seed: int = SEED) -> float:
@@ -315,22 +384,24 @@ def _joint(rows: Sequence[Rows]) -> np.ndarray:
     return joint
 
 
-def _shares(largest: _Largest, score: np.ndarray, step_down: bool) -> np.ndarray:
-    """Share of points at which the largest score reaches each contrast's; more points while a decision is open."""
-    points = _POINTS if len(score) < 2000 else _POINTS // 4
+def _shares(largest: _Largest, score: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Share of points at which a pair from ``starts`` on reaches the score; more points while a decision is open."""
+    points = 1 << int(np.clip(_FIRST_VALUES // len(largest.weights), 1 << 10, _POINTS)).bit_length() - 1
+    groups, of_score = np.unique(starts, return_inverse=True)
     while True:
         counts = np.zeros(len(score))
         for block in largest.blocks(points):
-            if step_down:  # the largest among this contrast and those with smaller statistics
-                for place in range(len(block) - 2, -1, -1):
-                    np.maximum(block[place], block[place + 1], out=block[place])
-                counts += np.count_nonzero(block >= score.astype(np.float32)[:, None], axis=1)
-            else:
-                top = np.sort(block.max(0))
-                counts += len(top) - np.searchsorted(top, score)
+            top, end = np.zeros(block.shape[1], dtype=np.float32), len(block)
+            for group in range(len(groups) - 1, -1, -1):
+                np.maximum(top, block[groups[group] : end].max(0), out=top)
+                end = groups[group]
+                for place in np.flatnonzero(of_score == group):
+                    counts[place] += np.count_nonzero(top >= score[place])
         shares = np.maximum.accumulate(np.maximum(counts, 1) / points)
         reach = _SURE * np.sqrt(ALPHA * (1 - ALPHA) / points)
         more = points * 4
-        if more > _MOST_POINTS or more * len(score) > _MOST_VALUES or not (np.abs(shares - ALPHA) < reach).any():
+        if more > _MOST_POINTS or more * len(largest.weights) > _MOST_VALUES:
+            return shares
+        if not (np.abs(shares - ALPHA) < reach).any():
             return shares
         points = more

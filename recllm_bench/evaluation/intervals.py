@@ -26,11 +26,6 @@ class Interval:
     high: float
     n: int
 
-    @property
-    def half_width(self) -> float:
-        """Half the length of the interval."""
-        return (self.high - self.low) / 2
-
     def as_dict(self) -> dict[str, float]:
         """Plain values for a run record."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}

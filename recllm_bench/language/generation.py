@@ -33,8 +33,6 @@ def generate(
 
     Parameters
     ----------
-    backbone : Backbone
-        The model.
     prompts : sequence
         Each one the ids of its tokens, or its input vectors ``[L, D]``. Special tokens are the caller's to put in.
     max_new_tokens : int
@@ -105,7 +103,7 @@ def generate(
                 if batch_size == 1:
                     raise BenchError(
                         f"{backbone.device} has no room for one prompt of {max(lengths)} tokens with {backbone.name};"
-                        " shorten the prompts or try precision=4bit"
+                        " shorten the prompts or try llm_precision=4bit"
                     ) from None
                 batch_size = max(1, min(batch_size, len(rows)) // 2)
                 log.info(f"writing with {backbone.name}: out of memory; {batch_size} prompts at a time from here on")
@@ -167,7 +165,7 @@ class _Writer:
             positions = (lengths[carried] + step).clamp(max=self.backbone.context - 1)
             states = self.steps.step(self.embed(chosen).to(self.backbone.dtype), positions)
         if broken:
-            raise BenchError(f"{self.backbone.name} gave scores that are not numbers; try precision=float32")
+            raise BenchError(f"{self.backbone.name} gave scores that are not numbers; try llm_precision=float32")
         return [[token for token in row if token >= 0] for row in tokens.tolist()]
 
     def _padded(self, prompts: list[Prompt]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

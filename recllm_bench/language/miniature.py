@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from recllm_bench.artifacts import ArtifactStore, Damaged, write_json
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.language.backbone import quiet_transformers
 from recllm_bench.language.backbone_files import MINIATURE, MINIATURE_KIND
 from recllm_bench.language.miniature_text import (
@@ -116,6 +116,20 @@ def miniature_llm(
     return store.build(MINIATURE_KIND, miniature_key(key, seed, options), make)
 
 
+def require_text(dataset: Any) -> None:
+    """Refuse, before anything is trained, a dataset whose items have no text that a miniature could learn from.
+
+    Raises
+    ------
+    NotEnough
+    """
+    if not dataset.catalogue.has_text:
+        raise NotEnough(
+            f"the items of {dataset.name} have no text for a language model to learn from; put an item table beside "
+            f"the data ({dataset.name}.items.csv with the columns item and title), or name a model with --llm"
+        )
+
+
 class _Pretraining:
     def __init__(self, work: Path, options: MiniatureOptions, seed: int, device: torch.device) -> None:
         self.work, self.options, self.seed, self.device = work, options, seed, device
@@ -147,7 +161,7 @@ class _Pretraining:
             "seed": self.seed,
         }
         if facts["held_out_perplexity"] > facts["unigram_perplexity"]:
-            raise BenchError(
+            raise NotEnough(
                 f"the miniature language model learned nothing from {len(train)} texts: its held-out perplexity is"
                 f" {facts['held_out_perplexity']:.1f}, and {facts['unigram_perplexity']:.1f} by frequencies of tokens"
                 " alone; name a language model, or take a dataset with more text"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recllm_bench.artifacts import set_aside, write_atomic
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import NotEnough
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,7 +45,7 @@ def choose_texts(
             seen.discard(limit)
             characters -= len(dropped)
     if len(heap) < 2:
-        raise BenchError(
+        raise NotEnough(
             f"a miniature language model needs at least 2 different texts and there are {len(heap)}; name a language"
             " model instead"
         )

@@ -41,21 +41,21 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
     if stored and stored != "bitsandbytes":
         raise BenchError(
             f"language model '{name}' is stored quantised by {stored}, which is not read here; name its unquantised"
-            " version, with precision=8bit or 4bit"
+            " version, with llm_precision=8bit or 4bit"
         )
     if stored and precision in ("float32", "bfloat16"):
-        raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave precision=auto")
+        raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave llm_precision=auto")
     if stored or precision in ("8bit", "4bit"):
-        what = f"precision={precision}" if not stored else "its stored quantisation"
+        what = f"llm_precision={precision}" if not stored else "its stored quantisation"
         if device.type != "cuda":
             raise BenchError(
-                f"language model '{name}': {what} needs a CUDA device, not {device.type}; use precision=float32, or"
+                f"language model '{name}': {what} needs a CUDA device, not {device.type}; use llm_precision=float32, or"
                 " bfloat16 to halve the memory"
             )
         if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
             raise BenchError(
                 f"language model '{name}': {what} needs bitsandbytes and accelerate; run 'pip install bitsandbytes"
-                " accelerate', or use precision=bfloat16"
+                " accelerate', or use llm_precision=bfloat16"
             )
         return "stored" if stored else precision
     if precision == "auto":
@@ -149,7 +149,7 @@ def placement(
     order = ["float32", "bfloat16", "8bit", "4bit"]
     smaller = order[order.index(precision) + 1 :] if precision in order else []
     fits = next((kind for kind in smaller if need(kind) <= here), None)
-    advice = f"try precision={fits}" if fits else "choose a smaller model or a larger device"
+    advice = f"try llm_precision={fits}" if fits else "choose a smaller model or a larger device"
     raise BenchError(
         f"language model '{name}' needs about {need(precision) / _GIB:.1f} GiB in {precision}, {device} has"
         f" {here / _GIB:.1f} GiB free; {advice}"

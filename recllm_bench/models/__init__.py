@@ -8,11 +8,21 @@ MODELS = {
     "llama2-seq": "recllm_bench.models.relrec.method:LlamaSeqMethod",
     "cesrec": "recllm_bench.models.cesrec.method:CESRecMethod",
     "text-retrieval": "recllm_bench.models.text_retrieval:TextRetrievalMethod",
+    "recent-knn": "recllm_bench.models.recent_knn:RecentKNNMethod",
+    "words-fit": "recllm_bench.models.controls.fitting:WordsFitMethod",
+    "facts-fit": "recllm_bench.models.controls.fitting:FactsFitMethod",
+    "text-fused": "recllm_bench.models.controls.fused:TextFusedMethod",
 }
-HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec")
+HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec", "recent-knn")
 """Baselines that see histories alone."""
-WORD_ROWS = ("text-retrieval",)
-"""What the words are worth without a history, beside every model that reads them."""
+WORD_ROWS = ("text-retrieval", "words-fit", "facts-fit", "text-fused")
+"""What the words are worth without the method: controls beside every model that reads them."""
+CONTROL_OPTIONS = {"cesrec": "edit"}
+"""Option of a model that, once it is set, makes a row of the model a control."""
+COMPARED_OPTIONS: dict[str, dict[str, object]] = {"cesrec": {"early_accept": False}}
+"""What is set in the row of a model that is compared with rows that hear no words."""
+CEILINGS = ("facts-fit",)
+"""Controls that are handed the facts behind the words; no system could be."""
 DIALOGUE_PROTOCOL = "latentcrs.multi_turn"
 """How dialogues are held beside a ranking whose own protocol has no turns."""
 PUBLISHED = {

@@ -37,13 +37,6 @@ class TextRetrieval(SequentialRecommender):
 
     A method that reads utterances made from the target has to beat this row: what it leaves on the table is what the
     method gets from behaviour.
-
-    Parameters
-    ----------
-    config : recbole.config.Config
-        Carries the fields of :class:`TextRetrievalOptions`.
-    dataset : recbole.data.dataset.Dataset
-        For the number of items.
     """
 
     Options = TextRetrievalOptions
@@ -85,16 +78,18 @@ class TextRetrieval(SequentialRecommender):
 
     @torch.inference_mode()
     def respond(self, job: Job, dialogues: Sequence[Dialogue]) -> list[Response]:
-        """Show the items nearest to all the user said so far; no item twice."""
+        """Show the items nearest to all the user said so far; no item twice, and none that the protocol excludes."""
         from recllm_bench.conversation.dialogue import Response
 
         start = time.perf_counter()
         said = [" ".join(dialogue.user_sentences()) or NEUTRAL_OPENING for dialogue in dialogues]
         queries = torch.from_numpy(job.encode(said)).to(self.text_vectors.device)
         scores = self.full_sort_predict({"utterance_vector": queries})
-        rows = np.repeat(np.arange(len(dialogues)), [len(dialogue.shown) for dialogue in dialogues])
-        shown = np.array([item for dialogue in dialogues for item in dialogue.shown], dtype=np.int64)
-        scores[torch.from_numpy(rows), torch.from_numpy(shown)] = -torch.inf
+        known = job.protocol.exclude_history
+        hidden = [[*dialogue.shown, *(dialogue.history if known else ())] for dialogue in dialogues]
+        rows = np.repeat(np.arange(len(dialogues)), [len(items) for items in hidden])
+        columns = np.array([item for items in hidden for item in items], dtype=np.int64)
+        scores[torch.from_numpy(rows), torch.from_numpy(columns)] = -torch.inf
         best = scores.topk(min(job.protocol.shown_per_turn, scores.shape[1] - 1), dim=1)
         seconds = (time.perf_counter() - start) / max(1, len(dialogues))
         answers = zip(best.indices.tolist(), best.values.tolist(), strict=True)

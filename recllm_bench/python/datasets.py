@@ -32,8 +32,8 @@ def load_dataset(name: str | Path, filter: str = "all") -> Dataset:
     BenchError
         For an unknown name or filter, or files that cannot be read.
     """
+    from recllm_bench.data.cards import default_store
     from recllm_bench.data.prepare import prepare
-    from recllm_bench.runner import default_store
 
     return Dataset(prepare(str(name), filter=filter, store=default_store()))
 

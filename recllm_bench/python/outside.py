@@ -75,13 +75,13 @@ def evaluate(
     BenchError
         For scores of a wrong shape, that are no numbers, unknown or repeated ids, and users without a list.
     """
+    from recllm_bench.data.cards import default_store
     from recllm_bench.data.prepare import prepare
     from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
     from recllm_bench.evaluation.protocols import protocol_named
     from recllm_bench.evaluation.ranks import rank_cases
     from recllm_bench.reporting import records
-    from recllm_bench.runner import default_store
 
     rules = protocol_named(protocol) if isinstance(protocol, str) else protocol
     store = default_store()

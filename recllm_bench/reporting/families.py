@@ -119,7 +119,7 @@ class Families:
     def with_the_best(self, rows: Sequence[int], metrics: list[str], named: int | None = None) -> Family:
         """Every row against the best, or against a named one; in each metric.
 
-        Against the best, all pairs of rows are in the family: that covers the choice of the best by the data.
+        The choice of the best by the data is covered, see ``evaluation.families.with_best``.
 
         Parameters
         ----------
@@ -178,7 +178,7 @@ class Families:
         held = [rows.index(references[metric]) for metric in metrics]
         code = [self.records[row].metrics.get(metric, {}).get("code", "") for row in rows for metric in metrics]
         key = content_hash([kind, self.test, hashes, metrics, ties, held, code])
-        known = self.remembered.get(key, lambda: self._computed(rows, metrics, tested, wanted, kind))
+        known = self.remembered.get(key, lambda: self._computed(rows, metrics, tested, wanted, kind, held))
         family = Family(metrics, references)
         for metric, place, facts in known["pairs"]:
             family.pairs[metric, rows[place]] = Pair(**facts)
@@ -192,6 +192,7 @@ class Families:
         tested: list[tuple[int, int]],
         wanted: dict[str, list[tuple[int, int]]],
         kind: str,
+        held: list[int],
     ) -> dict[str, Any]:
         """Pairs by metric and place of the row in ``rows``."""
         import numpy as np
@@ -204,7 +205,8 @@ class Families:
         if not matrices or not tested:
             return {"pairs": [], "deviations": []}
         each = {metric: Rows(found) for metric, found in matrices.items()}
-        adjusted = self._adjusted(each, matrices, tested, step_down=kind != "planned")
+        best = [place for metric, place in zip(metrics, held, strict=True) if metric in each]
+        adjusted = self._adjusted(each, matrices, tested, kind, best)
         pairs = []
         for metric, means in each.items():
             score = critical(means, tested) if kind == "planned" else float(stats.norm.isf(ALPHA / 2))
@@ -234,16 +236,22 @@ class Families:
         each: dict[str, Rows],
         matrices: dict[str, list[Any]],
         tested: list[tuple[int, int]],
-        *,
-        step_down: bool,
+        kind: str,
+        best: list[int],
     ) -> dict[tuple[str, int, int], float]:
         """Corrected p-value of each metric and pair of places, smaller place first."""
-        from recllm_bench.evaluation.families import max_t
+        from recllm_bench.evaluation.families import max_t, with_best
         from recllm_bench.evaluation.statistics import PAIR_TESTS, holm
 
+        if self.test == "max-t" and kind == "best":
+            _, found = with_best(list(each.values()), best)
+            size = range(len(next(iter(each.values())).means))
+            held = [(metric, [row for row in size if row != top], top) for metric, top in zip(each, best, strict=True)]
+            pairs = [(metric, min(row, top), max(row, top)) for metric, others, top in held for row in others]
+            return dict(zip(pairs, (float(p) for values in found for p in values), strict=True))
         places = [(metric, min(pair), max(pair)) for metric in each for pair in tested]
         if self.test == "max-t":
-            _, found = max_t([(rows, tested) for rows in each.values()], step_down=step_down)
+            _, found = max_t([(rows, tested) for rows in each.values()], step_down=kind != "planned")
             return dict(zip(places, (float(p) for values in found for p in values), strict=True))
         if self.test == "t":
             p_values = [contrast.p for rows in each.values() for contrast in rows.contrasts(tested)]

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from recllm_bench.api.published import PublishedTables
 from recllm_bench.api.registry import names, resolve
+from recllm_bench.data.cards import all_cards
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.intervals import Interval, wilson
 from recllm_bench.locations import resource
@@ -189,8 +191,8 @@ def published(
         for cell in load_published()
         if cell.paper == paper
         and (table is None or cell.table == table)
-        and _plain(cell.dataset) == wanted
-        and _plain(cell.model) == _plain(model)
+        and _folded(cell.dataset) == wanted
+        and _folded(cell.model) == _folded(model)
         and (cell.metric, cell.k) == (metric, k)
         and "improvement" not in cell.variant
     ]
@@ -218,22 +220,18 @@ def published_for(record: Any) -> dict[str, PublishedCell]:
     place = None if tables is None or _is_control(record.recipe) else tables.row(record.recipe)
     if tables is None or place is None:
         return {}
+    name = record.dataset["name"]
+    if Path(record.recipe.get("dataset") or "").is_absolute() and name not in tables.datasets:
+        return {}  # somebody's own file may have a card's name
     model, variant = place[0].rpartition(":")[2], place[1]
     found: dict[str, PublishedCell] = {}
-    for table in tables.tables[protocol]:
-        for name in [*record.metrics, *(name for name in record.dialogue if name in ("S@3", "S@5", "AT"))]:
-            metric, _, cut = name.partition("@")
-            cell = published(
-                tables.paper,
-                record.dataset["name"],
-                model,
-                metric,
-                int(cut) if cut else None,
-                table=table,
-                variant=variant,
-            )
+    for names_of, places in ((record.metrics, tables.tables[protocol]), (record.dialogue, tables.dialogues)):
+        for table, measured in product(places, names_of):
+            metric, _, cut = measured.partition("@")
+            where = (tables.paper, name, model, metric, int(cut) if cut.isdigit() else None)
+            cell = published(*where, table=table, variant=variant)
             if cell is not None:
-                found.setdefault(name, cell)
+                found.setdefault(measured, cell)
     return found
 
 
@@ -305,11 +303,16 @@ def _rows(name: str) -> Iterable[tuple[str, dict[str, str]]]:
             yield f"{path.name}:{reader.line_num}", row
 
 
-def _plain(name: str) -> str:
+def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
 def _name_in(paper: str, dataset: str) -> str:
     """A data set's name as a paper has it, plain."""
-    own = {_plain(ours): theirs for ours, theirs in papers()[paper].datasets.items()}
-    return _plain(own.get(_plain(dataset), dataset))
+    own = {_folded(ours): theirs for ours, theirs in papers()[paper].datasets.items()}
+    if theirs := own.get(_folded(dataset)):
+        return _folded(theirs)
+    for card in all_cards().values():
+        if dataset.casefold() in (known.casefold() for known in (card["name"], *card.get("aliases", ()))):
+            return _folded(card.get("papers", {}).get(paper, dataset))
+    return _folded(dataset)

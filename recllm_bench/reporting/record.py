@@ -21,6 +21,9 @@ class RunRecord:
         Name of the row, such as ``"LatentCRS"``.
     block : str
         ``history`` (sees interactions only) or ``text`` (sees words made from the target).
+    speaker : dict
+        Who speaks to it: ``simulator``, its options, and ``facts``, the size of its ``vocabulary``; empty in
+        ``history``. Rows that hear different speakers are not compared.
     recipe : dict
         Everything that decided the run (:meth:`Recipe.as_dict`).
     recipe_hash : str
@@ -50,6 +53,8 @@ class RunRecord:
         Validation metric of each trained stage.
     evaluation_seconds : float
         Seconds of ranking.
+    answer_seconds : float
+        Seconds of what comes before ranking and after: words and rounds of feedback, and dialogues.
     measures : list of Measure
         What a method measures beside the ranking, such as the similarity of reconstructed labels.
     tokens : dict
@@ -82,6 +87,7 @@ class RunRecord:
     dataset: dict[str, Any]
     protocol: dict[str, Any]
     recipe_hash: str = ""
+    speaker: dict[str, Any] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
     split: dict[str, Any] = dataclasses.field(default_factory=dict)
     pairing: str = ""
@@ -92,6 +98,7 @@ class RunRecord:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
     evaluation_seconds: float = 0.0
+    answer_seconds: float = 0.0
     measures: list[Measure] = dataclasses.field(default_factory=list)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -107,9 +114,32 @@ class RunRecord:
     members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @property
-    def training_seconds(self) -> float:
-        """Seconds of all stages together."""
-        return float(sum(self.stages.values()))
+    def users(self) -> str:
+        """Who speaks, in words: ``"rules:2 over 40 facts"``; empty where nobody does."""
+        if self.block != "text":
+            return ""
+        who = dict(self.speaker)
+        if not who:  # a record from before speakers were kept, when ``rules`` was what is now ``rules:1``
+            talk = self.recipe.get("conversation") or {}
+            name = str(self.substitutes.get("simulator") or talk.get("simulator") or "not told")
+            return "rules:1" if name == "rules" else name
+        name, facts, _ = who.pop("simulator", "not told"), who.pop("facts", None), who.pop("vocabulary", "")
+        told = f" over {facts} facts" if facts is not None else ""
+        return ", ".join([f"{name}{told}", *(f"{option} {value}" for option, value in who.items())])
+
+    @property
+    def hears(self) -> tuple[str, str]:
+        """Who speaks, with the hash of the vocabulary: the part of the pairing that history-only rows lack."""
+        return self.users, str(self.speaker.get("vocabulary", ""))
+
+    def pairs_with(self, other: RunRecord) -> bool:
+        """Whether two rows can be tested against each other: the same cases, and no two speakers."""
+        return self.pairing == other.pairing and (self.hears == other.hears or not (self.users and other.users))
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds of all stages together; None where nothing was trained here, as for scores from outside."""
+        return float(sum(self.stages.values())) if self.stages else None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of ``run.json``; where the record lies is no part of it."""

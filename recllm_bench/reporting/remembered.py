@@ -11,7 +11,7 @@ from recllm_bench.artifacts import write_json
 from recllm_bench.reporting.records import RunRecord
 
 _FILE = ".pairs.json"
-_VERSION = 2  # of how the results are computed; those of other versions are computed again
+_VERSION = 3  # of how the results are computed; those of other versions are computed again
 
 
 class Remembered:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, Planned, compare
+from recllm_bench.api.measure import Measure
+from recllm_bench.conversation.disclosure import FITTING
+from recllm_bench.reporting.comparison import DIALOGUE_METRICS, Comparison, Pair, Planned, compare
+from recllm_bench.reporting.conclusion import conclusion
 from recllm_bench.reporting.families import mean_of
 from recllm_bench.reporting.page import Cell, Page
 from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
@@ -109,8 +112,10 @@ def row_notes(record: RunRecord) -> list[str]:
     return notes
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
     """Seconds in the unit a person would use."""
+    if seconds is None:
+        return ""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -121,9 +126,14 @@ def measure_text(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
+def own_measures(record: RunRecord) -> list[Measure]:
+    """What a method measured itself; what its users' words give away stands over its block."""
+    return [measure for measure in record.measures if measure.name != FITTING]
+
+
 def measures_grid(records: Sequence[RunRecord]) -> list[list[str]]:
     """What methods measured: a row for each measure, in the order they give, and a column for each record."""
-    found = [{measure.label: measure.value for measure in record.measures} for record in records]
+    found = [{measure.label: measure.value for measure in own_measures(record)} for record in records]
     names = list(dict.fromkeys(name for values in found for name in values))
     rows = [[name, *(measure_text(values[name]) if name in values else "" for values in found)] for name in names]
     return [["measure", *(record.name for record in records)], *rows]
@@ -138,22 +148,25 @@ def shown(comparison: Comparison, page: Page) -> str:
         lines = [planned_line(comparison, planned) for planned in comparison.planned]
         parts += [page.heading(*planned_heading(comparison)), page.lines(lines)]
     notes: list[str] = []
-    for block, (title, reason) in BLOCKS.items():
+    for block, (title, reason) in comparison.blocks.items():
         rows = comparison.rows(block)
         if rows:
             grid = _grid(comparison, block, rows, comparison.metrics, notes)
-            parts += [page.heading(title, reason), page.grid(grid), page.lines(open_lines(comparison, block))]
-    rows = comparison.rows("dialogue")
-    if rows:
+            parts += [page.heading(title, reason), page.grid(grid), page.lines(block_lines(comparison, block))]
+    for block in comparison.dialogue_blocks:
+        rows = comparison.rows(block)
+        if not rows:
+            continue
         turns = records[rows[0]].protocol.get("turns") or 5
         items = records[rows[0]].protocol.get("shown_per_turn") or 5
         counts = sorted({int(records[row].dialogue.get("n", 0)) for row in rows})
         reason = (
             f"at most {turns} turns, {items} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
+            + (f"; users: {records[rows[0]].users}" if records[rows[0]].users else "")
         )
-        grid = _grid(comparison, "dialogue", rows, list(DIALOGUE_METRICS), notes)
-        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(open_lines(comparison, "dialogue"))]
-    measured = [record for record in records if record.measures]
+        grid = _grid(comparison, block, rows, list(DIALOGUE_METRICS), notes)
+        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(block_lines(comparison, block))]
+    measured = [record for record in records if own_measures(record)]
     if measured:
         parts.append(page.heading("Beside the ranking", "what the methods measure themselves"))
         some = (measured[start : start + _SIDE_BY_SIDE] for start in range(0, len(measured), _SIDE_BY_SIDE))
@@ -170,7 +183,11 @@ def legend(comparison: Comparison) -> str:
     """What intervals, marks and verdicts mean."""
     primary, best = comparison.primary, comparison.reference.startswith("the best")
     several = ", and over seeds where a row has several" if any(record.members for record in comparison.records) else ""
-    family = "all pairs of a block's rows at once" if best else f"all rows against {comparison.reference} at once"
+    family = (
+        "all rows of a block at once, whichever came out best,"
+        if best
+        else f"all rows against {comparison.reference} at once"
+    )
     method = "max-T" if comparison.test == "max-t" else f"{comparison.test} with Holm's correction"
     return (
         f"Intervals are Wilson's score interval over users{several} (Student's t for AT). "
@@ -237,6 +254,12 @@ def needs(pair: Pair) -> str:
     return f"needs {' or '.join(ways)}" if ways else "needs more users and more seeds"
 
 
+def block_lines(comparison: Comparison, block: str) -> list[str]:
+    """What stands under a block: what follows from it, and what it cannot tell."""
+    said = conclusion(comparison, block)
+    return [said] * bool(said) + open_lines(comparison, block)
+
+
 def open_lines(comparison: Comparison, block: str) -> list[str]:
     """Rows that the primary metric does not tell from the reference, and what telling would take."""
     families = comparison.families.get(block, [])
@@ -253,7 +276,7 @@ def open_lines(comparison: Comparison, block: str) -> list[str]:
 
 
 def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
-    """Says where the table, which corrects for all pairs of a block, marks the same pair otherwise."""
+    """Says where the table, which corrects for all rows of a block, marks the same pair otherwise."""
     block = comparison.records[comparison.subject].block
     for family in comparison.families.get(block, [])[:1]:
         reference = family.references.get(comparison.primary)
@@ -261,7 +284,7 @@ def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
             pair = family.pairs.get((comparison.primary, row))
             if reference == other and pair and pair.significant != planned.pair.significant:
                 word = "significant" if pair.significant else "not significant"
-                return [f"among all pairs of the table {word}, p = {pair.adjusted:.3f}"]
+                return [f"among all rows of the table {word}, p = {pair.adjusted:.3f}"]
     return []
 
 

@@ -5,6 +5,8 @@ the same thing, so nothing is trained twice.
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +21,14 @@ from recllm_bench.evaluation.metrics import metric_code, validation_metric
 from recllm_bench.options import fitted, quickened, read_options
 from recllm_bench.provenance import code_hash, library_versions, package_code_hash
 from recllm_bench.recipe import shipped_recipe
+from recllm_bench.training.finished import OUTCOME
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.single import SingleStage
 from recllm_bench.training.stages import run_stages
 
 _TRAINS = ("api", "data", "dropout.py", "evaluation", "options.py", "products.py", "recbole_bridge", "training")
 """Parts of the package that every training goes through."""
+_PLACE = re.compile(r"\{(options|training)\.(\w+)\}")  # where a budget names a value
 _LIBRARIES = ("faiss-cpu", "numpy", "recbole", "torch")
 
 
@@ -62,6 +66,14 @@ class Cell:
         """The product of each stage and the seconds it took; made now where it does not exist."""
         return run_stages(self.job, self.method.stages(), self.entry.family)
 
+    @property
+    def schedule(self) -> str:
+        """The budget that its recipe states, with the values of this job, and the epochs that its stages ran."""
+        parts = {"options": self.job.options, "training": self.job.training}
+        text = _PLACE.sub(lambda found: _value(parts[found[1]], found[2]), self.job.recipe.budget)
+        ran = [f"{facts['epochs']} ({name})" for name, facts in outcomes(self.trained[0]).items() if facts["epochs"]]
+        return "; ".join(filter(None, [text, f"epochs run: {', '.join(ran)}" if ran else ""]))
+
     def load(self) -> Any:
         """The trained model in evaluation mode."""
         model = self.method.load(self.trained[0])
@@ -70,6 +82,17 @@ class Cell:
     def history_length(self, model: Any) -> int:
         """Items of a history that the model reads."""
         return int(getattr(model, "history_length", 0) or self.job.training.max_length)
+
+
+def outcomes(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """``outcome.json`` of every stage that trained something."""
+    paths = {name: folder / OUTCOME for name, folder in folders.items()}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def _value(options: Any, name: str) -> str:
+    found = options.get(name, "?") if isinstance(options, Mapping) else getattr(options, name, "?")
+    return f"{found:,}" if isinstance(found, int) else str(found)
 
 
 def typed_options(
@@ -85,12 +108,6 @@ def typed_options(
 
     Parameters
     ----------
-    entry : ModelEntry
-        Which model.
-    options, training : mapping
-        What was set.
-    where : str
-        What messages call it.
     quick : int
         Most passes over data; 0 for no limit.
     split : Split, optional
@@ -169,14 +186,8 @@ def inner_cell(
 
     Parameters
     ----------
-    job : Job
-        The outer method's.
-    name : str
-        Any model.
     options, training : mapping, optional
         Changes to its recipe.
-    where : str
-        What messages call it.
 
     Raises
     ------
@@ -187,13 +198,22 @@ def inner_cell(
     shipped = shipped_recipe(entry.name, job.recipe.dataset)
     own = {**(shipped.get("options") or {}), **(options or {})}
     trained = {**(shipped.get("training") or {}), **(training or {})}
+    budget = str(shipped.get("budget") or "")
     typed, loop = typed_options(entry, own, trained, where, quick=job.recipe.quick, split=job.split)
     inner = dataclasses.replace(
         job,
-        recipe=dataclasses.replace(job.recipe, model=entry.name, options=own, training=trained, budget=""),
+        recipe=dataclasses.replace(job.recipe, model=entry.name, options=own, training=trained, budget=budget),
         options=typed,
         training=loop,
-        words=job.words if entry.reads_words else Undeclared(entry.name),
+        words=_words_for(entry, job.words),
         code=code_of(entry, job.device, loop.validate_metric),
     )
     return Cell(entry, inner)
+
+
+def _words_for(entry: ModelEntry, words: Any) -> Any:
+    """What a recommender inside another method may hear: nothing that its own class does not declare."""
+    if not entry.reads_words:
+        return Undeclared(entry.name)
+    closed = not isinstance(words, Undeclared) and getattr(words, "reads_facts", False) and not entry.reads_facts
+    return dataclasses.replace(words, reads_facts=False) if closed else words

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from recllm_bench.api.method import Job, Stage
 from recllm_bench.artifacts import content_hash
@@ -17,10 +18,6 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
 
     Parameters
     ----------
-    job : Job
-        What is run.
-    stages : sequence of Stage
-        In order.
     kind : str
         Artifact family, usually the model's name.
 
@@ -31,25 +28,32 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
     seconds : dict of str to float
         Time each product took when it was made (by this run or an earlier one).
     """
-    base = {
-        "data": job.dataset.checksum,
-        "split": job.split.checksum,
-        "seed": job.recipe.seed,
-        "code": dict(job.code),
-    }
     folders: dict[str, Path] = {}
-    keys: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    for stage in stages:
-        needs = tuple(folders) if stage.needs is None else stage.needs
-        key = {**base, "stage": stage.name, "key": dict(stage.key), "after": {name: keys[name] for name in needs}}
-        keys[stage.name] = content_hash(key)
+    for stage, key in zip(stages, stage_keys(job, stages), strict=True):
         if job.store.find(kind, key) is None:
             log.info(f"{kind}: {stage.name}")
         folder = job.store.build(kind, key, partial(_make, stage, dict(folders)))
         folders[stage.name] = folder
         seconds[stage.name] = _seconds(folder)
     return folders, seconds
+
+
+def stage_keys(job: Job, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The key of each stage's product: its own, and those of the stages it builds on."""
+    base = {
+        "data": job.dataset.checksum,
+        "split": job.split.checksum,
+        "seed": job.recipe.seed,
+        "code": dict(job.code),
+    }
+    keys: list[dict[str, Any]] = []
+    hashes: dict[str, str] = {}
+    for stage in stages:
+        after = {name: hashes[name] for name in (tuple(hashes) if stage.needs is None else stage.needs)}
+        keys.append({**base, "stage": stage.name, "key": dict(stage.key), "after": after})
+        hashes[stage.name] = content_hash(keys[-1])
+    return keys
 
 
 def _make(stage: Stage, done: dict[str, Path], work: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from recllm_bench import cli
+from recllm_bench.cli import looking, running
+from recllm_bench.cli.parser import EPILOG
 from tests.conftest import planted_catalogue, planted_histories
 
 Refused = Callable[..., str]
@@ -89,7 +91,7 @@ def follow_hints(words: list[str], line: str, capsys: pytest.CaptureFixture) -> 
     for flag in re.findall(r"(?<![\w'-])--[a-z][a-z-]*", line.replace(" ".join(words), "")):
         assert flag in flags or flag in " ".join(words), f"the hint names an option that does not exist: {line}"
     for name in re.findall(r"RECLLM_[A-Z_]+", line):
-        assert name in cli.EPILOG, f"the hint names a variable that does not exist: {line}"
+        assert name in EPILOG, f"the hint names a variable that does not exist: {line}"
     found = re.search(r"'([^']*)'[^']*\. Did you mean '([^']+)'\?", line)
     if found:
         wrong, right = found.groups()
@@ -109,15 +111,15 @@ def _planning_error(words: list[str]) -> str:
 
     options = cli.build_parser().parse_args(words)
     try:
-        if options.command is cli._run or options.command is cli._chat:
-            for values in cli._seeded(options)[0]:
+        if options.command is running.run or options.command is running.chat:
+            for values in running.seeded(options)[0]:
                 comparison_recipes(values, "here")
-        elif options.command is cli._sweep:
-            for values in cli._seeded(options)[0]:
+        elif options.command is running.sweep:
+            for values in running.seeded(options)[0]:
                 sweep_recipes(values, "here")
-        elif options.command is cli._options:
+        elif options.command is looking.model_options:
             options.command(options)
-        elif options.command in (cli._prepare, cli._describe):
+        elif options.command in (looking.prepare, looking.describe):
             from recllm_bench.data.prepare import canonical_name
 
             canonical_name(options.dataset)

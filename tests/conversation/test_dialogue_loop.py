@@ -327,3 +327,31 @@ def test_five_hundred_users_take_seconds():
     assert time.perf_counter() - start < 5
     assert len(outcomes) == 500
     assert all(len(set(dialogue.shown)) == len(dialogue.shown) for dialogue in outcomes.dialogues)
+
+
+def test_shown_items_that_a_user_already_had_are_counted():
+    """User 1 is shown two of five from the history, user 2 none of five, user 3 nothing new at all."""
+    rows = cases(3)
+    past = {user: HISTORIES.of(user)[:-1] for user in (1, 2, 3)}
+    fresh = [[item for item in range(1, 101) if item not in HISTORIES.of(user)] for user in (1, 2, 3)]
+    shows = {
+        1: [*dict.fromkeys(past[1].tolist())][:2] + fresh[0][:3],
+        2: fresh[1][:5],
+        3: [*dict.fromkeys(item for item in past[3].tolist() if item != HISTORIES.of(3)[-1])][:5],
+    }
+
+    def respond(dialogues):
+        return [Response(shows[dialogue.user]) for dialogue in dialogues]
+
+    outcomes = run_dialogues(respond, Talker(), profiles(rows), rows, HISTORIES, CATALOGUE, max_turns=1)
+    assert outcomes.known.tolist() == [0.4, 0.0, 1.0]
+    (measure,) = outcomes.measures()
+    assert measure.value == pytest.approx((2 + 0 + len(shows[3])) / (10 + len(shows[3])))
+
+
+def test_nothing_shown_is_no_share():
+    rows = cases(2)
+    outcomes = run_dialogues(
+        lambda dialogues: [Response([]) for _ in dialogues], Talker(), profiles(rows), rows, HISTORIES, CATALOGUE
+    )
+    assert np.isnan(outcomes.known).all() and outcomes.measures()[0].value == 0.0

@@ -172,3 +172,14 @@ def test_a_small_real_model_speaks(models_folder, tmp_path):
     said = speaker.say([1, 2], [1, 2], [3, 3])
     assert all(said) and said == speaker.say([1, 2], [1, 2], [3, 3])
     assert not any(Redactor(films()).names(text, 3) for text in said)
+
+
+def test_a_chat_user_is_asked_for_something_new_in_each_round():
+    chat = Parrot("Not that.")
+    speaker = ChatFeedback(films(), chat)
+    for turn in range(3):
+        speaker.say([1], [2], [3], turn)
+    questions = [asked[-1]["content"] for asked in chat.asked]
+    assert len(set(questions)) == 3 and "2 times before" in questions[2] and "before" not in questions[0]
+    wanted = [next(line for line in text.split("\n") if "rather have" in line) for text in questions]
+    assert wanted[0] != wanted[1]  # another attribute comes first

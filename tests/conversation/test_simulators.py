@@ -193,11 +193,11 @@ def test_a_hundred_thousand_openings_take_seconds():
     histories, shelf = planted_histories(5000, 3000, 21), planted_catalogue(3000)
     users = np.repeat(np.arange(1, 5001), 20)
     ends = histories.offsets[users - 1] + np.tile(np.arange(1, 21), 5000)
-    start = time.perf_counter()
+    start = time.process_time()
     made = build_profiles(shelf, histories, users, ends, histories.items[ends])
-    texts = simulator_named("rules", shelf, seed=1).open(made)
+    texts = simulator_named("rules:1", shelf, seed=1).open(made)
     assert len(texts) == 100_000
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 class Tattler:
@@ -256,7 +256,7 @@ def test_names_and_options():
     made = profiles()
     two = simulator_named("rules:2", CATALOGUE, seed=4).open(made)
     assert two == RuleSimulator(CATALOGUE, 4, facts_in_opening=2).open(made)
-    assert simulator_named("rules", CATALOGUE, seed=4).open(made) == RuleSimulator(CATALOGUE, 4).open(made)
+    assert simulator_named("rules:1", CATALOGUE, seed=4).open(made) == RuleSimulator(CATALOGUE, 4).open(made)
     with pytest.raises(BenchError, match="facts_in_opening"):
         simulator_named("rules:7", CATALOGUE)
     with pytest.raises(BenchError, match="simulator rules"):

@@ -34,10 +34,13 @@ def random_rows(seed: int, n: int = 500, ties: bool = True) -> Interactions:
     return Interactions(user_codes, item_codes, *names, order=order, has_times=True, ratings=ratings)
 
 
-def brute_force(pairs: list[tuple[int, int]], users_min: int, items_min: int, rounds: int | None):
+def brute_force(
+    pairs: list[tuple[int, int]], users_min: int, items_min: int, rounds: int | None, items_first: bool = False
+):
     history = []
     while rounds is None or len(history) < rounds:
-        per_user, per_item = Counter(u for u, _ in pairs), Counter(i for _, i in pairs)
+        per_item = Counter(i for _, i in pairs)
+        per_user = Counter(u for u, i in pairs if not items_first or per_item[i] >= items_min)
         kept = [(u, i) for u, i in pairs if per_user[u] >= users_min and per_item[i] >= items_min]
         if len(kept) == len(pairs):
             break
@@ -46,25 +49,41 @@ def brute_force(pairs: list[tuple[int, int]], users_min: int, items_min: int, ro
     return pairs, history
 
 
+@pytest.mark.parametrize("cut", ["together", "items_first"])
 @pytest.mark.parametrize("rounds", ["1", "2", "3", "fixpoint"])
 @pytest.mark.parametrize(("users_min", "items_min"), [(5, 1), (1, 5), (9, 9), (10, 6)])
-def test_kcore_equals_brute_force(rounds, users_min, items_min):
+def test_kcore_equals_brute_force(rounds, users_min, items_min, cut):
     deepest = 0
     for seed in range(8):
         rows = random_rows(seed)
         most = None if rounds == "fixpoint" else int(rounds)
         pairs, expected = brute_force(
-            list(zip(rows.users.tolist(), rows.items.tolist(), strict=True)), users_min, items_min, most
+            list(zip(rows.users.tolist(), rows.items.tolist(), strict=True)),
+            users_min,
+            items_min,
+            most,
+            cut == "items_first",
         )
         if not pairs:
             with pytest.raises(BenchError, match="leaves no interaction"):
-                apply_filter(rows, FilterOptions(None, users_min, items_min, rounds))
+                apply_filter(rows, FilterOptions(None, users_min, items_min, rounds, cut))
             continue
-        kept, history = apply_filter(rows, FilterOptions(None, users_min, items_min, rounds))
+        kept, history = apply_filter(rows, FilterOptions(None, users_min, items_min, rounds, cut))
         deepest = max(deepest, len(history))
         assert list(zip(kept.users.tolist(), kept.items.tolist(), strict=True)) == pairs
         assert history == expected
     assert deepest >= 1
+
+
+def test_the_order_of_a_round_matters_until_the_fixed_point():
+    rows = random_rows(0)
+    ends = {
+        (cut, rounds): len(apply_filter(rows, FilterOptions(None, 9, 9, rounds, cut))[0])
+        for cut in ("together", "items_first")
+        for rounds in ("1", "fixpoint")
+    }
+    assert ends["items_first", "1"] < ends["together", "1"]
+    assert ends["items_first", "fixpoint"] == ends["together", "fixpoint"]
 
 
 def test_rating_filter_comes_before_the_counts():

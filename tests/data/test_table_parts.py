@@ -19,7 +19,7 @@ from recllm_bench.data.prepare.table_files import table_files
 from recllm_bench.data.prepare.tables import read_table
 from recllm_bench.errors import BenchError
 
-CHECKOUT = Path(cli.__file__).resolve().parent.parent
+CHECKOUT = Path(cli.__file__).resolve().parents[2]
 
 
 def part(path: Path, rows: list[tuple], **types) -> Path:

@@ -9,7 +9,6 @@ from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.dialogue import (
     FAILED,
     INVALID,
-    average_turns,
     dialogue_values,
     success_at,
     turn_counts,
@@ -25,7 +24,7 @@ OUTCOMES = np.array([1, 3, FAILED])
     [("max_turns", 3.0), ("exclude", 2.0), ("max_turns_plus_1", 10 / 3), ("max_turns+1", 10 / 3)],
 )
 def test_average_turns(at_failure: str, expected: float):
-    assert average_turns(OUTCOMES, 5, at_failure) == pytest.approx(expected)
+    assert turn_counts(OUTCOMES, 5, at_failure).mean() == pytest.approx(expected)
 
 
 def test_success():
@@ -37,14 +36,14 @@ def test_success():
 def test_bounds_hold_for_random_outcomes(seed: int):
     turns = np.random.default_rng(seed).integers(0, 6, 37)
     low, high = at_bounds(success_at(turns, 3).mean(), success_at(turns, 5).mean())
-    assert low - 1e-9 <= average_turns(turns, 5) <= high + 1e-9
+    assert low - 1e-9 <= turn_counts(turns, 5).mean() <= high + 1e-9
 
 
 def test_bounds_are_reached():
     early, late = np.array([1, 4, 0]), np.array([3, 5, 0])
     low, high = at_bounds(1 / 3, 2 / 3)
-    assert average_turns(early, 5) == pytest.approx(low)
-    assert average_turns(late, 5) == pytest.approx(high)
+    assert turn_counts(early, 5).mean() == pytest.approx(low)
+    assert turn_counts(late, 5).mean() == pytest.approx(high)
 
 
 def test_published_bounds():
@@ -69,4 +68,4 @@ def test_mistakes():
         turn_counts(OUTCOMES, 5, "zero")
     with pytest.raises(BenchError, match="S@3"):
         at_bounds(0.5, 0.4)
-    assert np.isnan(average_turns(np.array([FAILED]), 5, "exclude"))
+    assert not len(turn_counts(np.array([FAILED]), 5, "exclude"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.marks import planted_table
+from benchmarks.marks import METHODS, planted_table
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.families import Rows, all_pairs, critical, max_t
+from recllm_bench.evaluation.families import Rows, all_pairs, critical, max_t, with_best
 
 
 def normal_rows(rng: np.random.Generator, rows: int, users: int) -> Rows:
@@ -119,6 +119,86 @@ def test_a_plain_max_t_over_turned_signs_agrees(rows: int):
     assert adjusted(Rows(values), all_pairs(rows)) == pytest.approx(expected, abs=0.03)
 
 
+def plain_with_best(values: np.ndarray, flips: np.ndarray) -> dict[int, float]:
+    """Comparisons with the best by turning the signs of users: whoever is marked leaves the pairs that are held."""
+    best, left = int(values.mean(1).argmax()), list(range(len(values)))
+
+    def statistic(a: int, b: int, signs: np.ndarray) -> np.ndarray:
+        turned = (values[a] - values[b]) * signs
+        return np.abs(turned.mean(-1)) / (turned.std(-1, ddof=1) / values.shape[1] ** 0.5)
+
+    drawn = {pair: statistic(*pair, flips) for pair in all_pairs(len(values))}
+    observed = {row: float(statistic(row, best, np.ones(values.shape[1]))) for row in left if row != best}
+    result, highest = {}, 0.0
+    for row in sorted(observed, key=lambda each: -observed[each]):
+        largest = np.max([drawn[a, b] for a, b in drawn if a in left and b in left], axis=0)
+        highest = max(highest, float((largest >= observed[row]).mean()))
+        result[row] = highest
+        left.remove(row)
+    return result
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plain_comparisons_with_the_best_agree(seed: int):
+    rng = np.random.default_rng([4, seed])
+    (values,) = planted_table(rng, 5, 400, gains=(1.3, 1.15))
+    plain = np.array([each[0] for each in values])
+    expected = plain_with_best(plain, rng.choice([-1.0, 1.0], (4000, 400)))
+    best = int(plain.mean(1).argmax())
+    _, (found,) = with_best([Rows(values)], [best])
+    assert found == pytest.approx([expected[row] for row in range(5) if row != best], abs=0.03)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_scipy_and_statsmodels_agree_on_random_tables(seed: int):
+    """Independent columns with one variance: Tukey's and Dunnett's tests, of which there are public implementations."""
+    from statsmodels.stats.multicomp import pairwise_tukeyhsd
+
+    rng = np.random.default_rng([11, seed])
+    size, users = int(rng.integers(3, 9)), 2000
+    samples = rng.normal(rng.normal(0, 0.03, (size, 1)), 1, (size, users))
+    rows, pairs = Rows(list(samples[:, None])), all_pairs(size)
+    tukey = stats.tukey_hsd(*samples)
+    other = pairwise_tukeyhsd(samples.ravel(), np.repeat(np.arange(size), users))
+    found = adjusted(rows, pairs, step_down=False)
+    assert found == pytest.approx([tukey.pvalue[pair] for pair in pairs], abs=0.05)
+    assert found == pytest.approx(other.pvalues, abs=0.05)
+    # The method of marks: Tukey's range of as many rows as are left.
+    best = int(samples.mean(1).argmax())
+    contrasts, (marks,) = with_best([rows], [best])
+    t = np.array([abs(each.estimate) / each.error for each in contrasts[0]])
+    steps = [stats.studentized_range.sf(t[place] * 2**0.5, size - k, np.inf) for k, place in enumerate(np.argsort(-t))]
+    assert np.sort(marks) == pytest.approx(np.maximum.accumulate(steps), abs=0.02)
+    # Against a named row.
+    expected = stats.dunnett(*np.delete(samples, best, 0), control=samples[best], rng=rng)
+    named = adjusted(rows, [(row, best) for row in range(size) if row != best], step_down=False)
+    assert named == pytest.approx(expected.pvalue, abs=0.05)
+
+
+def test_comparisons_with_the_best_find_no_less_than_all_pairs():
+    rng = np.random.default_rng(12)
+    more = 0
+    for _ in range(20):
+        table = planted_table(rng, 6, 500, gains=(1.4, 1.3, 1.1))
+        ours, pairs = (METHODS[name](table) for name in list(METHODS)[:2])
+        assert (ours <= pairs + 0.01).all()
+        more += int(((ours < 0.05) & (pairs >= 0.05)).sum())
+    assert more > 0
+
+
+def test_two_rows_and_two_metrics_with_a_best_of_their_own():
+    rng = np.random.default_rng(13)
+    table = planted_table(rng, 2, 300)
+    rows = Rows(table[0])
+    best = int(rows.means.argmax())
+    _, (found,) = with_best([rows], [best])
+    assert found[0] == rows.contrast(0, 1).p
+    other = Rows(table[0][::-1])  # the same metric with the rows' names turned
+    contrasts, (first, second) = with_best([rows, other], [best, 1 - best])
+    assert first == second and contrasts[0][0].estimate == pytest.approx(contrasts[1][0].estimate)
+    assert with_best([], []) == ([], [])
+
+
 def test_metrics_of_one_family_pay_for_each_other_as_much_as_they_differ():
     rng = np.random.default_rng(6)
     (values,) = planted_table(rng, 4, 500, gains=(1.2,))
@@ -136,9 +216,10 @@ def test_sixty_rows_mark_what_is_there_and_quickly():
     values = [(rng.random((3, 6000)) < (0.30 if row == 0 else 0.01)).astype(float) for row in range(60)]
     start = time.perf_counter()
     rows = Rows(values)
-    found = dict(zip(all_pairs(60), adjusted(rows, all_pairs(60)), strict=True))
+    _, (found,) = with_best([rows], [0])
     assert time.perf_counter() - start < 10
-    assert max(found[0, row] for row in range(1, 60)) < 1e-6, "no resampling limits a p-value"
+    assert found.max() < 1e-6, "no resampling limits a p-value"
+    found = dict(zip(all_pairs(60), adjusted(rows, all_pairs(60)), strict=True))
     assert min(p for (a, _), p in found.items() if a) > 0.001
 
 
@@ -146,8 +227,12 @@ def test_no_decision_hangs_on_the_points():
     rng = np.random.default_rng(8)
     (values,) = planted_table(rng, 6, 800, gains=(1.3, 1.15, 1.1))
     rows = Rows(values)
-    decisions = {tuple(adjusted(rows, all_pairs(6), seed=seed) < 0.05) for seed in range(30)}
-    assert len(decisions) == 1
+    best = int(rows.means.argmax())
+    for find in (
+        lambda seed: adjusted(rows, all_pairs(6), seed=seed),
+        lambda seed: with_best([rows], [best], seed=seed)[1][0],
+    ):
+        assert len({tuple(find(seed) < 0.05) for seed in range(30)}) == 1
 
 
 def test_equal_rows_and_rows_in_another_order():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from recllm_bench.language.titles.lists import ListLayout
+from recllm_bench.language.titles.trie import TitleTrie
 
 TITLES = [
     "",
@@ -37,9 +38,16 @@ def legal_titles(layout: ListLayout, before: Sequence[int], forbid: Iterable[int
     return {path(layout, item) for item in named} - closed
 
 
+def title_tokens(trie: TitleTrie, item: int) -> list[int]:
+    """The tokens of an item's title in a trie, without the line end."""
+    number = int(trie.path_of_item[item])
+    start, stop = trie.paths.path_start[number : number + 2].tolist()
+    return trie.paths.path_token[start : stop - len(trie.line_end)].tolist()
+
+
 def path(layout: ListLayout, item: int) -> tuple[int, ...]:
     """The tokens of an item's title."""
-    return tuple(layout.trie.tokens_of([item])[0].tolist())
+    return tuple(title_tokens(layout.trie, item))
 
 
 def written_slowly(

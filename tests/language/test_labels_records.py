@@ -193,6 +193,7 @@ def test_statistics():
     assert LABELS.statistics() == {
         "source": "somebody",
         "scope": "train_only",
+        "writers": ["somebody"],
         "users": {"total": 3, "with_label": 2, "versions": 3, "mean_words": 2.33, "most_words": 3},
         "items": {"total": 2, "with_label": 1, "versions": 1, "mean_words": 3.0, "most_words": 3},
         "counts": {"empty": 2},

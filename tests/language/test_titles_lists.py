@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from planted_titles import TITLES, UNTITLED
+from planted_titles import TITLES, UNTITLED, title_tokens
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.titles.lists import ListLayout
@@ -56,7 +56,7 @@ def test_tokens_are_those_of_the_written_text(tokenizer, layout):
 
 def test_a_title_has_the_same_tokens_everywhere(layout):
     for item in range(1, len(TITLES)):
-        tokens = layout.trie.tokens_of([item])[0].tolist()
+        tokens = title_tokens(layout.trie, item)
         line = layout.encode_history([item])
         other = 1 if layout.path_of_item[item] != layout.path_of_item[1] else 3
         edit = layout.encode_edits([other], [item])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recllm_bench.errors import BenchError
+from recllm_bench.language.titles.counting import fallback_rate
 from recllm_bench.language.titles.grounding import ground, parse_lines, write_lists_freely
 from recllm_bench.language.titles.matching import TitleMatcher, common_subsequence, plain_key, short_key
 
@@ -171,7 +172,7 @@ def test_each_line_takes_its_place(matcher):
     written = ground([text], [[1, 2, 3, 4]], matcher)
     assert written.lists == [[1, 9, 10, 4]]
     counted(written, n_lines=4, n_exact=2, n_fuzzy=1, n_kept=1, n_changed_positions=2, n_len_mismatch=0, n_unchanged=0)
-    assert written.fallback_rate == 0.5
+    assert fallback_rate(written.counters) == 0.5
 
 
 def test_an_answer_that_repeats_the_list_changes_nothing(matcher):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from planted_titles import TITLES, UNTITLED
+from planted_titles import TITLES, UNTITLED, title_tokens
 
 from recllm_bench.data.prepare import prepare
 from recllm_bench.errors import BenchError
@@ -110,14 +110,10 @@ def test_a_catalogue_with_every_difficulty(tokenizer):
     assert trie.items_of(int(trie.path_of_item[1])) == [1, 5] == trie.items_of(int(trie.path_of_item[5]))
     assert trie.titled.tolist() == [item > 0 and bool(title) for item, title in enumerate(TITLES)]
     for item in range(len(TITLES)):
-        tokens, offsets = trie.tokens_of([item])
-        assert offsets.tolist() == [0, len(tokens)]
         shown = MASK_WORD if item == 0 else f"item {UNTITLED}" if item == UNTITLED else clean_title(TITLES[item])
-        assert tokenizer.decode(tokens).strip() == shown
+        assert tokenizer.decode(title_tokens(trie, item)).strip() == shown
     assert not trie.free[trie.path_of_item[[0, UNTITLED]]].any()
     assert int(trie.free_before[-1]) == 13
-    tokens, offsets = trie.tokens_of([2, 0, 7])
-    assert tokenizer.decode(tokens[offsets[2] :]).strip() == "Lily and Tom"
 
 
 @pytest.mark.shared
@@ -127,13 +123,13 @@ def test_titles_are_tokenised_as_they_stand_in_a_list(tokenizer):
         text = f"1. {clean_title(TITLES[item])}\n"
         whole = tokenizer(text, add_special_tokens=False)["input_ids"]
         head = tokenizer("1.", add_special_tokens=False)["input_ids"]
-        assert whole == [*head, *trie.tokens_of([item])[0].tolist(), *trie.line_end]
+        assert whole == [*head, *title_tokens(trie, item), *trie.line_end]
 
 
 @pytest.mark.shared
 def test_long_titles_are_cut_and_collisions_counted(tokenizer):
     titles = ["", "once upon a time there was a dog", "once upon a time there was a cat", "once", "once upon a time"]
-    trie = build_trie(titles, tokenizer, most_tokens=len(build_trie(titles, tokenizer).tokens_of([4])[0]))
+    trie = build_trie(titles, tokenizer, most_tokens=len(title_tokens(build_trie(titles, tokenizer), 4)))
     assert trie.truncated.tolist() == [1, 2]
     assert trie.counts["truncated"] == 2 and trie.counts["collisions"] == 3 and trie.counts["titles"] == 2
     assert trie.items_of(int(trie.path_of_item[2])) == [1, 2, 4]
@@ -143,7 +139,7 @@ def test_long_titles_are_cut_and_collisions_counted(tokenizer):
 def test_the_text_of_a_special_token_is_no_special_token(tokenizer):
     trie = build_trie(["", "A </s> B", "C"], tokenizer)
     assert trie.counts["reworded"] == 1
-    assert not set(trie.tokens_of([1])[0].tolist()) & set(tokenizer.all_special_ids)
+    assert not set(title_tokens(trie, 1)) & set(tokenizer.all_special_ids)
 
 
 @pytest.mark.shared

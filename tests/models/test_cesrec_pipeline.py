@@ -381,7 +381,8 @@ def test_buckets_cover_every_user_once(tmp_path):
 def test_rows_to_compare_with_follow_the_back_end():
     rows = CESRecMethod.comparison_rows({"backend": "GRU4Rec", "backend_training": {"epochs": 3}})
     assert rows[0] == {"model": "GRU4Rec", "training": {"epochs": 3}}
-    assert [row.get("label") for row in rows[1:]] == ["CESRec w/o d.a.", "CESRec w/o c."]
+    assert [row.get("label") for row in rows[1:3]] == ["CESRec w/o d.a.", "CESRec w/o c."]
+    assert all(row["options"]["early_accept"] is False for row in rows[3:]), "controls are played without acceptance"
     assert CESRecMethod.comparison_rows({})[0]["model"] == "sasrec"
 
 

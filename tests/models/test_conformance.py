@@ -28,7 +28,6 @@ class TestLatentCRS(MethodConformance):
         "backbone_training": {"epochs": 1},
     }
     training: ClassVar[dict[str, Any]] = {"epochs": 1}
-    apart = ("diagnostics.json",)  # what the parts alone can do on the test part
     changes: ClassVar[dict[str, Any]] = {
         "intents": 5,
         "backbone_options": {"hidden_size": 16, "n_layers": 1, "intents": 4},
@@ -67,7 +66,6 @@ class TestCESRec(MethodConformance):
         "latency_users": 0,
     }
     changes: ClassVar[dict[str, Any]] = {"lora_rank": 4, "backend_options": {"hidden_size": 16, "n_layers": 1}}
-    apart = ("tokens_read",)  # of the last attempt
     protocol = "cesrec.full"
     n_users = 16
 

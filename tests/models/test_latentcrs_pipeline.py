@@ -29,6 +29,7 @@ from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.options import ABLATIONS, LatentCRSOptions
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import ConversationOptions, Recipe
+from recllm_bench.testing.products import differences
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.stages import run_stages
 from tests.conftest import planted_catalogue, planted_histories
@@ -70,6 +71,7 @@ class TinyBackbone:
 
     key: ClassVar[dict] = {"model": "tiny"}
     trained = ({}, {})
+    entry, schedule = SimpleNamespace(display_name="Tiny"), "3 epochs"
 
     def load(self) -> nn.Module:
         return TinyEncoder().eval().requires_grad_(False)
@@ -139,14 +141,30 @@ def test_words_help_and_a_rerun_is_equal(tmp_path) -> None:
     job = make_job(tmp_path, schedule)
     model, folders = train(job)
     value = test_metrics(job, model)
-    facts = json.loads((folders["joint"] / "diagnostics.json").read_text())
-    assert value["NDCG@10"] > facts["q alone"]["NDCG@20"]
-    assert {row["epoch"] for row in facts["curves"]} == set(range(1, len(facts["curves"]) + 1))
-    assert {"e_kl", "e_rec", "m_kl", "m_nce", "m_rec", "validation"} <= set(facts["curves"][0])
+    alone = {measure.label: measure.value for measure in LatentCRSMethod(job).report(folders)["measures"]}
+    assert value["NDCG@10"] > alone["NDCG@20, q alone"]
+    assert 0 < alone["NDCG@5, encoder alone"] <= alone["NDCG@20, encoder alone"]
+    curves = json.loads((folders["joint"] / "curves.json").read_text())
+    assert {row["epoch"] for row in curves} == set(range(1, len(curves) + 1))
+    assert {"e_kl", "e_rec", "m_kl", "m_nce", "m_rec", "validation"} <= set(curves[0])
     again = make_job(tmp_path / "again", schedule)
     assert test_metrics(again, train(again)[0]) == value
     for whose in ("another", "none"):  # controls: the trained model itself, without training anything
         assert test_metrics(job, model, whose)["NDCG@10"] < value["NDCG@10"]
+
+
+def test_other_test_targets_change_no_stage(tmp_path) -> None:
+    """Nothing that training leaves rests on a test case: neither its target nor the history before it."""
+    products = {}
+    for name, changed in (("as_is", False), ("swapped", True)):
+        job = make_job(tmp_path / name, {"epochs": 1})
+        if changed:
+            test = job.split.test
+            swapped = dataclasses.replace(test, targets=test.targets[::-1].copy(), ends=test.ends - 1)
+            job = dataclasses.replace(job, split=dataclasses.replace(job.split, test=swapped))
+        products[name] = train(job)[1]
+    for stage, folder in products["as_is"].items():
+        assert not differences(folder, products["swapped"][stage]), stage
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -331,3 +349,19 @@ def test_half_precision_trains_alike(tmp_path, values: dict) -> None:
         losses.append([entry["loss"] for entry in json.loads((stage / "history.json").read_text())])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[1] != losses[0]
+
+
+def test_direct_kl_is_one_loop_from_the_start(tmp_path) -> None:
+    """No warm-up goes before it, and none of the warm-ups' options is part of what it depends on."""
+    method = LatentCRSMethod(make_job(tmp_path, ablation="direct_kl"))
+    names = [stage.name for stage in method.stages()]
+    assert names == ["backbone", "utterances", "states", "intents", "joint"]
+    other = LatentCRSMethod(make_job(tmp_path, ablation="direct_kl", warmup_epochs=3))
+    assert [stage.key for stage in method.stages()] == [stage.key for stage in other.stages()]
+    folders, _ = run_stages(method.job, method.stages(), "latentcrs")
+    model, start = method.load(folders), torch.from_numpy(np.load(folders["intents"] / "intents.npy"))
+    for network in (model.inference, model.generative):
+        assert not torch.equal(network.intents.cpu(), start), "both sides learn"
+    history = json.loads((folders["joint"] / "history.json").read_text())
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert {"e_kl", "e_rec", "m_kl", "m_rec"} <= set(json.loads((folders["joint"] / "curves.json").read_text())[0])

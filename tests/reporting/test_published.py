@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from recllm_bench.data.cards import all_cards
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.statistics import Interval
 from recllm_bench.reporting import published as module
@@ -135,17 +136,60 @@ def test_a_record_finds_its_row():
         ("cesrec", "amazon-2023-video-games", None),
         ("relrec", "yelp", "Yelp"),
         ("relrec", "steam", "Steam"),
-        ("relrec", "amazon-2014-books", None),
+        ("relrec", "amazon-2014-books", "AmazonBook"),
+        ("relrec", "amazon-2018-books", None),
+        ("latentcrs", "amazon-cds", "CDs"),
+        ("cesrec", "Amazon-Toys", "Toys"),
+        ("cesrec", "amazon-2014-video-games", None),
+        ("relrec", "steam-au", None),
         ("relrec", "xrec-yelp", None),
         ("relrec", "ml1m", None),
     ],
 )
 def test_a_data_set_is_the_papers_or_none_of_it(paper: str, ours: str, theirs: str | None):
     """The same shop in another year is another data set."""
-    printed = {module._plain(cell.dataset) for cell in load_published() if cell.paper == paper}
+    printed = {module._folded(cell.dataset) for cell in load_published() if cell.paper == paper}
     assert (module._name_in(paper, ours) in printed) == (theirs is not None)
     if theirs is not None:
-        assert module._name_in(paper, ours) == module._plain(theirs)
+        assert module._name_in(paper, ours) == module._folded(theirs)
+
+
+def test_somebodys_own_file_is_not_the_papers_data_by_its_name():
+    found = record("relrec", "relrec.full", "steam", metrics=("Recall@10",))
+    assert published_for(found)
+    found.recipe["dataset"] = "/home/me/steam.csv"
+    assert published_for(found) == {}
+
+
+def test_every_printed_data_set_is_on_exactly_one_card():
+    claims = [(paper, theirs) for card in all_cards().values() for paper, theirs in card.get("papers", {}).items()]
+    assert len(claims) == len(set(claims))
+    assert set(claims) == {(cell.paper, cell.dataset) for cell in load_published() if cell.dataset}
+
+
+def test_dialogues_stand_beside_the_table_of_dialogues_under_every_protocol_of_the_paper():
+    for protocol in ("latentcrs.one_turn", "latentcrs.one_turn.sample500", "latentcrs.multi_turn"):
+        talked = record("latentcrs", protocol, "amazon-2023-video-games", dialogue=("S@3", "S@5", "AT", "n", "leaks"))
+        found = published_for(talked)
+        assert {cell.table for name, cell in found.items() if name in ("S@3", "S@5", "AT")} == {"T4"}
+        assert set(found) == {"Recall@5", "S@3", "S@5", "AT"}
+    assert set(published_for(record("latentcrs", "latentcrs.one_turn"))) == {"Recall@5"}
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol", "dataset", "metric", "value"),
+    [
+        ("latentcrs", "latentcrs.one_turn", "amazon-2023-video-games", "Recall@5", 0.1378),
+        ("sasrec", "cesrec.sampled100", "amazon-2018-toys-and-games", "HR@10", 0.537),
+        ("recbole:SASRec", "cesrec.sampled100.n1000", "amazon-2018-video-games", "HR@10", None),
+        ("relrec", "relrec.full", "amazon-2014-books", "Recall@20", None),
+        ("relrec", "relrec.full", "amazon-2018-books", "Recall@20", "nothing"),
+    ],
+)
+def test_runs_on_the_papers_shops_find_their_rows(model, protocol, dataset, metric, value):
+    found = published_for(record(model, protocol, dataset, metrics=(metric,)))
+    assert (metric in found) == (value != "nothing")
+    assert value in (None, "nothing") or found[metric].value == value
 
 
 def test_a_further_papers_table_is_one_file_outside_the_package(tmp_path, monkeypatch: pytest.MonkeyPatch):

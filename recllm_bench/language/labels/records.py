@@ -79,6 +79,8 @@ class Labels:
         ``"train_only"``, ``"all"``, or ``"unknown"`` when the writer did not say which text was used.
     counts : dict of str to int
         What was left out, by reason: ``empty``, ``refusals``, ``unknown ids`` ...
+    writers : tuple of str
+        The models that wrote the texts, ``""`` for one that is not named; by default the source.
     """
 
     users: list[tuple[str, ...]]
@@ -86,6 +88,7 @@ class Labels:
     source: str
     scope: str
     counts: dict[str, int] = field(default_factory=dict)
+    writers: tuple[str, ...] = ()
 
     def of(self, kind: str) -> list[tuple[str, ...]]:
         """Labels of one kind, by id."""
@@ -107,7 +110,8 @@ class Labels:
 
     def statistics(self) -> dict[str, Any]:
         """What a run record says of them: who has one, how long they are, what was dropped."""
-        facts: dict[str, Any] = {"source": self.source, "scope": self.scope}
+        writers = list(self.writers or (self.source,))
+        facts: dict[str, Any] = {"source": self.source, "scope": self.scope, "writers": writers}
         for kind in KINDS:
             rows = self.of(kind)[1:]
             lengths = [len(text.split()) for row in rows for text in row]
@@ -291,7 +295,8 @@ def read_labels(path: Path, n_users: int, n_items: int) -> Labels:
     for name, count in (about.get("counts") or {}).items():
         counts[name] += count
     source = about.get("source") or ", ".join(name for name, _ in models.most_common() if name) or path.name
-    return Labels(rows["user"], rows["item"], source, about.get("scope") or "unknown", dict(counts))
+    scope, writers = about.get("scope") or "unknown", tuple(sorted(models))
+    return Labels(rows["user"], rows["item"], source, scope, dict(counts), writers)
 
 
 def _read_label(entry: Mapping[str, Any], sizes: Mapping[str, int], where: str) -> Label:

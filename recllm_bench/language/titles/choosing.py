@@ -85,7 +85,7 @@ class Chooser:
         if len(chosen) and int(chosen.max()) == none:
             place = int((chosen == none).nonzero()[0, 0])
             if torch.isnan(best[place]):
-                raise BenchError("the language model gave scores that are not numbers; try precision=float32")
+                raise BenchError("the language model gave scores that are not numbers; try llm_precision=float32")
             dump = f"row {int(row[place])}, node {int(node[place])}, own path {int(own[place])}"
             raise BenchError(f"no title is left to write at {dump}; this is a fault of the walk, not of the input")
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 COUNTERS = (
@@ -40,12 +41,11 @@ class Written:
     tokens: dict[str, int]
     seconds: float
 
-    @property
-    def fallback_rate(self) -> float:
-        """Share of lines that no title of the catalogue answered exactly; 0 under constrained decoding."""
-        counters = self.counters
-        lost = sum(counters[name] for name in ("n_fuzzy", "n_embed", "n_kept", "n_dropped"))
-        return lost / max(1, counters["n_lines"])
+
+def fallback_rate(counters: Mapping[str, float]) -> float:
+    """Share of lines that no title of the catalogue answered exactly; 0 under constrained decoding."""
+    lost = sum(counters.get(name, 0) for name in ("n_fuzzy", "n_embed", "n_kept", "n_dropped"))
+    return lost / max(1, counters.get("n_lines", 0))
 
 
 def fresh_counters() -> dict[str, int]:

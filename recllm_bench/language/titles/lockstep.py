@@ -22,8 +22,6 @@ class Writer:
     ----------
     walk : Walk
         What all batches share.
-    backbone : Backbone
-        The language model.
     prompts, before, forbid, most_edits, speculate, score
         As for :func:`~recllm_bench.language.titles.writing.write_lists`.
 

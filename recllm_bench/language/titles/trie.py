@@ -14,7 +14,7 @@ import torch
 
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.errors import BenchError
-from recllm_bench.language.titles.paths import PathTrie, build_paths, gather_ragged
+from recllm_bench.language.titles.paths import PathTrie, build_paths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,25 +77,6 @@ class TitleTrie:
         """Whether each item has a title that may be chosen, bool [n_items + 1]."""
         titled = self.free[self.path_of_item]
         return titled & (torch.arange(len(titled), device=titled.device) > 0)
-
-    def tokens_of(self, items: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of items' titles, without the line end.
-
-        Parameters
-        ----------
-        items : sequence of int
-            Item ids; 0 is the mask word.
-
-        Returns
-        -------
-        tokens : int64 [total]
-        offsets : int64 [len(items) + 1]
-        """
-        paths = self.path_of_item.cpu().numpy()[np.asarray(items, np.int64)]
-        starts = self.paths.path_start.cpu().numpy()
-        lengths = starts[paths + 1] - starts[paths] - len(self.line_end)
-        tokens = gather_ragged(self.paths.path_token.cpu().numpy(), starts[paths], lengths)
-        return tokens, np.concatenate([[0], np.cumsum(lengths)])
 
     def items_of(self, path: int) -> list[int]:
         """Items that have a title, ascending."""

@@ -46,8 +46,6 @@ def write_lists(
 
     Parameters
     ----------
-    backbone : Backbone
-        The language model.
     layout : ListLayout
         Made with its tokenizer.
     prompts : sequence of sequence of int
@@ -120,7 +118,7 @@ def write_lists(
                 if batch_size == 1:
                     raise BenchError(
                         f"{backbone.device} has no room for one list with {backbone.name}; shorten the prompts or try"
-                        " precision=4bit"
+                        " llm_precision=4bit"
                     ) from None
                 batch_size = max(1, len(rows) // 2)
                 log.info(f"lists by {backbone.name}: out of memory; {batch_size} at a time from here on")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recllm_bench.artifacts import write_atomic, write_json
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.options import option
 from recllm_bench.training.loop import fit, load_weights, threads
 from recllm_bench.training.options import TrainingOptions
@@ -27,7 +27,7 @@ class AdapterOptions:
 
     hidden: int = option(512, "width between the two layers", low=1)
     standardise: bool = option(True, "scale each dimension of the language model's vectors to mean 0, variance 1")
-    learning_rate: float = option(1e-3, "step size of Adam", low=0)
+    learning_rate: float = option(1e-3, "learning rate of Adam", low=0)
     batch_size: int = option(512, "items in a step", low=1)
     epochs: int = option(200, "most passes over the items", low=1)
     patience: int = option(10, "passes without progress on held-out items before training stops", low=1)
@@ -41,7 +41,6 @@ class Adapter(nn.Module):
     ----------
     width_in, width_out : int
         Lengths d_l and d_r.
-    hidden : int
     """
 
     mean: Tensor
@@ -87,11 +86,8 @@ def fit_adapter(
     semantic : float [n_items + 1, d_l]
         Row 0 is padding.
     collaborative : float [n_items + 1, d_r]
-    options : AdapterOptions
     work : Path
         Gets the adapter, ``hybrid.npy`` and ``adapter.json``; after a kill, training goes on.
-    seed : int
-    device : torch.device
     label : str
         Name on bar and log.
     items : int [m], optional
@@ -121,7 +117,7 @@ def fit_adapter(
     known = rng.permutation(np.arange(1, len(inputs)) if items is None else np.asarray(items))
     n_aside = round(options.held_out * len(known))
     if len(known) - n_aside < 2:
-        raise BenchError(f"{label}: {len(known)} items are too few to align vectors with")
+        raise NotEnough(f"{label}: {len(known)} items are too few to align vectors with")
     aside, learnt = (torch.from_numpy(part).to(device) for part in (known[:n_aside], known[n_aside:]))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -27,7 +27,6 @@ class StateEncoder(TextEncoder):
 
     Parameters
     ----------
-    backbone : Backbone
     pool : {"last_token", "mean"}
         The state of the last token, or the mean over all tokens but the one that begins a text.
     key : mapping, optional
@@ -70,7 +69,7 @@ class StateEncoder(TextEncoder):
         norms = np.linalg.norm(vectors, axis=1)
         if not (np.isfinite(norms) & (norms > 0)).all():
             raise BenchError(
-                f"item vectors: {self.name} gives states that are no numbers or zero; try precision=float32"
+                f"item vectors: {self.name} gives states that are no numbers or zero; try llm_precision=float32"
             )
         return vectors[rows]
 
@@ -95,7 +94,6 @@ def item_texts(catalogue: Catalogue, text: str = "title") -> list[str]:
 
     Parameters
     ----------
-    catalogue : Catalogue
     text : {"title", "title+category"}
         The latter adds the categories in brackets.
     """
@@ -125,7 +123,6 @@ def item_vectors(
     ----------
     model : Backbone or TextEncoder
         A causal language model, before any tuning; or an encoder, whose own pooling then holds.
-    catalogue : Catalogue
     store : ArtifactStore
         Where vectors are kept (kind ``"text-vectors"``).
     pool : {"last_token", "mean"}

@@ -25,12 +25,13 @@ _FACTS = 2
 def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
     """What the language model is, for the keys of what is made with it; reads no weights."""
     from recllm_bench.language.backbone import backbone_key
-    from recllm_bench.language.miniature import miniature_key
+    from recllm_bench.language.miniature import miniature_key, require_text
 
-    name = _name(job, options)
-    own = (
-        backbone_key(name, job.store) if name else miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
-    )
+    if options.llm:
+        own = backbone_key(options.llm, job.store)
+    else:
+        require_text(job.dataset)
+        own = miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
     return {**own, "precision": options.llm_precision}
 
 
@@ -38,7 +39,7 @@ def language_model(job: Job, options: CESRecOptions) -> Backbone:
     """The language model, frozen; it stays loaded between stages and cells."""
     from recllm_bench.language.pool import pooled_backbone
 
-    name = _name(job, options) or str(_miniature(job))
+    name = options.llm or str(_miniature(job))
     return pooled_backbone(
         name, precision=options.llm_precision, device=job.device, store=job.store, stands_for="Llama-3-8B"
     )
@@ -49,13 +50,6 @@ def tuned_model(job: Job, options: CESRecOptions, folder: Path) -> Backbone:
     from recllm_bench.language.pool import tuned_backbone
 
     return tuned_backbone(language_model(job, options), folder)
-
-
-def _name(job: Job, options: CESRecOptions) -> str:
-    """The language model's name; empty for a miniature."""
-    from recllm_bench.language.backbone import default_llm
-
-    return options.llm or default_llm(job.device)
 
 
 def _miniature(job: Job) -> Path:

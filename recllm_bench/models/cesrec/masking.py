@@ -91,7 +91,7 @@ def mask_outliers(
             items = item_seq[rows, :longest]
             likeness = _likeness(vectors, norms, items, lengths[rows], similarity)
             masked[rows, :longest] = _lowest(likeness, wanted[rows], k)
-    return Masked(*_apply(item_seq, lengths, masked, mode), masked, int((wanted < k).sum()))
+    return Masked(*kept(item_seq, lengths, masked, mode), masked, int((wanted < k).sum()))
 
 
 def _rows_of_like_length(lengths: torch.Tensor, width: int) -> Iterator[tuple[torch.Tensor, int]]:
@@ -136,16 +136,17 @@ def _lowest(values: torch.Tensor, counts: torch.Tensor, k: int) -> torch.Tensor:
     return torch.zeros_like(among).scatter_(1, order, among)
 
 
-def _apply(
+def kept(
     items: torch.Tensor, lengths: torch.Tensor, masked: torch.Tensor, mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Items and lengths without what is masked, as ``mode`` says."""
     if mode == "mark":
         return items, lengths
     inside = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
-    kept = inside & ~masked
-    n_kept = kept.sum(1, keepdim=True)
-    after = torch.where(kept, kept.cumsum(1) - 1, n_kept + masked.cumsum(1) - 1)
-    moved = inside if mode == "tail" else kept
+    stays = inside & ~masked
+    n_kept = stays.sum(1, keepdim=True)
+    after = torch.where(stays, stays.cumsum(1) - 1, n_kept + masked.cumsum(1) - 1)
+    moved = inside if mode == "tail" else stays
     result = torch.zeros_like(items)
     rows = moved.nonzero()[:, 0]
     result[rows, after[moved]] = items[moved]

@@ -15,9 +15,12 @@ import torch
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Speaker, Undeclared, Words
 from recllm_bench.artifacts import write_json
+from recllm_bench.conversation.attributes import AttributeTable
+from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.splits import Cases
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
+from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, retitled
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
 from recllm_bench.models.cesrec.model import CESRec
@@ -30,7 +33,6 @@ from recllm_bench.models.cesrec.round_store import (
     FACTS,
     PAIRS,
     RoundStore,
-    columns,
 )
 from recllm_bench.training.sequence import training_counts
 from recllm_bench.training.stages import run_stages
@@ -40,6 +42,16 @@ _MASKING = ("min_keep", "similarity", "mask_mode")
 _VECTORS = ("text_pool", "item_text", "collab_source")
 _PAIRS = ("replace_with", "pair_targets", "outliers", "examples", "prompt_items")
 _PROMPTS = ("output", "wording", "prompt_items", "title_tokens", "most_edits")
+_DRAWS = 3
+_CONTROLS: dict[str, dict[str, Any]] = {
+    "CESRec, acceptance off": {},
+    "CESRec w/o c., acceptance off": {"use_constructor": False},
+    **{f"A random item masked ({n + 1})": {"edit": "random_mask", "draw": n} for n in range(_DRAWS)},
+    **{f"A random title written ({n + 1})": {"edit": "random_title", "draw": n} for n in range(_DRAWS)},
+    "A title that fits the words, no language model": {"edit": "fitting_title"},
+    "The words alone": {"edit": "words"},
+    "The words, then the back end": {"edit": "words_backend"},
+}
 _CONTRACTS = 1  # part of keys: raise it when equal options give another product
 
 
@@ -61,7 +73,7 @@ class CESRecMethod(Method):
 
     def load(self, folders: Mapping[str, Path]) -> CESRec:
         """The model around the trained back end, in evaluation mode."""
-        return CESRec.around(self.job, self.backend(folders))
+        return CESRec.around(self.job, self.backend(folders), self.reader if self.options.ranks_by_words else None)
 
     def columns(self, cases: Cases, words: Words | Undeclared) -> dict[str, np.ndarray]:
         """``pseudo_list [n, L]`` and ``pseudo_length [n]``: what the rounds of feedback made of each history.
@@ -69,7 +81,7 @@ class CESRecMethod(Method):
         Simulated users know their targets here; what leaves this function holds item ids alone.
         """
         self.rounds = RoundStore(self, cases, words)
-        return columns(self.rounds.played.rounds[-1].pseudo)
+        return self.rounds.columns(self.rounds.played.rounds[-1])
 
     def report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         """What the rounds of :meth:`columns` measured, and what stood in for the paper's parts."""
@@ -77,7 +89,11 @@ class CESRecMethod(Method):
 
     @classmethod
     def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
-        """The back end itself, and each half of the method alone."""
+        """The back end itself, each half of the method alone, and controls; these are played without acceptance.
+
+        A user who says yes to the target keeps the history that ranks it first: with acceptance a number holds what
+        only a simulation knows, so what is compared with the back end is without.
+        """
         backend = {"model": options.get("backend") or CESRecOptions().backend}
         for part in ("options", "training"):
             if options.get(f"backend_{part}"):
@@ -86,14 +102,16 @@ class CESRecMethod(Method):
             backend,
             {"model": "cesrec", "label": "CESRec w/o d.a.", "options": {"use_masking": False}},
             {"model": "cesrec", "label": "CESRec w/o c.", "options": {"use_constructor": False}},
+            *(_unaccepted(label, **changes) for label, changes in _CONTROLS.items()),
         ]
 
     # what is needed
 
     @property
     def masks(self) -> bool:
-        """Whether histories are masked when they are ranked."""
-        return self.options.use_masking and self.options.k > 0
+        """Whether the outliers of histories are masked when they are ranked."""
+        options = self.options
+        return options.use_masking and options.k > 0 and options.edit not in ("random_mask", "words", "words_backend")
 
     @property
     def tunes(self) -> bool:
@@ -117,11 +135,19 @@ class CESRecMethod(Method):
 
     @property
     def aligns(self) -> bool:
-        """Whether anything needs hybrid item vectors."""
-        return self.masks or (self.tunes and (self.train_k > 0 or self.has_neighbours))
+        """Whether anything needs hybrid item vectors; controls share what the method needs."""
+        return (self.options.use_masking and self.options.k > 0) or (
+            self.tunes and (self.train_k > 0 or self.has_neighbours)
+        )
 
     def stages(self) -> list[Stage]:
         """Stages in order; what the options do not need is left out."""
+        if self.tunes and not any(self.job.dataset.catalogue.titles):
+            name = self.job.dataset.name
+            raise NotEnough(
+                f"cesrec: the items of {name} have no titles, which its constructor writes; put an item table beside "
+                f"the data ({name}.items.csv with the columns item and title)"
+            )
         stages = [Stage(BACKEND, {**self._backend_key(), "version": _CONTRACTS}, self.make_backend, ())]
         if self.aligns:
             key = {**self._key(_VECTORS), **dataclasses.asdict(self._alignment()), "llm": self.llm_key}
@@ -175,7 +201,7 @@ class CESRecMethod(Method):
             replace_with=options.replace_with,
             targets=options.pair_targets,
             items=options.prompt_items,
-            mask=self._masker(vectors, self.train_k) if self.train_k else None,
+            mask=self._masker(vectors, self.train_k) if vectors is not None and self.train_k else None,
             vectors=None if vectors is None else vectors.cpu().numpy(),
             seed=job.recipe.seed,
         )
@@ -240,6 +266,12 @@ class CESRecMethod(Method):
         """Who answers recommendations, among the users of some words."""
         return words.feedback(self.options.feedback, self.options.feedback_facts, cases)
 
+    def speaker_key(self, words: Words) -> dict[str, Any]:
+        """Who answers recommendations: nobody here hears an opening."""
+        table = getattr(self.speaker, "attributes", None)
+        asked = {"simulator": f"feedback {self.options.feedback}", "wishes": self.options.feedback_facts}
+        return {**asked, **(table.key if table else {})}
+
     def semantic_vectors(self) -> np.ndarray:
         """E_llm, float32 [n_items + 1, d_l]."""
         from recllm_bench.models.cesrec.item_vectors import item_vectors
@@ -258,12 +290,15 @@ class CESRecMethod(Method):
 
     def masker(self, folders: Mapping[str, Path]) -> Callable[[torch.Tensor, torch.Tensor], Masked] | None:
         """Masks histories (3) to (5), or None without masking."""
+        options = self.options
+        if options.edit == "random_mask":
+            return random_masker(options.k, options.min_keep, options.mask_mode, (self.job.recipe.seed, options.draw))
         return self._masker(self.hybrid_vectors(folders), self.options.k) if self.masks else None
 
     def constructor(self, folders: Mapping[str, Path]) -> Callable[..., Any] | None:
         """``construct(items, masked, feedback, targets) -> Written`` (7), or None without a constructor."""
         options, job = self.options, self.job
-        if not options.use_constructor:
+        if not options.writes:
             return None
         popularity = training_counts(job.split).numpy()
         if not self.tunes:
@@ -287,13 +322,29 @@ class CESRecMethod(Method):
             # The constructor never learns what is wanted; a strict run only keeps it from writing that title.
             return written(items, masked, feedback, [[target] for target in targets] if options.forbid_target else None)
 
-        return construct
+        if options.edit == "random_title":
+            return retitled(construct, any_title(job.split.histories.n_items, (job.recipe.seed, options.draw)))
+        return (
+            retitled(construct, fitting_title(self.reader, popularity))
+            if options.edit == "fitting_title"
+            else construct
+        )
+
+    @cached_property
+    def reader(self) -> Understanding:
+        """Reads remarks by the catalogue's facts, as any system could."""
+        catalogue = self.job.dataset.catalogue
+        return Understanding(catalogue, AttributeTable(catalogue))
 
     # parts
 
     def _masker(self, vectors: torch.Tensor, k: int) -> Callable[[torch.Tensor, torch.Tensor], Masked]:
         options = self.options
-        how = {"min_keep": options.min_keep, "similarity": options.similarity, "mode": options.mask_mode}
+        how: dict[str, Any] = {
+            "min_keep": options.min_keep,
+            "similarity": options.similarity,
+            "mode": options.mask_mode,
+        }
         return lambda items, lengths: mask_outliers(vectors, items, lengths, k=k, **how)
 
     def _prompts(self, model: Any) -> Any:
@@ -325,33 +376,28 @@ class CESRecMethod(Method):
     def _alignment(self) -> Any:
         from recllm_bench.models.cesrec.adapter import AdapterOptions
 
-        options = self.options
+        own = self.options
         return AdapterOptions(
-            hidden=options.adapter_hidden,
-            standardise=options.standardise,
-            learning_rate=options.adapter_learning_rate,
-            batch_size=options.adapter_batch,
-            epochs=options.adapter_epochs,
-            patience=options.adapter_patience,
-        )
+            hidden=own.adapter_hidden, standardise=own.standardise, learning_rate=own.adapter_learning_rate,
+            batch_size=own.adapter_batch, epochs=own.adapter_epochs, patience=own.adapter_patience,
+        )  # fmt: skip
 
     def _tuning(self) -> Any:
         from recllm_bench.language.tuning import TuningOptions
 
-        options = self.options
+        own = self.options
         return TuningOptions(
-            rank=options.lora_rank,
-            alpha=options.lora_alpha,
-            dropout=options.lora_dropout,
-            target_modules=options.lora_modules,
-            learning_rate=options.tune_learning_rate,
-            epochs=options.tune_epochs,
-            batch_size=options.tune_batch,
-            most_tokens=options.tune_tokens,
-        )
+            rank=own.lora_rank, alpha=own.lora_alpha, dropout=own.lora_dropout, target_modules=own.lora_modules,
+            learning_rate=own.tune_learning_rate, epochs=own.tune_epochs, batch_size=own.tune_batch,
+            most_tokens=own.tune_tokens,
+        )  # fmt: skip
 
     def _backend_key(self) -> dict[str, Any]:
         return {**self.cell.key, "history_only": self.cell.entry.reads_words}
 
     def _key(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for name in names}
+
+
+def _unaccepted(label: str, **options: Any) -> dict[str, Any]:
+    return {"model": "cesrec", "label": label, "options": {**options, "early_accept": False}}

@@ -64,15 +64,19 @@ class CESRec(SequentialRecommender):
         self.backend = backend
         self.recommender = backend.model
         self.history_length = backend.history_length
+        self.reader: Any = None  # of what was said, where it ranks items itself
+        if self.options.ranks_by_words:
+            return
         if backend.query is not None:  # scores are dot products: the evaluator may use one matrix product
             self.query_vectors = self._query_vectors
             self.item_vectors = self._item_vectors
 
     @classmethod
-    def around(cls, job: Job, backend: TrainedBackend) -> CESRec:
-        """The model around a trained back end, in evaluation mode."""
+    def around(cls, job: Job, backend: TrainedBackend, reader: Any = None) -> CESRec:
+        """The model around a trained back end, in evaluation mode; ``reader`` knows which items fit what was said."""
         config = bare_config(job.options, backend.history_length, job.device)
         model = cls(config, Ids(job.split.histories.n_items), backend)
+        model.reader = reader
         return model.eval().requires_grad_(False)
 
     # scores
@@ -90,6 +94,9 @@ class CESRec(SequentialRecommender):
         """Scores ``[B, n_items + 1]`` of (pseudo-)histories; padding has minus infinity."""
         items, lengths = self._histories(interaction)
         scores = self.backend.score(items, lengths, interaction[self.USER_ID]).clone()
+        if self.reader is not None:
+            scores = scores * 0 if self.options.edit == "words" else scores
+            scores = self.reader.fitting_first(scores, interaction)
         scores[:, 0] = -torch.inf
         return scores
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import write_json
 from recllm_bench.evaluation.metrics import per_user
 from recllm_bench.evaluation.places import Ranks
+from recllm_bench.language.titles.counting import fallback_rate
+from recllm_bench.models.cesrec.edits import collapse, when_accepting
 from recllm_bench.models.cesrec.latency import measure_latency
 from recllm_bench.models.cesrec.round_store import ADAPTER, CONSTRUCTOR, FACTS, PAIRS, Played, RoundStore
 from recllm_bench.models.cesrec.rounds import sums
@@ -29,19 +32,33 @@ def report(store: RoundStore) -> dict[str, Any]:
     job, folders, played, options = store.job, store.folders, store.played, store.options
     measures = [*by_round(played, job.protocol), *monitored(played, job.protocol), *by_length(played, job.protocol)]
     measures += in_full_ranking(store)
-    measures += counted(played) if options.use_constructor else []
+    measures += accepted(played, job.protocol) if not options.early_accept else []
+    measures += counted(played) if options.writes else []
     measures += latencies(store)
     # Empty: no text encoder has a part, and no simulator where nothing is rewritten by words.
     substitutes, notes = {"text encoder": "", "simulator": ""}, {}
+    cell = store.method.cell
+    notes["back end"] = f"{cell.entry.display_name}, {cell.schedule}".removesuffix(", ")
     tokens = sums(played.rounds, "tokens")
-    if options.use_constructor:
+    if options.writes or options.ranks_by_words:
         substitutes["simulator"] = f"{store.speaker.name} for gpt-4o-mini"
+    if options.writes:
         notes["constructor"] = _output_note(options)
+        more, warning = collapse(played, job.dataset.catalogue.titles, store.method.reader)
+        measures += more
+        notes |= {"warning": warning} if warning else {}
     if ADAPTER in folders:
         facts = json.loads((folders[ADAPTER] / "adapter.json").read_text())
         for name in ("held_out_distance", "held_out_distance_of_mean"):
             if name in facts:
                 measures.append(Measure(name.replace("_", " "), facts[name], "alignment"))
+        if facts.get("held_out_distance", 0.0) > facts.get("held_out_distance_of_mean", math.inf):
+            notes["alignment"] = (
+                "item vectors of the language model are further from the recommender's than their mean is, on items "
+                "held out: which item is masked says little"
+            )
+    if options.mask_mode == "tail" and options.rounds > 1:
+        notes["masking"] = "mask_mode=tail: what a round masks stands last in the history that the next one scores"
     if CONSTRUCTOR in folders:
         facts = json.loads((folders[CONSTRUCTOR] / FACTS).read_text())
         tokens["tuned"] = facts["tokens"]
@@ -51,6 +68,9 @@ def report(store: RoundStore) -> dict[str, Any]:
         measures += [Measure(name, float(value), "titles") for name, value in facts["titles"].items() if value]
         pairs = json.loads((folders[PAIRS] / FACTS).read_text())
         measures.append(Measure("training pairs", float(pairs["pairs"])))
+        model = f"{options.llm}" if options.llm else "a miniature language model"
+        tuned = f"by {model}, tuned on {pairs['pairs']:,} pairs ({facts['epochs']} passes)"
+        notes["constructor"] = ", ".join(filter(None, [notes.get("constructor"), tuned]))
     for name in (ADAPTER, CONSTRUCTOR):
         if name in folders and (substitute := json.loads((folders[name] / FACTS).read_text())["substitute"]):
             substitutes["language model"] = substitute
@@ -63,7 +83,8 @@ def latencies(store: RoundStore) -> list[Measure]:
     Alone is measured once and kept; nothing where it is not asked for.
     """
     options, job, played, method = store.options, store.job, store.played, store.method
-    if not options.latency_users or not options.rounds or not (method.masks or options.use_constructor):
+    own = options.edit == "constructor" and (method.masks or options.writes)
+    if not options.latency_users or not options.rounds or not own:
         return []
     key = {**store.key(1), "latency_users": options.latency_users, "device": str(job.device)}
 
@@ -96,7 +117,7 @@ def in_full_ranking(store: RoundStore) -> list[Measure]:
     return [
         Measure(name, value, "in full ranking", number)
         for number in sorted({0, len(rounds) - 1})
-        for name, value in _means(store.rank(rounds[number].pseudo, rules), rules).items()
+        for name, value in _means(store.rank(rounds[number], rules), rules).items()
     ]
 
 
@@ -109,6 +130,12 @@ def by_round(played: Played, protocol: Protocol) -> list[Measure]:
         for number, ranks in enumerate(played.ranks)
         for name, value in _means(ranks, protocol).items()
     ]
+
+
+def accepted(played: Played, protocol: Protocol) -> list[Measure]:
+    """The metrics as they are where a user who is shown the target accepts it."""
+    found = _means(when_accepting(played), protocol)
+    return [Measure(name, value, "where users accept", round=len(played.rounds) - 1) for name, value in found.items()]
 
 
 def monitored(played: Played, protocol: Protocol) -> list[Measure]:
@@ -150,8 +177,7 @@ def counted(played: Played) -> list[Measure]:
     for name in ("asked", "masked", "masked_fewer", "feedback_leaks"):
         if name in totals:
             found.append(Measure(name.replace("_", " "), float(totals[name])))
-    lost = sum(totals.get(name, 0) for name in ("n_fuzzy", "n_embed", "n_kept", "n_dropped"))
-    return [*found, Measure("fallback rate", lost / max(1, totals.get("n_lines", 0)))]
+    return [*found, Measure("fallback rate", fallback_rate(totals))]
 
 
 def _means(ranks: Ranks, protocol: Protocol, metrics: tuple[str, ...] = ()) -> dict[str, float]:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from recllm_bench.artifacts import write_json
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.progress import log
+from recllm_bench.training.sequence import training_counts
 
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue
@@ -146,7 +147,6 @@ def make_pairs(
         Item vectors that say what is like the target; needed for neighbours.
     held_out : float
         Share of the users kept aside for validation.
-    seed : int
 
     Raises
     ------
@@ -191,7 +191,8 @@ def make_pairs(
         counts |= {"neighbours_of_any_category": fell_back, "no_neighbour": int((~complete).sum())}
         kept[chosen[~complete]] = False
     if not kept.any():
-        raise BenchError(f"training pairs: no user has a history to sample from ({counts}); use more data")
+        why = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items())
+        raise NotEnough(f"training pairs: no history serves ({why}); use more data, or set use_constructor=false")
     chosen = np.flatnonzero(kept)
     ordered = np.sort(places, 1)
     seen = np.take_along_axis(rows, ordered, 1)[:, -1]
@@ -227,7 +228,7 @@ class _Drawn:
         trained = self.stops - self.starts
         self.eligible = np.flatnonzero(trained > _LEAST) + 1
         if not len(self.eligible):
-            raise BenchError(f"training pairs: no user has {_LEAST + 1} training items; use more data")
+            raise NotEnough(f"training pairs: no user has {_LEAST + 1} training items; use more data")
         self.n_users = len(self.eligible)
         order = rng.permutation(self.n_users)
         most = n if targets == "any" else min(n, self.n_users * longest)
@@ -258,9 +259,9 @@ class _Drawn:
     def held_out_items(self) -> np.ndarray:
         """The same numbers of what eligible users validate and test on."""
         histories = self.split.histories
-        owners = histories.users_of_positions()
-        later = np.arange(len(owners)) >= self.stops[owners - 1]
-        return owners[later] * (histories.n_items + 1) + histories.items[later].astype(np.int64)
+        later = ~histories.before(self.stops)
+        owners = histories.users_of_positions()[later]
+        return owners * (histories.n_items + 1) + histories.items[later].astype(np.int64)
 
 
 def _masked(
@@ -313,9 +314,7 @@ def _neighbours(
     histories = split.histories
     main = {"": 0}
     category = np.array([main.setdefault(kinds[0] if kinds else "", len(main)) for kinds in catalogue.categories])
-    owners = histories.users_of_positions()
-    trained = np.zeros(histories.n_items + 1, bool)
-    trained[histories.items[np.arange(len(owners)) < split.train_ends[owners - 1]]] = True
+    trained = training_counts(split).numpy() > 0
     _, first = np.unique(np.where(trained, titles, 0), return_index=True)
     trained &= np.isin(np.arange(len(trained)), first) & (titles > 0)  # one item for each title
     table = torch.nn.functional.normalize(torch.as_tensor(vectors).float().cpu(), dim=1)

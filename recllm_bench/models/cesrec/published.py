@@ -26,11 +26,6 @@ TABLES = PublishedTables(
     paper="cesrec",
     tables=dict.fromkeys(_SAMPLED, ("T2",)),
     row=row,
-    datasets={
-        "ml1m": "MovieLens-1M",
-        "amazon-2018-toys-and-games": "Toys",
-        "amazon-2018-video-games": "VideoGames",
-    },
     users=users,
     not_comparable="the paper does not state which users it evaluated",
 )

@@ -13,7 +13,7 @@ import numpy as np
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.evaluation.candidates import protocol_candidates
 from recllm_bench.models.cesrec.model import ITEMS, LENGTHS
-from recllm_bench.models.cesrec.rounds import Loop, Pseudo, Round
+from recllm_bench.models.cesrec.rounds import Loop, Round
 from recllm_bench.progress import log
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recllm_bench.evaluation.places import Ranks
     from recllm_bench.evaluation.protocols import Protocol
 
-_LOOP = ("use_masking", "use_constructor", "early_accept", "refine_from", "pool", "forbid_target")
+_LOOP = ("use_masking", "use_constructor", "early_accept", "refine_from", "pool", "forbid_target", "edit", "draw")
 _MASKING = ("k", "min_keep", "similarity", "mask_mode")
 _WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
 _VERSION = 1  # part of keys: raise it when equal options give other rounds
@@ -72,11 +72,12 @@ class RoundStore:
     def key(self, number: int) -> dict[str, Any]:
         """What a round depends on; the number of rounds asked for is no part of it."""
         options, job, cases = self.options, self.job, self.cases
-        names = _LOOP + (_MASKING if self.method.masks else ()) + (_WRITING if options.use_constructor else ())
+        masks = self.method.masks or options.edit == "random_mask"
+        names = _LOOP + (_MASKING if masks else ()) + (_WRITING if options.writes else ())
         rows = np.column_stack([cases.users, cases.ends, cases.targets]).astype(np.int64)
         needed = [BACKEND]
         needed += [ADAPTER] if self.method.masks else []
-        needed += [CONSTRUCTOR] if self.method.tunes else []
+        needed += [CONSTRUCTOR] if self.method.tunes and options.writes else []
         key = {
             "data": job.dataset.checksum,
             "code": dict(job.code),
@@ -86,7 +87,7 @@ class RoundStore:
             "cases": hashlib.sha256(rows.tobytes()).hexdigest(),
             "candidates": "" if self.candidates is None else self.candidates.hash(),
             "options": {name: getattr(options, name) for name in names},
-            "feedback": self.speaker.key() if options.use_constructor else "",
+            "feedback": self.speaker.key() if self._hears else "",
             "seed": job.recipe.seed,
             "version": _VERSION,
         }
@@ -118,8 +119,8 @@ class RoundStore:
                 exclude_history=self.job.protocol.exclude_history,
                 mask=method.masker(self.folders),
                 construct=method.constructor(self.folders),
-                # Who rewrites nothing by words needs none.
-                say=self.speaker.say if options.use_constructor else None,
+                # Who rewrites nothing by words, nor ranks by them, needs none.
+                say=self.speaker.say if self._hears else None,
                 early_accept=options.early_accept,
                 refine_from=options.refine_from,
                 pool=options.pool,
@@ -135,16 +136,27 @@ class RoundStore:
             leaks = self._leaks()
             played = loop.next(Round.load(before), number)
             played.counters["feedback_leaks"] = self._leaks() - leaks
-        ranks = self.rank(played.pseudo)
+        ranks = self.rank(played)
         arrays = {"higher": ranks.higher, "tied": ranks.tied, "candidates": ranks.candidates, "lengths": ranks.lengths}
         write_atomic(work / "ranks.npz", lambda file: np.savez(file, **arrays))
         played.save(work)
 
     def _leaks(self) -> int:
-        return self.speaker.n_leaks if self.options.use_constructor else 0
+        return self.speaker.n_leaks if self._hears else 0
 
-    def rank(self, pseudo: Pseudo, rules: Protocol | None = None) -> Ranks:
-        """Places of the targets by some histories, under the job's protocol or another one."""
+    @property
+    def _hears(self) -> bool:
+        return self.options.writes or self.options.ranks_by_words
+
+    def columns(self, played: Round) -> dict[str, np.ndarray]:
+        """A round as columns of the cases: its pseudo-histories, and what was said where that ranks items itself."""
+        found = {ITEMS: played.pseudo.items, LENGTHS: played.pseudo.lengths}
+        if self.options.ranks_by_words:
+            found |= self.method.reader.columns(self.method.reader.read(played.feedback))
+        return found
+
+    def rank(self, played: Round, rules: Protocol | None = None) -> Ranks:
+        """Places of the targets after a round, under the job's protocol or another one."""
         from recllm_bench.evaluation.ranks import rank_cases
 
         if self._model is None:
@@ -155,7 +167,7 @@ class RoundStore:
             job.split,
             self.cases,
             rules,
-            columns=columns(pseudo),
+            columns=self.columns(played),
             candidates=self.candidates if rules.samples_candidates else None,
             max_length=self._model.history_length,
             device=job.device,
@@ -166,8 +178,3 @@ class RoundStore:
 
         with np.load(folder / "ranks.npz") as arrays:
             return Ranks(self.cases.users, self.cases.targets, **{name: arrays[name] for name in arrays.files})
-
-
-def columns(pseudo: Pseudo) -> dict[str, np.ndarray]:
-    """Pseudo-histories as columns of the cases."""
-    return {ITEMS: pseudo.items, LENGTHS: pseudo.lengths}

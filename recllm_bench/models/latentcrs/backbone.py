@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recllm_bench.api.method import Job
+from recllm_bench.api.registry import model_named
 from recllm_bench.data.splits import Cases, Split
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
@@ -22,13 +23,18 @@ _ROWS_AT_ONCE = 1024
 def backbone_of(job: Job, options: LatentCRSOptions) -> Cell:
     """The encoder of a LatentCRS job: the plain baseline's recipe on the same data, with the changes asked for.
 
+    An encoder that has intents too has as many as LatentCRS unless ``backbone_options`` says otherwise.
+
     Raises
     ------
     BenchError
         When the backbone is no causal encoder, or its options are wrong.
     """
     where = f"backbone {options.backbone} of latentcrs"
-    cell = inner_cell(job, options.backbone, options.backbone_options, options.backbone_training, where)
+    own = dict(options.backbone_options or {})
+    if "intents" in getattr(model_named(options.backbone).options, "__dataclass_fields__", ()):
+        own.setdefault("intents", options.intents)
+    cell = inner_cell(job, options.backbone, own, options.backbone_training, where)
     if not (hasattr(cell.entry.model, "sequence_states") and hasattr(cell.entry.model, "item_vectors")):
         raise BenchError(f"latentcrs: backbone '{options.backbone}' is no causal encoder; use iclrec or sasrec")
     return cell

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.data.splits import Cases
@@ -82,7 +82,8 @@ class LatentCRSMethod(Method):
             key = {**generative, "training": training, "loss": "ranking alone"}
             return [*stages, Stage("generative", key, self.make_ranking_only, before)]
         joint = {**data, **common, **self._key(_INFERENCE, _GENERATIVE, _JOINT), **weights, "training": training}
-        joint["direct"] = options.ablation == "direct_kl"
+        if options.ablation == "direct_kl":
+            return [*stages, Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before)]
         return [
             *stages,
             Stage("inference", inference, self.make_inference, ("states", "intents")),
@@ -109,7 +110,7 @@ class LatentCRSMethod(Method):
         modules = {"generative": model.generative}
         if model.inference is not None:
             modules["inference"] = model.inference
-        load_weights(folders.get("joint", folders["generative"]), modules)
+        load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
         return model.to(job.device).eval().requires_grad_(False)
 
     def history_encoder(self) -> nn.Module:
@@ -121,6 +122,23 @@ class LatentCRSMethod(Method):
         columns = super().columns(cases, words)
         check_vectors(columns["utterance_vector"])
         return columns
+
+    @torch.no_grad()
+    def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
+        """Test metrics of the parts that read no words: the encoder by itself, and q after joint training."""
+        test, model = self.job.split.test, self.load(folders)
+        wanted = (test, self.job.protocol.metrics, self.job.protocol.cutoffs)
+        states, items = self._case_states(test, None)
+        parts = {"encoder alone": (states, items)}
+        if (q := model.inference) is not None:
+            states, items = self._case_states(test, q.encoder)
+            parts["q alone"] = (q.item_query(q(states)), q.item_vectors(items))
+        found = {name: measure(self.job, *part, *wanted) for name, part in parts.items()}
+        return {
+            "measures": [Measure(*row, name) for name, metrics in found.items() for row in metrics.items()],
+            # how the encoder below was trained: its budget is this row's too
+            "notes": {"encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", ")},
+        }
 
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
@@ -143,11 +161,11 @@ class LatentCRSMethod(Method):
             _save(work / f"{name}_vectors.npy", vectors.astype(np.float32))
 
     def make_states(self, work: Path, done: dict[str, Path]) -> None:
-        """States of records (without dropout, and one draw with it for each repeat), validation and test cases."""
+        """States of records (without dropout, and one draw with it for each repeat) and of validation cases."""
         encoder, histories = self._encoder(), self._histories()
         length, pad_to = self.options.window - 1, self.options.pad_to
         records, split = self.records(), self.job.split
-        for name, cases in (("clean", records), ("valid", split.valid), ("test", split.test)):
+        for name, cases in (("clean", records), ("valid", split.valid)):
             _save(work / f"{name}.npy", encode_cases(encoder, histories, cases, length, pad_to, f"states: {name}"))
         _save(work / "items.npy", frozen_items(encoder))
         if self._draws_states():
@@ -201,7 +219,6 @@ class LatentCRSMethod(Method):
         generative = self.generative_net(done)
         em = self._em(None, generative, done)
         self._fit(work, em, em.ranking_only, {"generative": generative}, self._validator(generative, done), False)
-        self._diagnose(work, done, None)
 
     def make_joint(self, work: Path, done: dict[str, Path]) -> None:
         """Stage 3: an E-pass and an M-pass in each epoch; stop on the ranking by h; keep the best pair."""
@@ -213,11 +230,20 @@ class LatentCRSMethod(Method):
         if self.options.stage3_intent_init == "from_generative":
             with torch.no_grad():
                 inference.intents.copy_(generative.intents)
-        em = self._em(inference, generative, done)
-        batches = em.direct if self.options.ablation == "direct_kl" else em.joint
-        modules = {"inference": inference, "generative": generative}
-        self._fit(work, em, batches, modules, self._validator(generative, done), False)
-        self._diagnose(work, done, inference)
+        self._fit_both(work, done, inference, generative, ExpectationMaximisation.joint)
+
+    def make_direct(self, work: Path, done: dict[str, Path]) -> None:
+        """Ablation ``direct_kl``: one loop over the sum of all losses, both networks from their start."""
+        inference, generative = self.inference_net(done), self.generative_net(done)
+        if self.options.tie_value_map:
+            tie_value_map(inference, generative)
+        self._fit_both(work, done, inference, generative, ExpectationMaximisation.direct)
+
+    def _fit_both(
+        self, work: Path, done: dict[str, Path], inference: InferenceNet, generative: GenerativeNet, batches: Any
+    ) -> None:
+        em, modules = self._em(inference, generative, done), {"inference": inference, "generative": generative}
+        self._fit(work, em, lambda epoch: batches(em, epoch), modules, self._validator(generative, done), False)
 
     # networks
 
@@ -341,7 +367,7 @@ class LatentCRSMethod(Method):
                 label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
             )
 
-    # validation and diagnostics
+    # validation
 
     def _validator(self, generative: GenerativeNet, done: dict[str, Path]) -> Callable[[], float]:
         device = self.job.device
@@ -351,45 +377,34 @@ class LatentCRSMethod(Method):
         vectors = torch.cat([vectors, torch.zeros_like(vectors[:1])])
 
         def validate() -> float:
-            states, items = self._case_states("valid", generative, done)
+            states, items = self._valid_states(generative, done)
             query = generative.item_query(*generative(states, vectors, rows))
             return self._measure(query, generative.item_vectors(items), self.job.split.valid)
 
         return validate
 
     def _validate_q(self, inference: InferenceNet, done: dict[str, Path]) -> float:
-        states, items = self._case_states("valid", inference, done)
+        states, items = self._valid_states(inference, done)
         return self._measure(
             inference.item_query(inference(states)), inference.item_vectors(items), self.job.split.valid
         )
 
-    def _case_states(self, name: str, network: Any, done: dict[str, Path]) -> tuple[Tensor, Tensor]:
-        if network is None or network.encoder is None:
-            folder = done["states"]
-            loaded = (torch.from_numpy(np.load(folder / f"{part}.npy")).to(self.job.device) for part in (name, "items"))
-            return tuple(loaded)
-        cases = getattr(self.job.split, name)
-        states = encode_cases(network.encoder, self._histories(), cases, self.options.window - 1, self.options.pad_to)
-        return states, frozen_items(network.encoder)
+    def _valid_states(self, network: Any, done: dict[str, Path]) -> tuple[Tensor, Tensor]:
+        """States of validation cases and the item table: kept ones, or those of the encoder that trains now."""
+        if network.encoder is not None:
+            return self._case_states(self.job.split.valid, network.encoder)
+        parts = (np.load(done["states"] / f"{name}.npy") for name in ("valid", "items"))
+        return tuple(torch.from_numpy(part).to(self.job.device) for part in parts)
+
+    def _case_states(self, cases: Cases, encoder: nn.Module | None) -> tuple[Tensor, Tensor]:
+        """By an encoder, or by the frozen one."""
+        encoder = encoder or self._encoder()
+        length, pad_to = self.options.window - 1, self.options.pad_to
+        return encode_cases(encoder, self._histories(), cases, length, pad_to), frozen_items(encoder)
 
     def _measure(self, query: Tensor, items: Tensor, cases: Cases) -> float:
         metric = self.job.training.validate_metric
         return measure(self.job, query, items, cases, (metric,), (), candidates="all")[metric]
-
-    @torch.no_grad()
-    def _diagnose(self, work: Path, done: dict[str, Path], inference: InferenceNet | None) -> None:
-        """Write what the parts alone can do on test, beside the curves of training."""
-        protocol, test = self.job.protocol, self.job.split.test
-        wanted = (protocol.metrics, protocol.cutoffs)
-        states, items = self._case_states("test", None, done)
-        facts: dict[str, Any] = {"encoder alone": measure(self.job, states, items, test, *wanted)}
-        if inference is not None:
-            inference.eval()
-            states, items = self._case_states("test", inference, done)
-            query = inference.item_query(inference(states))
-            facts["q alone"] = measure(self.job, query, inference.item_vectors(items), test, *wanted)
-        facts["curves"] = json.loads((work / "curves.json").read_text()) if (work / "curves.json").exists() else []
-        write_json(work / "diagnostics.json", facts)
 
     def _key(self, *groups: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for group in groups for name in group}

@@ -30,13 +30,9 @@ TABLES = PublishedTables(
     tables={
         "latentcrs.one_turn": ("T2", "T5"),
         "latentcrs.one_turn.sample500": ("T3",),
-        "latentcrs.multi_turn": ("T4", "T3"),
+        "latentcrs.multi_turn": ("T3",),
     },
     row=row,
-    datasets={
-        "ml1m": "MovieLens-1M",
-        "amazon-2023-video-games": "VideoGames",
-        "amazon-2023-cds-and-vinyl": "CDs",
-    },
+    dialogues=("T4",),
     repeats=(("T2", "T5"),),
 )

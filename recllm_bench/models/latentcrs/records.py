@@ -6,7 +6,7 @@ import numpy as np
 
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.splits import Cases
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.models.latentcrs.options import AUGMENTATION_SEEDS
 
 _ROUNDS = 200  # redraws before the catalogue is called exhausted; each round fails for ever fewer rows
@@ -44,7 +44,7 @@ def training_records(histories: Histories, train_ends: np.ndarray, window: int, 
     lengths = np.asarray(train_ends) - starts
     users = np.flatnonzero(lengths >= 2) + 1
     if not len(users):
-        raise BenchError("latentcrs: no user has two training items, so there is no record to learn from")
+        raise NotEnough("latentcrs: no user has two training items, so there is no record to learn from")
     parts = [(users, lengths[users - 1])]
     eligible = np.flatnonzero((lengths >= window / 3) & (lengths >= 8)) + 1
     for seed in AUGMENTATION_SEEDS if augment and len(eligible) else ():

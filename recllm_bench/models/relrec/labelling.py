@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.artifacts import file_hash
+from recllm_bench.errors import BenchError
 from recllm_bench.models.relrec.options import ReLRecOptions
+from recllm_bench.progress import log
 
 if TYPE_CHECKING:
     from recllm_bench.api.method import Job
@@ -20,7 +24,13 @@ _KEY = (
     "switched_labels",
     "switched_from",
 )
+_WRITER = ("chat", "document_words", "chat_temperature", "chat_precision")
 _MADE = ("extractive", "generated")
+PAPERS_GENERATOR = "gpt-3.5-turbo"
+"""Who wrote the paper's labels."""
+_GENERATOR = re.compile(
+    rf"(?:openai/)?{re.escape(PAPERS_GENERATOR)}(?:-16k)?(?:-\d{{4}})?"
+)  # with the date of a snapshot
 
 
 def labels_key(options: ReLRecOptions) -> dict[str, Any]:
@@ -33,7 +43,7 @@ def labels_key(options: ReLRecOptions) -> dict[str, Any]:
     """
     key = {name: getattr(options, name) for name in _KEY}
     if options.labels == "generated":
-        key["chat"] = options.chat
+        key |= {name: getattr(options, name) for name in _WRITER}
     if options.labels not in _MADE:
         from recllm_bench.language.labels.label_files import find_label_file
 
@@ -48,8 +58,6 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
 
     Parameters
     ----------
-    job : Job
-    options : ReLRecOptions
     work : Path
         Folder in which a generator keeps what it has done.
 
@@ -65,13 +73,27 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
         return labels
     other = _labels_of(job, options, *_other_dataset(job, options), work / "other", is_other=True)
     mixed = switched(labels, other)
+    kinds = "users and items" if options.switched_labels == "both" else options.switched_labels
     return Labels(
         users=labels.users if options.switched_labels == "items" else mixed.users,
         items=labels.items if options.switched_labels == "users" else mixed.items,
-        source=f"{labels.source}, {options.switched_labels} switched with {options.switched_from}",
+        source=f"{labels.source}, {kinds} switched with {options.switched_from}",
         scope=labels.scope,
         counts=labels.counts,
+        writers=tuple({*(labels.writers or (labels.source,)), *(other.writers or (other.source,))}),
     )
+
+
+def label_substitute(facts: Mapping[str, Any]) -> str:
+    """What a table says of labels that the paper's generator did not write; empty where it wrote every one.
+
+    Parameters
+    ----------
+    facts : mapping
+        :meth:`Labels.statistics`; ``writers`` decides, so that a file is judged by the model its lines name.
+    """
+    writers = facts.get("writers") or [facts["source"]]
+    return "" if all(map(_GENERATOR.fullmatch, writers)) else f"{facts['source']} for {PAPERS_GENERATOR}"
 
 
 def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, is_other: bool = False) -> Any:
@@ -83,16 +105,50 @@ def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work:
 
         return extractive_labels(dataset, split, seed=job.recipe.seed, **common)
     if options.labels == "generated":
-        from recllm_bench.language.chat import chat_model
-        from recllm_bench.language.labels.generated import generated_labels
-
-        work.mkdir(parents=True, exist_ok=True)
-        chat = chat_model(options.chat)
-        return generated_labels(dataset, split, chat, two_stage=options.two_stage, work=work, **common)
+        return _written(job, options, dataset, split, work, common)
     from recllm_bench.language.labels import anonymise, labels_from_file
 
     labels = labels_from_file(options.switched_file if is_other else options.labels, dataset)
     return anonymise(labels, dataset.catalogue.titles) if anonymous else labels
+
+
+def _written(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, common: dict[str, Any]) -> Any:
+    """Labels by a chat model.
+
+    Raises
+    ------
+    BenchError
+        With the questions and tokens that it would take, when a server is to write and no limit is set.
+    """
+    from recllm_bench.language.chat import chat_model
+    from recllm_bench.language.labels import label_documents
+    from recllm_bench.language.labels.generated import estimate, generated_labels
+
+    documents = label_documents(dataset, split, options.label_scope, options.document_words)
+    stages = {"two_stage": options.two_stage, "versions": options.label_versions}
+    questions, tokens = estimate(dataset, documents, **stages)
+    if options.chat.startswith("server:") and not options.token_budget:
+        raise BenchError(
+            f"labels of {dataset.name} take {questions:,} questions to {options.chat} and at most about {tokens:,} "
+            f"tokens, which may be paid for; set a limit, such as token_budget={tokens}, or -1 for none"
+        )
+    log.info(f"labels of {dataset.name}: {questions:,} questions, at most about {tokens:,} tokens")
+    local = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
+    chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
+    work.mkdir(parents=True, exist_ok=True)
+    return generated_labels(
+        dataset,
+        split,
+        chat,
+        work=work,
+        documents=documents,
+        two_stage=options.two_stage,
+        temperature=options.chat_temperature,
+        seed=job.recipe.seed if options.chat_temperature else 0,
+        batch_size=options.chat_batch,
+        token_budget=options.token_budget if options.token_budget > 0 else None,
+        **common,
+    )
 
 
 def _other_dataset(job: Job, options: ReLRecOptions) -> tuple[Any, Any]:

@@ -16,10 +16,11 @@ from recllm_bench.artifacts import write_atomic
 from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
 from recllm_bench.models.sequence.augmentation import random_view
-from recllm_bench.models.sequence.causal import CausalRecommender, PlainConfig, PlainDataset, check_heads
+from recllm_bench.models.sequence.causal import CausalRecommender, check_heads
 from recllm_bench.models.sequence.intents import contrast, kmeans, nearest_centroids
 from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, initialise
 from recllm_bench.options import option, options_from_config
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
 
 MASKED = -10000.0  # added to scores of hidden keys; finite, so that rows of padding have a defined result
 
@@ -37,6 +38,10 @@ class ICLRecOptions:
     activation: str = option("gelu", "activation of the feed-forward part", choices=tuple(ACTIVATIONS))
     layer_norm_eps: float = option(1e-12, "epsilon of layer normalisation", low=0)
     initializer_range: float = option(0.02, "standard deviation of initial weights", low=0)
+    item_loss: str = option(
+        "bce", "loss of next items: one sampled negative as published, or cross entropy over the catalogue",
+        choices=("bce", "ce"),
+    )  # fmt: skip
     contrast: str = option("both", "which contrasts are learned", choices=("both", "intent", "sequence", "none"))
     sequence_weight: float = option(0.1, "weight of the contrast between views", low=0)
     intent_weight: float = option(0.1, "weight of the contrast with intents", low=0)
@@ -59,13 +64,6 @@ class ICLRec(CausalRecommender):
 
     The published encoder pads on the left to a fixed length, so that the newest item always has the last position.
     ``sequence_states`` takes right-padded histories and gives exactly the states of that layout.
-
-    Parameters
-    ----------
-    config : recbole.config.Config
-        Carries the fields of :class:`ICLRecOptions`.
-    dataset : recbole.data.dataset.Dataset
-        For the number of items.
     """
 
     Options = ICLRecOptions
@@ -133,7 +131,7 @@ class ICLRec(CausalRecommender):
         return self.item_embedding.weight
 
     def training_loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        """BCE at all targets, plus the weighted contrasts.
+        """The loss of next items at all targets, plus the weighted contrasts.
 
         Parameters
         ----------
@@ -142,7 +140,7 @@ class ICLRec(CausalRecommender):
         generator : torch.Generator
             For negatives and views.
         """
-        from recllm_bench.training.objectives import NegativeSampler, binary_cross_entropy
+        from recllm_bench.training.objectives import NegativeSampler, binary_cross_entropy, cross_entropy
 
         weight_sequence, weight_intent = self._weights()
         pooled = None
@@ -153,8 +151,11 @@ class ICLRec(CausalRecommender):
         flat = targets.flatten()
         places = flat.nonzero().squeeze(1)
         chosen, positives = states.reshape(-1, states.shape[-1])[places], flat[places]
-        negatives = NegativeSampler(self.n_items - 1).draw((len(places), 1), generator)
-        loss = binary_cross_entropy(chosen, positives, self.item_vectors(), negatives)
+        if self.options.item_loss == "ce":
+            loss = cross_entropy(chosen, positives, self.item_vectors())
+        else:
+            negatives = NegativeSampler(self.n_items - 1).draw((len(places), 1), generator)
+            loss = binary_cross_entropy(chosen, positives, self.item_vectors(), negatives)
         if not (weight_sequence or weight_intent):
             return loss
         options = self.options
@@ -263,10 +264,8 @@ class ICLRec(CausalRecommender):
             found = len(table) - 2  # padding first, the mask token last
             if n_items is not None and found != n_items:
                 raise BenchError(f"{path}: its item table has {found} items, the dataset {n_items}")
-            config = PlainConfig.of(
-                len(positions), hidden_size=table.shape[1], n_layers=n_layers, n_heads=n_heads, inner_size=inner
-            )
-            model = cls(config, PlainDataset(found))
+            shapes = {"hidden_size": table.shape[1], "n_layers": n_layers, "n_heads": n_heads, "inner_size": inner}
+            model = cls(bare_config(ICLRecOptions(**shapes), len(positions), torch.device("cpu")), Ids(found))
             model.load_state_dict(_renamed(tensors, n_layers, model), strict=True)
         except (KeyError, RuntimeError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

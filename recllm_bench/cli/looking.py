@@ -1,0 +1,127 @@
+"""Commands that look, check and prepare. What costs time is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from recllm_bench.errors import BenchError
+
+
+def share(options: argparse.Namespace) -> None:
+    from recllm_bench.reporting.sharing import share_record
+
+    for folder in options.runs:
+        print(share_record(folder, options.to))
+
+
+def verify(options: argparse.Namespace) -> None:
+    from recllm_bench.checking import check_cache, check_records
+
+    if options.repair and not options.cache:
+        raise BenchError("--repair belongs to --cache; a run record is mended by the 'recllm-bench run' that made it")
+    if options.cache and options.runs:
+        raise BenchError("--cache checks the cache, not run records; give one or the other")
+    for line in check_cache(options.repair) if options.cache else check_records(options.runs):
+        print(line)
+
+
+def why(options: argparse.Namespace) -> None:
+    from recllm_bench.checking import record_folders
+    from recllm_bench.reporting.dependence import why
+    from recllm_bench.reporting.records import read_record
+    from recllm_bench.rows import present_dependencies
+
+    print("\n\n".join(why(read_record(folder), present_dependencies) for folder in record_folders(options.runs)))
+
+
+def prepare(options: argparse.Namespace) -> None:
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.interactions import NothingLeft
+    from recllm_bench.data.prepare import filter_names, format_check, prepare
+
+    for name in [options.filter] if options.filter else filter_names(options.dataset):
+        try:
+            prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
+        except NothingLeft as error:
+            if options.filter:
+                raise
+            print(f"{error}\n")  # the other filters are no worse for it
+            continue
+        print(format_check(prepared))
+        if options.text and (reviews := prepared.reviews()) is not None:
+            print(f"  review text of {len(reviews):,} interactions is ready")
+        print()
+
+
+def describe(options: argparse.Namespace) -> None:
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.description import describe
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.reporting.description import format_description, write_description
+
+    if options.seed < 0:
+        raise BenchError(f"--seed must be 0 or more, got {options.seed}")
+    if options.json and options.json.is_dir():
+        raise BenchError(f"--json names a file, but {options.json} is a folder; write {options.json}/NAME.json")
+    found = describe(prepare(options.dataset, filter=options.filter, store=default_store()), seed=options.seed)
+    print(format_description(found))
+    if options.json:
+        write_description(found, options.json)
+        print(f"wrote {options.json}")
+
+
+def datasets(options: argparse.Namespace) -> None:
+    from recllm_bench.data.listing import dataset_table, listed_datasets
+
+    print(dataset_table(listed_datasets(options.names, every=options.all)))
+
+
+def listing(options: argparse.Namespace) -> None:
+    from recllm_bench.api import registry
+
+    if options.what in (None, "models"):
+        print("models of this bench and of plug-ins\n  " + "  ".join(registry.names("models")))
+    if options.what in (None, "zoo"):
+        print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(registry.zoo_names()))
+    if options.what in (None, "llms"):
+        from recllm_bench.language.backbone_files import language_models
+
+        _print_lines("language models (llm=NAME, or local:NAME to talk)", language_models())
+    if options.what in (None, "datasets"):
+        from recllm_bench.data.listing import dataset_table, listed_datasets
+
+        print("datasets\n" + dataset_table(listed_datasets()))
+    if options.what in (None, "protocols"):
+        from recllm_bench.evaluation.protocols import protocol_lines
+
+        _print_lines("protocols", protocol_lines())
+    if options.what in (None, "metrics"):
+        from recllm_bench.evaluation.metrics import metric_lines
+
+        _print_lines("metrics", metric_lines())
+    if options.what in (None, "recipes"):
+        from recllm_bench.recipe import recipe_names
+
+        print("recipes\n  " + "  ".join(recipe_names()))
+
+
+def _print_lines(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    print("\n".join([title, *(f"  {name:<{width}}  {about}".rstrip() for name, about in rows)]))
+
+
+def model_options(options: argparse.Namespace) -> None:
+    from recllm_bench.planning import settable
+
+    for title, rows in settable(options.model):
+        print(title)
+        for name, default, text in rows:
+            print(f"  {name} = {default}" + (f"\n      {text}" if text else ""))
+        print()
+
+
+def doctor(options: argparse.Namespace) -> None:
+    from recllm_bench.doctor import report
+
+    print(report())

@@ -1,0 +1,200 @@
+"""The commands and their arguments."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from recllm_bench import __version__
+from recllm_bench.cli import looking, running
+
+EPILOG = """\
+first steps:
+  recllm-bench run latentcrs ml-100k      train, evaluate and compare; needs no download
+  recllm-bench list                       models, datasets, protocols and recipes by name
+  recllm-bench describe ml-100k           a dataset before you bench it: lengths, popularity, text, does order matter
+  recllm-bench doctor                     what is installed, which device is used, what is missing
+
+environment:
+  RECLLM_DATA_MIRROR   folder or URL tried before any download
+  RECLLM_MODELS        folder in which language models are looked up first
+  RECLLM_CACHE         downloads and artifacts (default .recllm)
+  RECLLM_RESULTS       run records (default results)
+  RECLLM_API_KEY       key of a chat model's server
+  RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
+"""
+
+DESCRIBE_EPILOG = """\
+examples:
+  recllm-bench describe ml-100k
+  recllm-bench describe ml1m --filter latentcrs --json ml1m.json
+  recllm-bench describe path/to/data.csv --filter users_min=5,items_min=5
+
+The sequential-structure check fits a first-order Markov chain to the training part of a leave-one-out split and ranks
+each user's last item, once from the true history and again from the history in random order. Where that makes hardly
+any difference, expect little from a sequential model.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    parser = argparse.ArgumentParser(
+        prog="recllm-bench",
+        description="Does a language model make a recommender better, by how much, at what cost, and is it real?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"recllm-bench {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    run = _command(commands, "run", running.run, "train and evaluate a model, compare it, print one table")
+    run.add_argument("model", nargs="?", default="latentcrs", help="name, recbole:Name, or package.module:Class")
+    run.add_argument("dataset", nargs="?", default="ml-100k", help="name, atomic-file folder, or CSV/Parquet file")
+    _cell_arguments(run)
+    run.add_argument("--recipe", help="a recipe file or name; MODEL and DATASET then come from it")
+    run.add_argument("--alone", action="store_true", help="no rows to compare with")
+    run.add_argument(
+        "--quick",
+        type=int,
+        nargs="?",
+        const=2,
+        default=0,
+        metavar="PASSES",
+        help="a first look: at most this many passes over the data in every training of every row (2)",
+    )
+    _metrics_argument(run)
+    run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
+
+    sweep = _command(commands, "sweep", running.sweep, "run every row of a sweep or ablation recipe, print one table")
+    sweep.add_argument("recipe", help="a recipe file or name with 'rows'")
+    _cell_arguments(sweep)
+
+    compare = _command(commands, "compare", running.compare, "print the table of the runs that exist")
+    compare.add_argument("dataset", nargs="?", help="only this dataset")
+    compare.add_argument("--protocol", default="", help="only this protocol")
+    _metrics_argument(compare)
+    compare.add_argument("--markdown", action="store_true", help="print Markdown")
+    compare.add_argument("--subject", default="", metavar="ROW", help="the row that the table is about")
+    compare.add_argument("--baseline", default="best", metavar="ROW", help="hold all rows against this one")
+    compare.add_argument(
+        "--test", default="max-t", help="max-t (default), t, sign-flip, mcnemar or wilcoxon; see docs/statistics.md"
+    )
+    compare.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
+
+    plan = _command(commands, "plan", running.plan, "what difference a dataset, a protocol and so many seeds can tell")
+    plan.add_argument("dataset", help="name or path")
+    plan.add_argument("--protocol", default="unified.full", help="evaluation protocol (default unified.full)")
+    plan.add_argument("--seeds", type=int, default=1, help="seeds of every row (default 1)")
+    plan.add_argument("--rows", type=int, default=6, help="rows of the table (default 6)")
+    plan.add_argument(
+        "--deviation", type=float, default=0.05, help="standard deviation between seeds over the mean (default 0.05)"
+    )
+    plan.add_argument("--results", type=Path, help="folder of run records, for how models agree (default results/runs)")
+
+    report = _command(commands, "report", running.report, "write one HTML page of the runs that exist")
+    report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
+    report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
+
+    share = _command(
+        commands, "share", looking.share, "copy run records without the dataset's own content, to publish them"
+    )
+    share.add_argument("runs", nargs="+", type=Path, help="folders of run records")
+    share.add_argument(
+        "--to", type=Path, default=Path("results/reference"), help="where to (default results/reference)"
+    )
+
+    verify = _command(commands, "verify", looking.verify, "check run records, or the cache, against what was written")
+    verify.add_argument("runs", nargs="*", type=Path, help="run records, or folders of them (default results/runs)")
+    verify.add_argument("--cache", action="store_true", help="hash every file of every product in the cache instead")
+    verify.add_argument("--repair", action="store_true", help="with --cache: set aside what is damaged")
+
+    why = _command(commands, "why", looking.why, "what a run record depends on, and what has changed since")
+    why.add_argument("runs", nargs="+", type=Path, help="folders of run records")
+
+    prepare = _command(commands, "prepare", looking.prepare, "prepare a dataset and check it against its card")
+    prepare.add_argument("dataset", help="name or path")
+    prepare.add_argument("--filter", default="", help="one filter of the card (default: all of them)")
+    prepare.add_argument(
+        "--no-text", dest="text", action="store_false", help="leave the text of reviews until something asks for it"
+    )
+    prepare.add_argument(
+        "--bad-lines",
+        type=float,
+        metavar="SHARE",
+        help="share of lines of a large JSON source that may be bad (default RECLLM_BAD_LINES, or 0.001)",
+    )
+
+    describe = _command(
+        commands, "describe", looking.describe, "what a dataset looks like: counts, shapes, text, order"
+    )
+    describe.add_argument("dataset", help="name or path")
+    describe.add_argument("--filter", default="all", help="a filter of its card, or min_rating=4,... (default all)")
+    describe.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file as well")
+    describe.add_argument("--seed", type=int, default=42, help="seed of the shuffles (default 42)")
+    describe.epilog = DESCRIBE_EPILOG
+    describe.formatter_class = argparse.RawDescriptionHelpFormatter
+
+    datasets = _command(
+        commands, "datasets", looking.datasets, "every dataset known: size, prepared or not, files, licence"
+    )
+    datasets.add_argument("names", nargs="*", metavar="NAME", help="only datasets with this in their name or title")
+    datasets.add_argument("--all", action="store_true", help="every category of a template on its own line")
+
+    evaluate = _command(commands, "evaluate", running.evaluate, "evaluate a released checkpoint")
+    evaluate.add_argument("--checkpoint", required=True, type=Path, help="a released ICLRec state file (.pt)")
+    evaluate.add_argument("--dataset", required=True, help="name or path")
+    evaluate.add_argument("--model", default="iclrec", help="whose class reads the checkpoint (default iclrec)")
+    evaluate.add_argument("--protocol", default="iclrec.released", help="evaluation protocol")
+    _metrics_argument(evaluate)
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+
+    chat = _command(commands, "chat", running.chat, "talk with a trained conversational model")
+    chat.add_argument("model", nargs="?", default="latentcrs")
+    chat.add_argument("dataset", nargs="?", default="ml-100k")
+    chat.add_argument("--user", type=int, default=1, help="whose history it knows (1 is the first user)")
+    _cell_arguments(chat, seeds=1)
+
+    listing = _command(commands, "list", looking.listing, "what is known by name")
+    listing.add_argument(
+        "what",
+        nargs="?",
+        choices=("models", "llms", "datasets", "protocols", "metrics", "recipes", "zoo"),
+        help="only this kind",
+    )
+    explain = _command(commands, "options", looking.model_options, "the options of a model, with defaults")
+    explain.add_argument("model")
+    _command(commands, "doctor", looking.doctor, "what is installed, which device is used, what is missing")
+    return parser
+
+
+def _command(commands: Any, name: str, function: Any, help: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _metrics_argument(parser: argparse.ArgumentParser) -> None:
+    help = "print these of the same ranks: NDCG,Recall@5,my.metrics:novelty (default: the protocol's)"
+    parser.add_argument("--metrics", metavar="LIST", help=help)
+
+
+def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> None:
+    parser.add_argument("--protocol", default="", help="evaluation protocol (default: the model's own)")
+    several = "; several run every row once for each and show means" if seeds == "+" else ""
+    parser.add_argument("--seed", type=int, nargs=seeds, default=[], help=f"seed of all chance (default 42){several}")
+    parser.add_argument("--device", default="", help="auto, cpu, cuda, cuda:N (default auto)")
+    parser.add_argument(
+        "--llm",
+        default="",
+        help="language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id",
+    )
+    parser.add_argument("--backend", default="", help="recommender under a model that takes one, such as gru4rec")
+    parser.add_argument(
+        "--set",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a recipe value: training.epochs=20, conversation.users=100, or a model option intents=64",
+    )

@@ -1,0 +1,292 @@
+"""Simulated users who speak like people: vague before specific, several facts in a sentence, dislikes, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations
+from math import log
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from recllm_bench.conversation.attributes import Fact
+from recllm_bench.conversation.dialogue import Dialogue, Reply
+from recllm_bench.conversation.phrasings import TESTED, TRAINING
+from recllm_bench.conversation.profile import Profile
+from recllm_bench.conversation.redaction import Redactor
+from recllm_bench.conversation.spoken import SpokenFacts, noun_phrase, refused_phrase, spoken_title
+from recllm_bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from recllm_bench.data.catalogue import Catalogue
+
+T = TypeVar("T")
+_TIMES = ("era", "decade")
+_MOST_FACTS, _KNOWN_FACTS = 4, 9  # in one wish; of an item, for choosing among its sets
+_SETS = 4  # sets of facts among which users differ, each at most twice as far from the share asked for
+_DISLIKES = 10  # commonest categories, of which one is not wanted
+_ATTEMPTS = 8
+_MASK = (1 << 64) - 1
+
+
+class Wish(NamedTuple):
+    """What a user says first.
+
+    Attributes
+    ----------
+    wanted, refused : tuple of Fact
+        Facts that an item must have, and must not have.
+    like : str
+        A title of the history that has one of the facts; empty without.
+    """
+
+    wanted: tuple[Fact, ...]
+    refused: tuple[Fact, ...]
+    like: str
+
+
+class People:
+    """Users who say some facts of the wanted item in one of many ways.
+
+    The facts of the first utterance are chosen so that about ``leaves`` of the catalogue fits them: among the sets of
+    up to four facts (one of time) those that come nearest. A third of the users also name a common category that they
+    do not want, two in five compare with an item of their history that has one of the facts. A reply names what is
+    wrong with what is shown and one more fact; with none left it repeats the wish: these users do not leave. All is
+    drawn from (seed, user, target, turn) alone. Tested users speak in phrasings that training users never use.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Gives the vocabulary of facts.
+    seed : int
+        Of all draws.
+    leaves : float
+        Share of the catalogue that a first utterance should leave.
+    """
+
+    name = "rules"
+    target_free = False
+
+    def __init__(self, catalogue: Catalogue, seed: int = 0, leaves: float = 0.05) -> None:
+        if not 0 < leaves <= 1:
+            raise BenchError(f"simulator {self.name}: leaves is a share of the catalogue above 0, got {leaves}")
+        self.seed, self.leaves, self.domain = seed, leaves, catalogue.domain
+        self.attributes = SpokenFacts(catalogue)
+        self._titles, self._guard = [spoken_title(title) for title in catalogue.titles], Redactor(catalogue)
+        self._goal = max(1.0, leaves * (len(catalogue) - 1))
+        self._everything = ((1 << len(catalogue)) - 1) ^ 1
+        self._columns = self.attributes.matrix.tocsc()
+        self._shares = np.diff(self._columns.indptr) / (len(catalogue) - 1)
+        self._dislikes = [fact for fact in self.attributes.vocabulary if fact.kind == "category"][:_DISLIKES]
+        self._items_of, self._sets = lru_cache(None)(self._bits), lru_cache(1 << 16)(self._near_sets)
+        self._facts_of = lru_cache(None)(self._safe_facts)
+        self._wish = lru_cache(1 << 15)(self._new_wish)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Who speaks: name, options, vocabulary."""
+        return {"simulator": self.name, "leaves": self.leaves, **self.attributes.key}
+
+    def open(self, profiles: Sequence[Profile]) -> list[str]:
+        """First utterance of each user."""
+        return [self._opening(profile, *self._wish(profile)) for profile in profiles]
+
+    def facts_said(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
+        """Facts that :meth:`open` states as wanted."""
+        return [self._wish(profile)[0].wanted for profile in profiles]
+
+    def facts_refused(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
+        """Facts that :meth:`open` states as not wanted."""
+        return [self._wish(profile)[0].refused for profile in profiles]
+
+    def reply(
+        self, profiles: Sequence[Profile], dialogues: Sequence[Dialogue], shown: Sequence[Sequence[int]]
+    ) -> list[Reply]:
+        """Answer of each user to the items just shown."""
+        return [self._reply(*row) for row in zip(profiles, dialogues, shown, strict=True)]
+
+    def _reply(self, profile: Profile, dialogue: Dialogue, items: Sequence[int]) -> Reply:
+        turn = sum(role == "user" for role, _ in dialogue.messages)
+        draw, pool = self._draw(profile, turn), TESTED if profile.tested else TRAINING
+        if self._accepts(profile, items):
+            return Reply(draw.of(pool.accepted), accepted=True, end=True)
+        wish, known = self._wish(profile)[0], self._known(profile)
+        dislikes = [fact for fact in self.attributes.facts(items[0]) if fact.kind == "category"] if len(items) else []
+        dislikes = [fact for fact in dislikes if fact not in self._has(profile)]
+        left = [fact for fact in known if fact not in wish.wanted]
+        for _ in range(_ATTEMPTS):
+            refusal = draw.of(pool.refusals if dislikes else pool.plain_refusals)
+            said = refusal.format(never=refused_phrase(dislikes[0])) if dislikes else refusal
+            if turn <= len(left):
+                more = noun_phrase(left[turn - 1 : turn], self.domain, draw.below(2) == 0)
+            else:
+                more = noun_phrase(wish.wanted, self.domain, draw.below(2) == 0)
+            text = _sentence(f"{said} {draw.of(pool.more if turn <= len(left) else pool.again).format(wish=more)}")
+            if self.target_free or not self._guard.names(text, profile.target):
+                break
+            dislikes = dislikes[1:]
+        return Reply(text)
+
+    def _accepts(self, profile: Profile, items: Sequence[int]) -> bool:
+        return profile.target in items
+
+    def _known(self, profile: Profile) -> tuple[Fact, ...]:
+        """Facts that this user can say, most common first."""
+        return self._facts_of(profile.target)
+
+    def _has(self, profile: Profile) -> Sequence[Fact]:
+        """Facts that this user never dislikes."""
+        return self.attributes.facts(profile.target)
+
+    def _draw(self, profile: Profile, turn: int) -> Draw:
+        return Draw(self.seed, profile.user, profile.target, turn)
+
+    def _new_wish(self, profile: Profile) -> tuple[Wish, int]:
+        """The wish, and the state of the draw that goes on with its wording."""
+        draw = self._draw(profile, 0)
+        refused: tuple[Fact, ...] = ()
+        if draw.below(3) == 0:
+            has = set(self._has(profile))
+            never = draw.of([fact for fact in self._dislikes if fact not in has] or [None])
+            refused = (never,) if never and self._is_safe(never.value, profile) else ()
+        wanted = draw.of(self._sets(self._known(profile), refused))
+        like = ""
+        if draw.below(5) < 2:
+            facts = set(wanted)
+            alike = [item for item in profile.past if not facts or facts & set(self.attributes.facts(item))]
+            title = draw.of([self._titles[item] for item in alike] or [""])
+            like = title if self._is_safe(title, profile) else ""
+        return Wish(wanted, refused, like), draw.state
+
+    def _is_safe(self, text: str, profile: Profile) -> bool:
+        return self.target_free or not self._guard.names(text, profile.target)
+
+    def _opening(self, profile: Profile, wish: Wish, state: int) -> str:
+        pool, draw = TESTED if profile.tested else TRAINING, Draw.at(state)
+        for _ in range(_ATTEMPTS):
+            said, after = noun_phrase(wish.wanted, self.domain, draw.below(2) == 0), []
+            if not wish.wanted and not wish.like:
+                said += " that I will like"
+            frame, plain = draw.of(pool.frames), said
+            if wish.like and draw.below(2):
+                said = draw.of(pool.alike).format(wish=said, like=wish.like)
+            elif wish.like:
+                after.append(draw.of(pool.liked).format(like=wish.like))
+            if wish.refused:
+                never = refused_phrase(wish.refused[0])
+                if after or draw.below(2):
+                    after.append(draw.of(pool.never).format(never=never))
+                else:
+                    said = draw.of(pool.but).format(wish=said, never=never)
+            while said != plain and not frame.endswith(("{wish}.", "{wish}?")):  # a long wish ends its sentence
+                frame = draw.of(pool.frames)
+            text = " ".join(map(_sentence, [frame.format(wish=said), *after]))
+            if self._is_safe(text, profile):
+                break
+        return text
+
+    def _safe_facts(self, target: int) -> tuple[Fact, ...]:
+        facts = [fact for fact in self.attributes.facts(target) if not self._guard.names(fact.value, target)]
+        return tuple(facts)
+
+    def _bits(self, fact: Fact) -> int:
+        """Items that have a fact, as bits."""
+        column = self.attributes.index[fact]
+        items = self._columns.indices[self._columns.indptr[column] : self._columns.indptr[column + 1]]
+        flags = np.zeros(self._everything.bit_length(), dtype=np.uint8)
+        flags[items] = 1
+        return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
+
+    def _near_sets(self, facts: tuple[Fact, ...], refused: tuple[Fact, ...]) -> list[tuple[Fact, ...]]:
+        """Sets of facts that leave about the share of the catalogue that is asked for, nearest first."""
+        times = [fact for fact in facts if fact.kind in _TIMES]
+        others = [fact for fact in facts if fact.kind not in _TIMES][: _KNOWN_FACTS - len(times)]
+        allowed = self._everything
+        for fact in refused:
+            allowed &= ~self._items_of(fact)
+        found = []
+        for count in range(1, _MOST_FACTS + 1):
+            for chosen in combinations((*others, *times), count):
+                if sum(fact.kind in _TIMES for fact in chosen) > 1:
+                    continue
+                left = allowed
+                for fact in chosen:
+                    left &= self._items_of(fact)
+                found.append((abs(log(max(left.bit_count(), 1) / self._goal)), len(chosen), chosen))
+        found.sort(key=lambda row: row[:2])
+        near = [chosen for distance, _, chosen in found[:_SETS] if distance <= found[0][0] + log(2)]
+        return near or [()]
+
+
+class Taste(People):
+    """Users without a target: they wish for what is common in their training history and rare in the catalogue.
+
+    Nothing that they say depends on what is wanted, so nothing can leak; what fits their words need not hold the
+    target.
+    """
+
+    name = "taste"
+    target_free = True
+
+    def _accepts(self, profile: Profile, items: Sequence[int]) -> bool:
+        return False
+
+    def _has(self, profile: Profile) -> Sequence[Fact]:
+        return [fact for item in profile.past for fact in self.attributes.facts(item)]
+
+    def _known(self, profile: Profile) -> tuple[Fact, ...]:
+        if not profile.past:
+            return ()
+        pointers, indices = self.attributes.matrix.indptr, self.attributes.matrix.indices
+        rows = [indices[pointers[item] : pointers[item + 1]] for item in profile.past]
+        counts = np.bincount(np.concatenate(rows), minlength=len(self._shares))
+        gain = np.where(counts > 1, counts * np.log(np.maximum(counts, 1) / len(rows) / self._shares), 0.0)
+        best = [column for column in np.argsort(-gain, kind="stable")[:_KNOWN_FACTS].tolist() if gain[column] > 0]
+        return tuple(self.attributes.vocabulary[column] for column in sorted(best))
+
+    def _draw(self, profile: Profile, turn: int) -> Draw:
+        return Draw(self.seed, profile.user, len(profile.past), *profile.past[-3:], turn)
+
+
+class Draw:
+    """Random choices that depend on some numbers alone.
+
+    Parameters
+    ----------
+    *numbers : int
+        Such as seed, user, target and turn.
+    """
+
+    def __init__(self, *numbers: int) -> None:
+        self.state = 0
+        for number in numbers:
+            self.state = _mixed(self.state + 0x9E3779B97F4A7C15 * (number + 1))
+
+    @classmethod
+    def at(cls, state: int) -> Draw:
+        """Go on where another draw was."""
+        draw = cls()
+        draw.state = state
+        return draw
+
+    def below(self, count: int) -> int:
+        """A whole number from 0 to ``count - 1``."""
+        self.state = (self.state + 0x9E3779B97F4A7C15) & _MASK
+        return (_mixed(self.state) >> 16) % count
+
+    def of(self, choices: Sequence[T]) -> T:
+        """One of the choices."""
+        return choices[self.below(len(choices))]
+
+
+def _mixed(value: int) -> int:
+    """SplitMix64's finaliser, as :func:`.rules.mixed`."""
+    value &= _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

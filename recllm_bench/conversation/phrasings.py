@@ -1,0 +1,104 @@
+"""Ways to say it. Every pool has two halves: those of training users, and those that only tested users speak.
+
+``{wish}`` is a noun phrase of facts, ``{like}`` a title of the history, ``{never}`` what is not wanted.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Phrasings(NamedTuple):
+    """One half of the pools.
+
+    Attributes
+    ----------
+    frames : tuple of str
+        Sentences around a wish.
+    but, never : tuple of str
+        A dislike within the wish, and as a sentence.
+    alike, liked : tuple of str
+        A title of the history within the wish, and as a sentence.
+    refusals, plain_refusals, more, again, accepted : tuple of str
+        Answers to what was shown: with a reason and without; one more wish, the wish once more; and yes.
+    """
+
+    frames: tuple[str, ...]
+    but: tuple[str, ...]
+    never: tuple[str, ...]
+    alike: tuple[str, ...]
+    liked: tuple[str, ...]
+    refusals: tuple[str, ...]
+    plain_refusals: tuple[str, ...]
+    more: tuple[str, ...]
+    again: tuple[str, ...]
+    accepted: tuple[str, ...]
+
+
+TRAINING = Phrasings(
+    frames=(
+        "I'm in the mood for {wish}.",
+        "Can you recommend {wish}?",
+        "I'd like {wish}.",
+        "Got any ideas for {wish}?",
+        "Hey, I could do with {wish}.",
+        "What would you pick if I want {wish}?",
+        "Help me choose {wish}, please.",
+        "Lately I keep wanting {wish}.",
+        "Is there {wish} that you would point me to?",
+        "Today {wish} would be nice.",
+        "It has been a while since I had {wish}.",
+        "Any chance of {wish}?",
+        "Let's go for {wish}.",
+        "I wonder if you have {wish}.",
+        "{wish} would make my day.",
+        "Maybe {wish}?",
+        "My wish for now: {wish}.",
+        "If possible, {wish}.",
+    ),
+    but=("{wish}, but no {never}", "{wish}, though not {never}", "{wish} and no {never}", "{wish}, never {never}"),
+    never=("No {never}, please.", "I've had enough of {never}.", "I can't stand {never}, so not {never}."),
+    alike=("{wish}, something like {like}", "{wish} in the vein of {like}", "{wish} close to {like}"),
+    liked=("I enjoyed {like}.", "The last one I liked was {like}.", "{like} was fun, say."),
+    refusals=("No, I don't want {never}.", "Not quite: please, not {never}.", "Thanks, but no {never}."),
+    plain_refusals=("No, that's not it.", "Not quite.", "Thanks, but no."),
+    more=("It should be {wish}.", "What I want is {wish}.", "Rather {wish}.", "Make it {wish}."),
+    again=("As I said, {wish}.", "Still {wish}.", "I meant {wish}."),
+    accepted=("Yes, that's it.", "Yes, I'll take it."),
+)
+TESTED = Phrasings(
+    frames=(
+        "I'm looking for {wish}.",
+        "Do you know {wish}?",
+        "Hi there! Please find me {wish}.",
+        "I think I need {wish}.",
+        "Could you suggest {wish}?",
+        "Right now {wish} sounds good.",
+        "I'd love {wish}.",
+        "Show me {wish}.",
+        "What about {wish}?",
+        "I'm after {wish}.",
+        "{wish} is what I'm hoping for.",
+        "Which one should I try, given that I want {wish}?",
+        "Tell me about {wish}.",
+        "I can't decide, but {wish} seems right.",
+        "Suggestions for {wish}, anyone?",
+        "Would you have {wish} for me?",
+        "I haven't had {wish} in ages.",
+        "Surprise me with {wish}.",
+    ),
+    but=(
+        "{wish}, just not {never}",
+        "{wish}, anything but {never}",
+        "{wish}, no {never} though",
+        "{wish}, not {never}",
+    ),
+    never=("Please, nothing with {never}.", "I'm tired of {never}.", "I'm not into {never}."),
+    alike=("{wish}, along the lines of {like}", "{wish} similar to {like}", "{wish}, a bit like {like}"),
+    liked=("I really liked {like}.", "{like} was great, for example.", "Something as good as {like}, ideally."),
+    refusals=("Hmm, I was not after {never}.", "Not {never}, thank you.", "Nothing with {never}, please."),
+    plain_refusals=("Hmm, that's not the one.", "Not this time.", "I don't think so."),
+    more=("Could it be {wish}?", "Better {wish}.", "I'd sooner have {wish}.", "How about {wish}?"),
+    again=("Again, {wish}.", "Really, {wish} is all I ask.", "I was thinking of {wish}."),
+    accepted=("Great, that one.", "Perfect, thanks."),
+)

@@ -1,0 +1,1 @@
+"""Controls: how far the words go without the method that is measured."""
