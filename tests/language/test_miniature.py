@@ -78,8 +78,8 @@ def test_it_is_a_backbone_like_any_other(made):
     own, unigram = facts(made)["held_out_perplexity"], facts(made)["unigram_perplexity"]
     assert 2 < own < 10 < unigram
     assert backbone.substitute == (
-        f"miniature Llama ({facts(made)['parameters'] / 1e3:.1f}k, 80 of 80 steps, perplexity {own:.1f} against {unigram:.0f} of a"
-        " unigram model) for Llama-2-7b"
+        f"miniature Llama ({facts(made)['parameters'] / 1e3:.1f}k, 80 of 80 steps, perplexity {own:.1f} against"
+        f" {unigram:.0f} of a unigram model) for Llama-2-7b"
     )
     assert (backbone.width, backbone.context, backbone.vocabulary) == (32, 32, facts(made)["vocabulary"])
     assert len(backbone.tokenizer) == backbone.vocabulary
