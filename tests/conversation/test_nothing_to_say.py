@@ -11,7 +11,8 @@ from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.disclosure import FITTING, disclosure, in_words, nothing_to_say
 from recllm_bench.errors import BenchError
 from recllm_bench.recipe import recipe_from
-from recllm_bench.runner import BenchCell, run_cells
+from recllm_bench.rows import run_cells
+from recllm_bench.runner import BenchCell
 from tests.conftest import planted_catalogue
 
 
