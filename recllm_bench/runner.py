@@ -25,7 +25,7 @@ from recllm_bench.models import DIALOGUE_PROTOCOL
 from recllm_bench.options import shown
 from recllm_bench.progress import log, log_to
 from recllm_bench.provenance import package_code_hash
-from recllm_bench.recipe import Recipe
+from recllm_bench.recipe import ConversationOptions, Recipe
 
 _EVALUATES = ("artifacts.py", "data", "evaluation", "models", "options.py", "recbole_bridge", "training", "runner.py")
 """Parts of the package that a number goes through when a trained model is measured."""
@@ -60,8 +60,6 @@ class BenchCell:
         What to run, resolved.
     label : str
         Name of the row where the model's display name does not serve.
-    store : ArtifactStore, optional
-        Where products are kept.
 
     Raises
     ------
@@ -172,6 +170,11 @@ class BenchCell:
             if said := self._silent(cases):
                 log.warning(f"{self.name}: {said}")
             dict(self.encoder_key)
+        elif not self.encoder_key.was_read and self.recipe.conversation != ConversationOptions():
+            raise BenchError(
+                f"{self.name} encodes no text with these options, so conversation.encoder, template and pooling would "
+                "do nothing; leave them out"
+            )
 
     def products(self) -> dict[str, Path]:
         """Where the product of each stage is, or will be."""

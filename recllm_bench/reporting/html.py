@@ -49,8 +49,6 @@ def write_report(records: Sequence[RunRecord], path: Path) -> Path:
     ----------
     records : sequence of RunRecord
         One section for each dataset and protocol.
-    path : Path
-        File to write.
 
     Raises
     ------
