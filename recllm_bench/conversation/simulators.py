@@ -255,7 +255,9 @@ def simulator_named(
     if kind == "rules" and argument:
         maker, options = RuleSimulator, {"facts_in_opening": argument, **options}
     elif kind in ("local", "server"):
-        maker, options = resolve("simulators", kind), {"chat": name, **options}
+        from recllm_bench.conversation.chatting import Chatting
+
+        maker, options = Chatting, {"chat": name, **options}
     elif kind == "replay":
         maker, options = ReplaySimulator, {"path": argument, **options}
     else:
