@@ -324,7 +324,7 @@ def test_rows_without_gradient_stay():
         optimiser.step()
     assert torch.equal(weight[[0, 2]], start[[0, 2]])
     assert optimiser.state[weight]["row_steps"].tolist() == [0, 2, 0, 1]
-    # Row 3 has moved once as a first step does: decay, then the full step size.
+    # Row 3 has moved once as a first step does: decay, then the full learning rate.
     torch.testing.assert_close(weight[3], start[3] * (1 - 0.1 * 0.5) - 0.1)
 
 

@@ -71,8 +71,6 @@ class TitleNames:
 
         Parameters
         ----------
-        text : str
-            A label.
         about : int
             The item the label describes, 0 for none.
         keep_own : bool

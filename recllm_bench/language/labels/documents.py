@@ -69,10 +69,6 @@ def label_documents(dataset: PreparedDataset, split: Split, scope: str = "train_
 
     Parameters
     ----------
-    dataset : PreparedDataset
-        Histories, catalogue and reviews.
-    split : Split
-        Says which interactions train.
     scope : {"train_only", "all"}
         ``train_only`` reads no review, title or category of a validation or test interaction. An item's own title,
         year, categories and description are no interaction and always there.
@@ -128,9 +124,7 @@ def label_documents(dataset: PreparedDataset, split: Split, scope: str = "train_
 def positions_in_scope(split: Split, scope: str) -> np.ndarray:
     """Interactions whose text a label may use: bool [total]."""
     histories = split.histories
-    if scope == "all":
-        return np.ones(len(histories.items), dtype=bool)
-    return np.arange(len(histories.items)) < split.train_ends[histories.users_of_positions() - 1]
+    return np.ones(len(histories.items), bool) if scope == "all" else histories.before(split.train_ends)
 
 
 def plain_title(title: str) -> str:

@@ -77,18 +77,12 @@ def extractive_labels(
 
     Parameters
     ----------
-    dataset : PreparedDataset
-        Histories, catalogue and reviews.
-    split : Split
-        Says which interactions train.
-    scope : {"train_only", "all"}
-        Interactions whose text, categories and titles may be used.
+    dataset, split, scope, words
+        As for :func:`.label_documents`.
     versions : int
         Wordings of each label, 1 to 9: three forms, three templates each.
     seed : int
         Draws the order in which an id gets the templates of a form; equal seeds give equal labels.
-    words : int
-        Most words of a source document.
     anonymise_names : bool
         Write ``iid_17`` for the titles of catalogue items; an item's own title stays in words in its own label, where a
         token would say nothing.

@@ -58,8 +58,6 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
 
     Parameters
     ----------
-    job : Job
-    options : ReLRecOptions
     work : Path
         Folder in which a generator keeps what it has done.
 

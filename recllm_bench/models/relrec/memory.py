@@ -20,7 +20,6 @@ def memory_plan(backbone: Any, trainable: int, tokens: int, scores: int, checkpo
 
     Parameters
     ----------
-    backbone : Backbone
     trainable : int
         Trainable numbers.
     tokens : int

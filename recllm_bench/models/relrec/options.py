@@ -13,7 +13,9 @@ class ReLRecOptions:
     """Options of ReLRec (Findings of EMNLP 2024, 423); numbers in brackets are the paper's equations."""
 
     llm: str = option(
-        "", "frozen causal language model: a folder, a name under RECLLM_MODELS, a hub id; empty: see docs/relrec.md"
+        "",
+        "frozen causal language model: smollm2, a folder, a name under RECLLM_MODELS, a hub id; "
+        "empty: see docs/relrec.md",
     )
     llm_precision: str = option(
         "auto", "how its weights are held", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
@@ -87,7 +89,7 @@ class ReLRecOptions:
     checkpointing: str = option(
         "auto", "recompute layers in the backward pass to save memory", choices=("auto", "on", "off")
     )
-    warmup_share: float = option(0.03, "share of all steps over which the step size rises", low=0, high=1)
+    warmup_share: float = option(0.03, "share of all steps over which the learning rate rises", low=0, high=1)
 
     # what is measured beside the ranking
     recon_users: int = option(0, "users whose label is reconstructed after training (0: all, -1: none)", low=-1)

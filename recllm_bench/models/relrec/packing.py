@@ -120,7 +120,6 @@ class LabelTokens:
     ----------
     versions : sequence of sequence of str
         By id, entry 0 is padding; an id without a label has no version.
-    vocabulary : Vocabulary
     limit : int
         Most tokens of a label with its end token, which a longer one keeps when it is cut.
 
@@ -169,12 +168,8 @@ class Book:
 
     Parameters
     ----------
-    vocabulary : Vocabulary
-    histories : Histories
     template : str
         Words around a sequence, with ``{user}`` and ``{items}``.
-    user_token : bool
-    user_labels, item_labels : LabelTokens, optional
     user_prompts, item_prompts : sequence of str
         Each with one ``{token}``.
     """
@@ -285,10 +280,8 @@ def pack(
 
     Parameters
     ----------
-    book : Book
     plan : Plan
         At least one sequence.
-    device : torch.device
     capacity : int
         Tokens of a row (0: what leaves the fewest gaps); a longer sequence widens all rows.
     alone : bool

@@ -20,6 +20,7 @@ from recllm_bench.models.relrec.memory import choose_checkpointing
 from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, Book, LabelTokens, Plan, join, pack
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, USER_PROMPTS
 from recllm_bench.progress import log
+from recllm_bench.training.sequence import training_counts
 
 if TYPE_CHECKING:
     from recllm_bench.models.relrec.model import ReLRec
@@ -30,9 +31,6 @@ class Trainer:
 
     Parameters
     ----------
-    model : ReLRec
-    job : Job
-    labels : Labels or None
     curves : Path
         File of the mean of each loss in each epoch.
     """
@@ -44,10 +42,7 @@ class Trainer:
         mark_warm_users(model, self.windows)
         self.book = label_book(model, split.histories, labels)
         self._check_length()
-        seen = np.zeros(split.histories.n_items + 1, dtype=bool)
-        owners = split.histories.users_of_positions()
-        seen[split.histories.items[np.arange(len(owners)) < split.train_ends[owners - 1]]] = True
-        self._unseen = ~seen
+        self._unseen = training_counts(split).numpy() == 0
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = json.loads(curves.read_text()) if curves.exists() else []
