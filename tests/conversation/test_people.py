@@ -11,7 +11,7 @@ import pytest
 
 from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.dialogue import Dialogue, Response
-from recllm_bench.conversation.loop import run_dialogues
+from recllm_bench.conversation.dialogue_loop import run_dialogues
 from recllm_bench.conversation.people import People, Taste
 from recllm_bench.conversation.phrasings import TESTED, TRAINING
 from recllm_bench.conversation.profile import build_profiles
