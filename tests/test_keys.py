@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from recllm_bench.api.registry import model_named
+from recllm_bench.errors import BenchError
 from recllm_bench.planning import resolved
 from recllm_bench.recipe import ConversationOptions, Recipe
 from recllm_bench.runner import BenchCell
@@ -149,10 +150,15 @@ def test_the_user_side_is_in_the_recipes_hash_where_words_are_read(model, shop, 
         if field.name in NOT_TRIED:
             continue
         for value in others(field, hints[field.name]):
-            stages, recipe = keys(model, shop, "conversation", {field.name: value})
-            assert (recipe != base[1]) == (model in WORDS), f"{field.name}={value}"
-            reads = field.name in ("template", "pooling") and model in ("latentcrs", "text-retrieval")
-            speaks = field.name == "simulator" and model == "latentcrs"
+            try:
+                stages, recipe = keys(model, shop, "conversation", {field.name: value})
+            except BenchError as error:  # an option without effect is refused
+                assert model not in WORDS and "reads nothing that users say" in str(error)
+                continue
+            heard = model in WORDS or field.name in ("template", "pooling")  # anyone may read item texts
+            assert (recipe != base[1]) == heard, f"{field.name}={value}"
+            reads = field.name in ("template", "pooling") and model in ("latentcrs", "relrec", "text-retrieval")
+            speaks = field.name in ("simulator", "leaves", "target_visibility") and model == "latentcrs"
             assert (stages != base[0]) == (reads or speaks), f"{field.name}={value}"
 
 
