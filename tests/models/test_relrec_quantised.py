@@ -26,7 +26,7 @@ def layout(models_folder, tmp_path_factory) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("models") / "Llama-2-7b-hf"
-    shape = {**KNOWN["Llama-2-7b"].shape, "hidden_size": 64, "intermediate_size": 172}
+    shape = {**KNOWN["Llama-2-7b"].shape, "hidden_size": 64, "intermediate_size": 192}
     torch.manual_seed(0)
     config = LlamaConfig(**shape, vocab_size=32_000, max_position_embeddings=4096, bos_token_id=1, eos_token_id=2)
     LlamaForCausalLM(config).to(torch.float16).save_pretrained(folder)
