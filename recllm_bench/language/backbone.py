@@ -246,6 +246,7 @@ def substitute_for(files: BackboneFiles, stands_for: str) -> str:
     facts = miniature_facts(files)
     own, unigram = (facts.get(name) for name in ("held_out_perplexity", "unigram_perplexity"))
     if own and unigram:
+        size += f", {facts['steps']} of {facts['planned_steps']} steps"
         size += f", perplexity {_rounded(own)} against {_rounded(unigram)} of a unigram model"
     return f"miniature Llama ({size}) for {stands_for}"
 
