@@ -47,7 +47,7 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
         raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave llm_precision=auto")
     if stored or precision in ("8bit", "4bit"):
         what = f"llm_precision={precision}" if not stored else "its stored quantisation"
-        # On a CPU bitsandbytes packs 4-bit weights anew while it computes: they would not stay the bytes that were hashed.
+        # On a CPU bitsandbytes packs 4-bit weights anew while it computes: they would not stay what was hashed.
         if device.type != "cuda" and not (device.type == "cpu" and precision == "8bit"):
             raise BenchError(
                 f"language model '{name}': {what} needs a CUDA device, not {device.type}; use llm_precision=float32,"
