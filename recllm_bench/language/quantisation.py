@@ -47,10 +47,11 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
         raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave llm_precision=auto")
     if stored or precision in ("8bit", "4bit"):
         what = f"llm_precision={precision}" if not stored else "its stored quantisation"
-        if device.type not in ("cuda", "cpu"):  # what bitsandbytes has kernels for
+        # On a CPU bitsandbytes packs 4-bit weights anew while it computes: they would not stay what was hashed.
+        if device.type != "cuda" and not (device.type == "cpu" and precision == "8bit"):
             raise BenchError(
-                f"language model '{name}': {what} needs a CUDA device or a CPU, not {device.type}; use"
-                " llm_precision=float32, or bfloat16 to halve the memory"
+                f"language model '{name}': {what} needs a CUDA device, not {device.type}; use llm_precision=float32,"
+                " bfloat16 to halve the memory, or 8bit on a CPU"
             )
         if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
             raise BenchError(
