@@ -252,7 +252,7 @@ def settable(model: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """Everything that ``--set`` may change for a model, in groups of (name, default, explanation)."""
     from recllm_bench.evaluation.protocols import PROTOCOLS
     from recllm_bench.options import describe_options
-    from recllm_bench.training.options import TrainingOptions
+    from recllm_bench.training.training_options import TrainingOptions
 
     entry = model_named(model)
     if entry.options is None:
