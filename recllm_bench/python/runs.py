@@ -92,6 +92,7 @@ def run(
             values[section] = {**(values.get(section) or {}), **change}
     if seed is not None:
         values["seed"] = _whole(seed, "seed")
+        values.pop("seeds", None)
     if str(device):
         values["device"] = str(device)
     ((_, chosen),) = comparison_recipes({**values, "compare": []}, where)
@@ -104,6 +105,7 @@ def compare(
     dataset: str | Path | Dataset | None = None,
     protocol: str | Protocol = "",
     *,
+    seeds: Sequence[SupportsIndex] = (),
     baseline: str = "best",
     metrics: Sequence[str] | None = None,
 ) -> Table:
@@ -118,6 +120,8 @@ def compare(
         Where names are run; by default the dataset of the runs beside them.
     protocol : str, optional
         How; by default the protocol of the runs beside them, else that of the last model named.
+    seeds : sequence of int
+        Seeds that names are run under, each model once for each; by default 42 alone.
     baseline : str
         ``best``, or the name of a row that all others are held against.
     metrics : sequence of str, optional
@@ -147,10 +151,12 @@ def compare(
         from recllm_bench.api.registry import model_named
 
         rules = model_named(str(rows[-1])).default_protocol
-    records = [
-        run(str(row), dataset, protocol=rules).record if record is None else record
-        for row, record in zip(rows, found, strict=True)
-    ]
+    records = []
+    for row, record in zip(rows, found, strict=True):
+        if record is not None:
+            records.append(record)
+        else:
+            records += [run(str(row), dataset, protocol=rules, seed=seed).record for seed in seeds or (None,)]
     places = {f"{record.dataset.get('name')} under {record.protocol.get('name')}" for record in records}
     if len({(record.dataset.get("name"), record.fingerprint) for record in records}) > 1:
         raise BenchError(f"compare: one table holds one dataset under one protocol, got {' and '.join(sorted(places))}")

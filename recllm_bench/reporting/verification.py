@@ -30,10 +30,6 @@ _TOLERANCE = 1e-9  # of sums in another order
 def verify_record(folder: Path) -> list[str]:
     """Check a record against its own files.
 
-    Parameters
-    ----------
-    folder : Path
-
     Returns
     -------
     list of str
@@ -113,12 +109,12 @@ def _compare_metrics(record: RunRecord, ranks: Any) -> list[str]:
     from recllm_bench.evaluation.metrics import per_user
 
     names = []
-    for metric, told in record.metrics.items():
+    for metric, kept in record.metrics.items():
         try:
             found = per_user(ranks, [metric], (), record.protocol.get("ties", "expected"), warn=False)[metric]
         except (BenchError, KeyError):
             continue  # a plug-in's metric, and the plug-in is not here
-        _compare(record, metric, told, found)
+        _compare(record, metric, kept, found)
         names.append(metric)
     if record.metrics and not names:
         log.warning(f"{record.folder}: none of its metrics is known here, so none was compared")
@@ -144,11 +140,11 @@ def _compare_dialogue(record: RunRecord, turns: np.ndarray) -> list[str]:
     return names
 
 
-def _compare(record: RunRecord, metric: str, told: dict[str, float], values: np.ndarray) -> None:
+def _compare(record: RunRecord, metric: str, kept: dict[str, float], values: np.ndarray) -> None:
     mean = float(values.mean())
-    if told["n"] != len(values) or not abs(told["mean"] - mean) <= _TOLERANCE * max(1.0, abs(mean)):
+    if kept["n"] != len(values) or not abs(kept["mean"] - mean) <= _TOLERANCE * max(1.0, abs(mean)):
         raise BenchError(
-            f"{record.folder}: run.json says {metric} = {told['mean']:.6g} over {told['n']:g} users, users.parquet "
+            f"{record.folder}: run.json says {metric} = {kept['mean']:.6g} over {kept['n']:g} users, users.parquet "
             f"gives {mean:.6g} over {len(values)}; one of them was edited or damaged"
         )
 
