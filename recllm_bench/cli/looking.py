@@ -61,7 +61,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 def describe(options: argparse.Namespace) -> None:
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.description import describe
+    from recllm_bench.data.dataset_description import describe
     from recllm_bench.data.prepare import prepare
     from recllm_bench.reporting.description import format_description, write_description
 

@@ -102,8 +102,8 @@ class Understanding:
                 for form in _other_forms(spelled):
                     self._forms.setdefault(form, term)
         for fact, term in zip(attributes.vocabulary, place, strict=True):
-            for form in attributes.wordings(fact):
-                self._forms.setdefault(_folded(form), term)
+            for wording in attributes.wordings(fact):
+                self._forms.setdefault(_folded(wording), term)
         self._longest = max(map(len, self._forms), default=0)
         titles = {_folded(form) for title in set(catalogue.titles) for form in (title, spoken_title(title))}
         titles |= {title[:-1] for title in titles if title[-1:] and len(title[-1]) == 4 and title[-1].isdigit()}

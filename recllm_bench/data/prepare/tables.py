@@ -17,7 +17,7 @@ from recllm_bench.data.prepare.column_names import COLUMNS, ITEM_COLUMNS, check_
 from recllm_bench.data.prepare.delimited import read_delimited
 from recllm_bench.data.prepare.item_lists import holds_item_lists, read_item_lists
 from recllm_bench.data.prepare.item_match import match_items
-from recllm_bench.data.prepare.json_lines import read_json_lines
+from recllm_bench.data.prepare.json_tables import read_json_lines
 from recllm_bench.data.prepare.table_files import JSON_LINES, PARQUET, PART, TABLE_KINDS, table_kind
 from recllm_bench.data.prepare.table_rows import join_parts, without_positions
 from recllm_bench.data.prepare.textfiles import header, read_bytes, read_columns, with_line_feeds
