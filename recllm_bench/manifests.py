@@ -118,6 +118,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def written_hash(path: Path) -> str:
+    """SHA-256 of a product's file as its manifest has it; empty where size or time differ, or there is no manifest."""
+    try:
+        told, at = read_manifest(path.parent)["files"][path.name], path.stat()
+    except (Damaged, OSError, KeyError):
+        return ""
+    return told["sha256"] if (told["size"], told["written"]) == (at.st_size, at.st_mtime_ns) else ""
+
+
 def size_of(folder: Path) -> int:
     """Bytes that a whole check of the folder reads; 0 without a readable manifest."""
     try:

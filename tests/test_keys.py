@@ -47,7 +47,7 @@ WITH: dict[str, dict[str, Any]] = {
     "decoding": {"chat": ""},
 }
 """What must be set beside an option so that it may change."""
-REFUSED = {"decoding", "switched_labels"}
+REFUSED = {"decoding", "switched_labels", "edit"}
 """Options whose other values need a chat model or another dataset; their parts are tested with them."""
 _TRAINING = {field.name for field in dataclasses.fields(TrainingOptions)}
 UNTRAINED: dict[str, set[str]] = {

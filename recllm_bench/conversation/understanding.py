@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from recllm_bench.conversation.redaction import SMALL_WORDS, words
+from recllm_bench.conversation.spoken import spoken_title
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,8 +101,11 @@ class Understanding:
             if spelled in self._forms:
                 for form in _other_forms(spelled):
                     self._forms.setdefault(form, term)
+        for fact, term in zip(attributes.vocabulary, place, strict=True):
+            for form in attributes.wordings(fact):
+                self._forms.setdefault(_folded(form), term)
         self._longest = max(map(len, self._forms), default=0)
-        titles = {_folded(title) for title in set(catalogue.titles)}
+        titles = {_folded(form) for title in set(catalogue.titles) for form in (title, spoken_title(title))}
         titles |= {title[:-1] for title in titles if title[-1:] and len(title[-1]) == 4 and title[-1].isdigit()}
         self._titles = {title for title in titles if len(title) > 1 and title not in self._forms}
         self._longest_title = max(map(len, self._titles), default=0)
@@ -114,10 +118,13 @@ class Understanding:
             self._read[text] = self._wish(text)
         return [self._read[text] for text in sentences]
 
-    def told(self, facts: Sequence[Sequence[Fact]]) -> list[Wish]:
-        """Wishes of users whose wanted facts are known."""
-        spelled = [[_folded(fact.value) for fact in said] for said in facts]
-        return [Wish(tuple(sorted({self._number[form] for form in said if form in self._number}))) for said in spelled]
+    def told(self, facts: Sequence[tuple[Sequence[Fact], Sequence[Fact]]]) -> list[Wish]:
+        """Wishes of users whose wanted and refused facts are known."""
+        return [Wish(*(self._numbers(said) for said in sides)) for sides in facts]
+
+    def _numbers(self, facts: Sequence[Fact]) -> tuple[int, ...]:
+        found = (self._number.get(_folded(fact.value)) for fact in facts)
+        return tuple(sorted({number for number in found if number is not None}))
 
     def fits(self, wish: Wish) -> np.ndarray:
         """Items that have all that is wanted and nothing that is refused, bool [n_items + 1]; padding never fits."""

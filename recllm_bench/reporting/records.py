@@ -42,6 +42,7 @@ def make_record(
     name: str,
     recipe: Recipe,
     block: str,
+    speaker: Mapping[str, Any] | None = None,
     dataset: PreparedDataset,
     protocol: Protocol,
     split: Split,
@@ -63,8 +64,8 @@ def make_record(
 
     Parameters
     ----------
-    name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, answer_seconds, measures, tokens, notes
-        See :class:`RunRecord`; so are ``substitutes``, ``curves`` and ``depends``.
+    name, recipe, block, speaker, dataset, protocol, split, stages, evaluation_seconds, answer_seconds, measures, tokens
+        See :class:`RunRecord`; so are ``notes``, ``substitutes``, ``curves`` and ``depends``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -91,6 +92,7 @@ def make_record(
     return RunRecord(
         name=name,
         block=block,
+        speaker=_as_stored(speaker or {}),
         recipe=_as_stored(recipe.as_dict()),
         recipe_hash=recipe.hash(),
         dataset={

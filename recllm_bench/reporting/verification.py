@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recllm_bench.api.modules import load_modules
 from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
@@ -42,7 +43,7 @@ def verify_record(folder: Path) -> list[str]:
     from recllm_bench.reporting.users_file import dialogue_outcomes, read_ranks
 
     folder = Path(folder)
-    record = read_record(folder)
+    record = _with_modules(read_record(folder))
     ranks = read_ranks(record)  # compares users.parquet with users_hash
     done = ["run.json: as it was written"]
     if not is_sealed(folder / "run.json"):
@@ -89,10 +90,19 @@ def is_finished(folder: Path) -> bool:
 
 def _read_whole(folder: Path, memory: _Memory) -> RunRecord:
     if memory.knows(folder):
-        return read_record(folder)
+        return _with_modules(read_record(folder))
     verify_record(folder)
     memory.add(folder)
     return read_record(folder)
+
+
+def _with_modules(record: RunRecord) -> RunRecord:
+    """The record, once the files of the user's own that its recipe names are loaded: its metrics may be theirs."""
+    try:
+        load_modules(record.recipe.get("modules") or (), f"{record.folder}: modules")
+    except BenchError as error:
+        log.warning(f"{error}; what it defines is unknown here")
+    return record
 
 
 def _compare_metrics(record: RunRecord, ranks: Any) -> list[str]:

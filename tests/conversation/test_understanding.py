@@ -78,7 +78,7 @@ def test_every_opening_of_the_rules_is_understood_as_it_was_meant():
     )
     for first in (1, 2, "all"):
         simulator = RuleSimulator(catalogue, seed=3, facts_in_opening=first)
-        told = reader.told(simulator.facts_said(profiles))
+        told = reader.told([(said, ()) for said in simulator.facts_said(profiles)])
         assert reader.read(simulator.open(profiles)) == told
         assert all(reader.fits(wish)[profile.target] for wish, profile in zip(told, profiles, strict=True))
 
@@ -112,7 +112,9 @@ def test_who_fits_by_brute_force():
 
 def test_facts_said_by_the_same_words_are_one_term():
     vocabulary = [Fact("category", "Comedy"), Fact("tag", "comedy"), Fact("tag", "dark")]
-    table = types.SimpleNamespace(vocabulary=vocabulary, matrix=AttributeTable(CATALOGUE).matrix[:, :3])
+    table = types.SimpleNamespace(
+        vocabulary=vocabulary, matrix=AttributeTable(CATALOGUE).matrix[:, :3], wordings=lambda fact: ()
+    )
     reader = Understanding(CATALOGUE, table)  # type: ignore[arg-type]
     assert reader.terms == [("comedy",), ("dark",)]
     both = (table.matrix[:, 0] + table.matrix[:, 1]).toarray()[:, 0] > 0

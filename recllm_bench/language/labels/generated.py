@@ -136,6 +136,26 @@ def generated_labels(
     return anonymise(labels, dataset.catalogue.titles) if anonymise_names else labels
 
 
+def estimate(
+    dataset: PreparedDataset, documents: Documents, *, two_stage: bool = True, versions: int = 3
+) -> tuple[int, int]:
+    """Questions that labels take, and the most tokens of prompts and answers, at four characters each.
+
+    Every answer counts at full length, also where it is the text of the next question; nothing is asked.
+    """
+    names = {"thing": dataset.catalogue.domain, "things": plural(dataset.catalogue.domain)}
+    questions = tokens = 0
+    for kind, texts in (("user", documents.users), ("item", documents.items)):
+        answer = most_tokens(kind)
+        known = [text for text in texts if text]
+        later = [clean_prompt(kind, "", **names)] * two_stage
+        later += [reword_prompt(kind, "", version, **names) for version in range(1, versions)]
+        tokens += sum(_tokens(profile_prompt(kind, text, **names)) + answer for text in known)
+        tokens += len(known) * sum(_tokens(prompt) + 2 * answer for prompt in later)
+        questions += len(known) * (1 + len(later))
+    return questions, tokens
+
+
 class _Asking:
     """Asks what the journal does not answer, a batch at a time."""
 

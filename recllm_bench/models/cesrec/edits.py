@@ -99,9 +99,9 @@ def collapse(played: Played, titles: Sequence[str], reader: Understanding) -> tu
     counts: Counter[str] = Counter()
     asked = fitting = total = 0
     for before, after in zip(played.rounds, played.rounds[1:], strict=False):
-        rows = [row for row, text in enumerate(after.feedback) if text]
+        rows = np.array([row for row, text in enumerate(after.feedback) if text], dtype=np.int64)
         asked += len(rows)
-        for row, old, new in zip(rows, before.pseudo.lists(rows), after.pseudo.lists(rows), strict=True):
+        for row, old, new in zip(rows.tolist(), before.pseudo.lists(rows), after.pseudo.lists(rows), strict=True):
             written = set(new) - set(old)
             fits = reader.fits(reader.read([after.feedback[row]])[0])
             counts.update({titles[item] for item in written})

@@ -266,6 +266,12 @@ class CESRecMethod(Method):
         """Who answers recommendations, among the users of some words."""
         return words.feedback(self.options.feedback, self.options.feedback_facts, cases)
 
+    def speaker_key(self, words: Words) -> dict[str, Any]:
+        """Who answers recommendations: nobody here hears an opening."""
+        table = getattr(self.speaker, "attributes", None)
+        asked = {"simulator": f"feedback {self.options.feedback}", "wishes": self.options.feedback_facts}
+        return {**asked, **(table.key if table else {})}
+
     def semantic_vectors(self) -> np.ndarray:
         """E_llm, float32 [n_items + 1, d_l]."""
         from recllm_bench.models.cesrec.item_vectors import item_vectors

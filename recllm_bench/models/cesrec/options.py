@@ -31,8 +31,8 @@ class CESRecOptions:
 
     # the language model
     llm: str = option(
-        "", "causal language model of vectors and constructor: a folder, a name under RECLLM_MODELS, a hub id; "
-        "empty: a miniature"
+        "", "causal language model of vectors and constructor: smollm2, a folder, a name under RECLLM_MODELS, "
+        "a hub id; empty: a miniature"
     )  # fmt: skip
     preset: str = option(
         "auto", "settings of prompts, pairs and tuning that the others do not name; auto: by the size of llm",
