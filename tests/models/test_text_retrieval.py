@@ -54,7 +54,8 @@ COUNTS = {"spoken": 0}
 def make_job(root, encoder) -> Job:
     store = ArtifactStore(root)
     dataset = types.SimpleNamespace(catalogue=CATALOGUE, histories=HISTORIES, checksum="data")
-    split = types.SimpleNamespace(histories=HISTORIES, checksum="split", test=CASES)
+    ends = HISTORIES.offsets[1:] - 1
+    split = types.SimpleNamespace(histories=HISTORIES, checksum="split", test=CASES, train_ends=ends)
     COUNTS["spoken"] = 0
 
     def encode(texts):
@@ -64,7 +65,7 @@ def make_job(root, encoder) -> Job:
         recipe=recipe_from({"model": "text-retrieval", "dataset": "planted"}, "test"),
         dataset=dataset,
         split=split,
-        protocol=types.SimpleNamespace(shown_per_turn=5),
+        protocol=types.SimpleNamespace(shown_per_turn=5, exclude_history=False),
         store=store,
         device=torch.device("cpu"),
         options=TextRetrievalOptions(),
