@@ -64,7 +64,7 @@ def test_every_edit_ends_in_a_record_and_trains_nothing(tmp_path):
                 start, own.rounds[-1].pseudo.lists(every), last.pseudo.lists(every), strict=True
             ):
                 assert len(ours) == len(theirs)
-                assert all((a == b) == (a in old) for a, b in zip(ours, theirs, strict=True))
+                assert all(a in old for a, b in zip(ours, theirs, strict=True) if a == b)
         if edit == "random_mask":
             assert (last.pseudo.lengths == own.rounds[0].pseudo.lengths - 1).all()
         if edit.startswith("words"):
