@@ -68,8 +68,8 @@ class Words(Protocol):
         """The first sentence of each case's user, ``""`` where there was nothing to say."""
         ...
 
-    def facts(self, cases: Any) -> list[tuple[Any, ...]]:
-        """The facts of the target that each opening states, for a class that declares ``reads_facts`` alone."""
+    def facts(self, cases: Any) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+        """Wanted and refused facts that each opening states, for a class that declares ``reads_facts`` alone."""
         ...
 
     def opening_vectors(self, cases: Any) -> np.ndarray:

@@ -87,7 +87,7 @@ class SimulatedWords:
             return [texts[row] for row in other_user(cases.users, self.seed).tolist()]
         return texts
 
-    def facts(self, cases: Cases) -> list[tuple[Fact, ...]]:
+    def facts(self, cases: Cases) -> list[tuple[tuple[Fact, ...], tuple[Fact, ...]]]:
         """See :meth:`recllm_bench.api.words.Words.facts`."""
         if not self.reads_facts:
             raise BenchError(
@@ -95,8 +95,10 @@ class SimulatedWords:
                 "the ceiling of a table, is handed them; read words.openings(cases)"
             )
         if self.talk.words == "none":
-            return [()] * len(cases)
-        said = self._simulator.facts_said(self.profiles(cases))
+            return [((), ())] * len(cases)
+        profiles = self.profiles(cases)
+        sides = (self._simulator.facts_said(profiles), self._simulator.facts_refused(profiles))
+        said = list(zip(*sides, strict=True))
         if self.talk.words == "another":
             return [said[row] for row in other_user(cases.users, self.seed).tolist()]
         return said

@@ -78,7 +78,7 @@ def test_every_opening_of_the_rules_is_understood_as_it_was_meant():
     )
     for first in (1, 2, "all"):
         simulator = RuleSimulator(catalogue, seed=3, facts_in_opening=first)
-        told = reader.told(simulator.facts_said(profiles))
+        told = reader.told([(said, ()) for said in simulator.facts_said(profiles)])
         assert reader.read(simulator.open(profiles)) == told
         assert all(reader.fits(wish)[profile.target] for wish, profile in zip(told, profiles, strict=True))
 

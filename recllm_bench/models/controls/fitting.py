@@ -17,7 +17,6 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Undeclared, Words
 from recllm_bench.artifacts import write_json
-from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.understanding import Understanding, Wish
 from recllm_bench.data.splits import Cases
 from recllm_bench.models.controls.history_rows import AmongOptions, HistoryRows, all_scores
@@ -95,8 +94,7 @@ class WordsFitMethod(Method):
     @cached_property
     def reader(self) -> Understanding:
         """Reads sentences by the catalogue's facts."""
-        catalogue = self.job.dataset.catalogue
-        return Understanding(catalogue, AttributeTable(catalogue))
+        return Understanding(self.job.dataset.catalogue)
 
     def stages(self) -> list[Stage]:
         """``choose``; its key holds what the rows and the words depend on."""
