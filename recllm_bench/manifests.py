@@ -45,8 +45,6 @@ def check(folder: Path, *, whole: bool = False, progress: Callable[[int], Any] |
     ----------
     folder : Path
         ``<store>/<kind>/<name>``.
-    whole : bool
-        Hash every file.
     progress : callable, optional
         Gets the number of bytes just read.
 
@@ -59,23 +57,23 @@ def check(folder: Path, *, whole: bool = False, progress: Callable[[int], Any] |
     """
     manifest = read_manifest(folder)
     found: dict[str, os.stat_result] = {}
-    for name, told in manifest["files"].items():
+    for name, noted in manifest["files"].items():
         try:
             found[name] = os.stat(folder / name)
         except PermissionError:
             raise
         except (OSError, ValueError) as error:
             raise Damaged(f"its {name} is missing") from error
-        if not stat.S_ISREG(found[name].st_mode) or found[name].st_size != told["size"]:
-            raise Damaged(f"its {name} has {found[name].st_size:,} bytes instead of {told['size']:,}")
+        if not stat.S_ISREG(found[name].st_mode) or found[name].st_size != noted["size"]:
+            raise Damaged(f"its {name} has {found[name].st_size:,} bytes instead of {noted['size']:,}")
     signature = (manifest["seal"], *((name, at.st_mtime_ns, at.st_ino) for name, at in found.items()))
     if not whole and _found_whole.get(folder) == signature:
         return
     _found_whole.pop(folder, None)
     left, moved = ALWAYS_HASHED, False
     for name in sorted(found, key=lambda name: found[name].st_size):
-        told, left = manifest["files"][name], left - found[name].st_size
-        touched = found[name].st_mtime_ns != told["written"]
+        noted, left = manifest["files"][name], left - found[name].st_size
+        touched = found[name].st_mtime_ns != noted["written"]
         if not (whole or touched or left >= 0):
             continue
         moved |= touched
@@ -85,7 +83,7 @@ def check(folder: Path, *, whole: bool = False, progress: Callable[[int], Any] |
             raise
         except OSError as error:
             raise Damaged(f"its {name} cannot be read ({error.strerror})") from error
-        if digest != told["sha256"]:
+        if digest != noted["sha256"]:
             raise Damaged(f"its {name} has another content than was written (its checksum differs)")
     if moved:
         _remember_times(folder, manifest, found)
@@ -120,10 +118,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def written_hash(path: Path) -> str:
+    """SHA-256 of a product's file as its manifest has it; empty where size or time differ, or there is no manifest."""
+    try:
+        told, at = read_manifest(path.parent)["files"][path.name], path.stat()
+    except (Damaged, OSError, KeyError):
+        return ""
+    return told["sha256"] if (told["size"], told["written"]) == (at.st_size, at.st_mtime_ns) else ""
+
+
 def size_of(folder: Path) -> int:
     """Bytes that a whole check of the folder reads; 0 without a readable manifest."""
     try:
-        return sum(told["size"] for told in read_manifest(folder)["files"].values())
+        return sum(noted["size"] for noted in read_manifest(folder)["files"].values())
     except (Damaged, OSError):
         return 0
 
@@ -151,7 +158,7 @@ def _seal_of(manifest: Mapping[str, Any]) -> str:
 
 def _remember_times(folder: Path, manifest: dict[str, Any], found: Mapping[str, os.stat_result]) -> None:
     """Take over the times of files that were copied or touched and are whole, so that they need no second hashing."""
-    files = {name: {**told, "written": found[name].st_mtime_ns} for name, told in manifest["files"].items()}
+    files = {name: {**noted, "written": found[name].st_mtime_ns} for name, noted in manifest["files"].items()}
     try:
         _write(folder, {**manifest, "files": files})
     except OSError:

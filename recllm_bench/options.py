@@ -224,15 +224,15 @@ def plain_mapping(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
     for key, value in values.items():
         if not isinstance(key, str):
             raise BenchError(f"{where}: {shown(key)} is no name of an option; names are text")
-        clean[key] = _plain(value, f"{where}: {key}")
+        clean[key] = _plain_value(value, f"{where}: {key}")
     return clean
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain_value(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         return plain_mapping(value, where)
     if isinstance(value, (list, tuple)):
-        return [_plain(part, where) for part in value]
+        return [_plain_value(part, where) for part in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     kind = type(value).__name__

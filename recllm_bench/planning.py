@@ -13,7 +13,7 @@ from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models import COMPARED_OPTIONS, HISTORY_ROWS
 from recllm_bench.options import shown
 from recllm_bench.progress import log
-from recllm_bench.recipe import ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
+from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
 
 _SHARED_OPTIONS = ("llm", "llm_precision")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
@@ -77,7 +77,8 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
         if not isinstance(row, Mapping):
             raise BenchError(f"{where}: each row of a sweep is a mapping, got {shown(row)}")
         label, merged = _merged(values, row, where)
-        result.append((label or _difference(row), resolved(recipe_from(merged, where), where)))
+        own = "conversation" in row or "model" not in row
+        result.append((label or _difference(row), resolved(recipe_from(merged, where), where, own_talk=own)))
     return result
 
 
@@ -113,10 +114,23 @@ def controls(entry: ModelEntry) -> list[dict[str, Any]]:
     ]
 
 
-def resolved(recipe: Recipe, where: str = "") -> Recipe:
+def resolved(recipe: Recipe, where: str = "", *, own_talk: bool = True) -> Recipe:
     """Fill in what the model decides: its default protocol, and no conversation where it reads no words.
 
     Model and dataset get their canonical names; options are checked.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    where : str
+        What messages call it.
+    own_talk : bool
+        Whether ``conversation`` was set for this model; what another row set is left out where it would do nothing.
+
+    Raises
+    ------
+    BenchError
+        Also for a value under ``conversation`` that does nothing in this model.
     """
     from recllm_bench.training.cells import typed_options
 
@@ -130,13 +144,28 @@ def resolved(recipe: Recipe, where: str = "") -> Recipe:
         if recipe.protocol:
             raise
         raise BenchError(f"'{entry.name}': default_protocol: {error}") from error
+    talk = recipe.conversation
+    if not entry.reads_words:
+        talk = _encoder_alone(talk, entry, where or recipe.model) if own_talk else ConversationOptions()
     return dataclasses.replace(
         recipe,
         model=entry.name,
         dataset=_canonical(recipe.dataset),
         protocol=protocol,
-        conversation=recipe.conversation if entry.reads_words else ConversationOptions(),
+        conversation=talk,
     )
+
+
+def _encoder_alone(talk: ConversationOptions, entry: ModelEntry, where: str) -> ConversationOptions:
+    """What a model without words may have set: the text encoder. That it is used is seen when its stages are made."""
+    default = ConversationOptions()
+    for field in dataclasses.fields(talk):
+        if field.name not in ENCODER and getattr(talk, field.name) != getattr(default, field.name):
+            raise BenchError(
+                f"{where}: {entry.display_name} reads nothing that users say, so conversation.{field.name} would do "
+                "nothing; leave it out, or take a model that reads words, such as text-retrieval"
+            )
+    return talk
 
 
 def _serving(recipe: Recipe) -> str:
@@ -165,8 +194,9 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
     changes = {"model": row} if isinstance(row, str) else row
     if not isinstance(changes, Mapping) or not isinstance(changes.get("model"), str):
         raise BenchError(f"{where}: a row of 'compare' is a model name or a mapping with 'model', got {shown(row)}")
+    same = canonical_name(changes["model"]) == main.model
     shared = {"seed": main.seed, "device": main.device, "quick": main.quick, "modules": main.modules}
-    if canonical_name(changes["model"]) == main.model:
+    if same:
         base = {**main.as_dict()}
     else:
         base = {**recipe_values(changes["model"], main.dataset), "protocol": main.protocol}
@@ -174,8 +204,9 @@ def _row(row: Any, main: Recipe, where: str) -> tuple[str, Recipe]:
         base["conversation"] = {**talk, **(base.get("conversation") or {})}
         base["conversation"]["users"] = main.conversation.users
     base["options"] = {**(base.get("options") or {}), **_shared_options(changes["model"], main)}
+    base.pop("seeds", None)  # all rows have the seeds of the comparison
     label, merged = _merged({**base, **shared}, changes, where)
-    return label, resolved(recipe_from(merged, where))
+    return label, resolved(recipe_from(merged, where), where, own_talk=same or "conversation" in changes)
 
 
 def _shared_options(model: str, main: Recipe) -> dict[str, Any]:

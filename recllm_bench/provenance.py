@@ -32,10 +32,6 @@ def code_hash(source: ModuleType | type | Any) -> str:
     package (or, for a module without a package, from the folder it lies in). What was typed into a notebook counts
     as it was typed. Another version of Python may give another hash.
 
-    Parameters
-    ----------
-    source : module, class or function
-
     Returns
     -------
     str

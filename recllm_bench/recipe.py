@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from recllm_bench.yaml_files import parse_yaml, read_mapping
 
 SEEDS = 2**32
 """Seeds that NumPy's legacy generator takes, which RecBole seeds too."""
+ENCODER = ("encoder", "template", "pooling")
+"""Options under ``conversation`` that are the text encoder's, which a model may use that reads no words."""
+_MOST_SEEDS = 100
 VARIANTS = ("own", "another", "none")
 """Whose words a case gets: its own user's, another user's (a control), nobody's (a control)."""
 
@@ -106,7 +109,7 @@ def family(model: str) -> str:
 
 _SECTIONS = ("options", "training", "conversation")
 _MISSPELT = 0.8  # likeness to a section's name above which another name is that name with a mistake in it
-_KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "compare", "rows", "about", "published")
+_KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "seeds", "compare", "rows", "about", "published")
 
 
 def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
@@ -120,6 +123,8 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     for key in values:
         if key not in _KEYS:
             raise BenchError(f"{where}: unknown key '{key}'.{nearest(str(key), _KEYS)}")
+    if values.get("seeds") is not None:
+        raise BenchError(f"{where}: 'seeds' stands for several runs, and this is one; name it by seed")
     for key in ("model", "dataset"):
         value = values.get(key)
         if value is None or value == "":
@@ -160,6 +165,41 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
         quick=int(quick),
         modules=tuple(modules),
     )
+
+
+def under_seeds(values: Mapping[str, Any], where: str, given: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """A recipe's values once for each of its seeds: those given, or ``seeds``, or its one ``seed``.
+
+    Parameters
+    ----------
+    values : mapping
+        ``seeds`` is a number of seeds, counted up from ``seed``, or a list of them.
+    where : str
+        Named in messages.
+    given : sequence of int
+        In place of the recipe's own.
+
+    Raises
+    ------
+    BenchError
+        For seeds that are no such number or list, or a seed twice.
+    """
+    own = {key: value for key, value in values.items() if key != "seeds"}
+    seeds: list[int] = list(given)
+    several: Any = values.get("seeds")
+    if not seeds and several is None:
+        return [own]
+    if not seeds and _is_whole(several) and _is_whole(own.get("seed", 42)):
+        if not 0 < several <= _MOST_SEEDS:
+            raise BenchError(f"{where}: seeds must be a number from 1 to {_MOST_SEEDS}, got {several}")
+        seeds = [int(own.get("seed", 42)) + place for place in range(several)]
+    elif not seeds:
+        if not isinstance(several, (list, tuple)) or not several or not all(map(_is_whole, several)):
+            raise BenchError(f"{where}: seeds is a number such as 5, or a list such as [1, 2, 3], got {shown(several)}")
+        seeds = list(several)
+    if len(set(seeds)) < len(seeds):
+        raise BenchError(f"{where}: seeds {' '.join(map(str, seeds))}: name each seed once")
+    return [{**own, "seed": seed} for seed in seeds]
 
 
 def _is_whole(value: Any) -> bool:

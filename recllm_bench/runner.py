@@ -25,7 +25,7 @@ from recllm_bench.models import DIALOGUE_PROTOCOL
 from recllm_bench.options import shown
 from recllm_bench.progress import log, log_to
 from recllm_bench.provenance import package_code_hash
-from recllm_bench.recipe import Recipe
+from recllm_bench.recipe import ConversationOptions, Recipe
 
 _EVALUATES = ("artifacts.py", "data", "evaluation", "models", "options.py", "recbole_bridge", "training", "runner.py")
 """Parts of the package that a number goes through when a trained model is measured."""
@@ -60,8 +60,6 @@ class BenchCell:
         What to run, resolved.
     label : str
         Name of the row where the model's display name does not serve.
-    store : ArtifactStore, optional
-        Where products are kept.
 
     Raises
     ------
@@ -169,7 +167,14 @@ class BenchCell:
         protocol_candidates(self.protocol, self.split, cases, self.store)
         if self.entry.reads_words:
             self._words("own").speaker()
+            if said := self._silent(cases):
+                log.warning(f"{self.name}: {said}")
             dict(self.encoder_key)
+        elif not self.encoder_key.was_read and self.recipe.conversation != ConversationOptions():
+            raise BenchError(
+                f"{self.name} encodes no text with these options, so conversation.encoder, template and pooling would "
+                "do nothing; leave them out"
+            )
 
     def products(self) -> dict[str, Path]:
         """Where the product of each stage is, or will be."""
@@ -245,6 +250,7 @@ class BenchCell:
             name=self.name,
             recipe=self.recipe,
             block="text" if self.entry.reads_words else "history",
+            speaker=self._speaker(),
             dataset=self.dataset,
             protocol=self.protocol,
             split=self.split,
@@ -253,7 +259,10 @@ class BenchCell:
             stages=stages,
             evaluation_seconds=evaluation_seconds,
             answer_seconds=answer_seconds,
-            measures=[*report["measures"], *(outcomes.measures() if outcomes is not None else ())],
+            measures=[
+                *(*report["measures"], *self._disclosure(cases)),
+                *(outcomes.measures() if outcomes is not None else ()),
+            ],
             tokens=report["tokens"],
             notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
             curves=_curves(folders),
@@ -284,7 +293,16 @@ class BenchCell:
             rules = dataclasses.replace(rules, exclude_history=True)
         return dataclasses.replace(self.job, protocol=rules)
 
+    @cached_property
+    def _said(self) -> dict[str, Any]:
+        return {}
+
     def _words(self, whose: str) -> Any:
+        if whose not in self._said:
+            self._said[whose] = self._new_words(whose)
+        return self._said[whose]
+
+    def _new_words(self, whose: str) -> Any:
         from recllm_bench.conversation.words import SimulatedWords
 
         return SimulatedWords(
@@ -305,6 +323,22 @@ class BenchCell:
         return text_vectors(
             talk.encoder, texts, self.store, template=talk.template, pooling=talk.pooling, device=self.device
         )
+
+    def _speaker(self) -> dict[str, Any]:
+        """Who speaks; nobody to a row that reads no words."""
+        return dict(self.cell.method.speaker_key(self._words("own"))) if self.entry.reads_words else {}
+
+    def _hears_openings(self) -> bool:
+        """Whether the row hears what the simulator opens with; a method may have speakers of its own."""
+        return self.entry.reads_words and self._speaker() == dict(self._words("own").speaker_key)
+
+    def _silent(self, cases: Any) -> str:
+        return self._words("own").check_facts(cases) if self._hears_openings() else ""
+
+    def _disclosure(self, cases: Any) -> list[Measure]:
+        """What the words give away; the controls with other words say nothing about these targets."""
+        own = self.recipe.conversation.words == "own" and self._hears_openings()
+        return self._words("own").disclosure(cases) if own else []
 
     def _notes(self, folders: Mapping[str, Path]) -> list[str]:
         """What must be said beside the numbers: the recipe's budget, and a stage that ran out of time."""

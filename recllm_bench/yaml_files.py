@@ -17,8 +17,6 @@ def read_mapping(path: Path, says: str) -> tuple[dict[str, Any], dict[tuple[str,
 
     Parameters
     ----------
-    path : Path
-        UTF-8.
     says : str
         What such a file holds, for the message when it holds something else.
 

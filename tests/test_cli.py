@@ -185,6 +185,11 @@ def test_several_seeds_are_one_row(capsys, own_data, tmp_path):
     assert run("compare") == 0
     assert capsys.readouterr().out == table
     assert "name each seed once" in error_of(capsys, "run", "sasrec", own_data, "--seed", 3, 3)
+    before = {json.dumps(record["recipe"], sort_keys=True) for record in found}
+    recipe.write_text(f"model: sasrec\ndataset: {own_data}\ncompare: [pop]\nseed: 3\nseeds: 2\n")
+    assert run("run", "--recipe", recipe, *QUICK, "hidden_size=16") == 0
+    assert capsys.readouterr().out == table, "the same cells, found again"
+    assert {json.dumps(record["recipe"], sort_keys=True) for record in records(tmp_path)} == before
 
 
 def test_latentcrs_end_to_end_with_dialogues_and_its_control(capsys, own_data, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from recllm_bench.api import modules, registry
+from recllm_bench.data.cards import find_card
 from recllm_bench.errors import BenchError
 
 
@@ -111,3 +112,98 @@ def test_a_module_by_dotted_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (module,) = modules.load_modules(["planted_dotted"])
     assert registry.resolve("metrics", "First") is module.first
+
+
+SHOP = """
+import numpy as np
+from recllm_bench.data.interactions import Interactions
+
+def read(files):
+    rows = [line.split() for line in files["log"].read_text().splitlines()]
+    users, items = (sorted({row[place] for row in rows}) for place in (0, 1))
+    codes = [np.array([known.index(row[place]) for row in rows]) for place, known in enumerate((users, items))]
+    return Interactions(*codes, users, items)
+
+DATASETS = {
+    "corner": dict(title="The corner shop", domain="thing", licence=dict(name="free", notice=""),
+                   reader=f"{__name__}:read", filters=dict(all={}),
+                   variants=[dict(name="own", files=dict(log=dict(path="corner.txt")))]),
+}
+"""
+
+
+@pytest.fixture
+def corner(tmp_path, monkeypatch):
+    """A file with a dataset and its reader, and the data on the mirror."""
+    (tmp_path / "corner.txt").write_text("\n".join(f"u{n // 8} i{n * n % 11}" for n in range(240)))
+    monkeypatch.setenv("RECLLM_DATA_MIRROR", str(tmp_path))
+    (tmp_path / "shop.py").write_text(SHOP)
+    return tmp_path / "shop.py"
+
+
+def test_a_dataset_in_a_file_of_ones_own_is_known_by_name(corner, capsys):
+    from recllm_bench import cli
+
+    with pytest.raises(BenchError, match="unknown dataset 'corner'"):
+        find_card("corner")
+    limits = ["training.epochs=1", f"modules=[{corner}]"]
+    assert cli.main(["run", "pop", "corner", "--alone", "--set", *limits]) == 0
+    assert "corner · unified.full · 30 users" in capsys.readouterr().out
+    assert find_card("corner")["title"] == "The corner shop"
+
+
+def test_a_card_beside_the_file(tmp_path):
+    import yaml
+
+    card = {"name": "yard", "title": "Y", "domain": "thing", "licence": {}, "reader": "x:y", "variants": []}
+    (tmp_path / "yard.yaml").write_text(yaml.safe_dump({**card, "filters": {"all": {}}}))
+    (tmp_path / "mine.py").write_text("DATASETS = {'yard': 'yard.yaml'}\n")
+    modules.load_modules([tmp_path / "mine.py"])
+    assert find_card("yard")["title"] == "Y", "its path starts at the file's folder"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{'yard': 'none.yaml'}", "there is no card"),
+        ("{'yard': 5}", "is a mapping"),
+        ("{'yard': {'title': 'x'}}", "lacks domain"),
+        ("{'yard': dict(name='other', title='', domain='', licence={}, reader='', variants=[], filters={'all': {}})}",
+         "its card is named 'other'"),
+        ("{'ml-100k': dict(title='', domain='', licence={}, reader='', variants=[], filters={'all': {}})}",
+         "two dataset cards are named 'ml-100k'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_card_is_one_line(text, said, tmp_path):
+    (tmp_path / "mine.py").write_text(f"DATASETS = {text}\n")
+    modules.load_modules([tmp_path / "mine.py"])
+    with pytest.raises(BenchError, match=said):
+        find_card("yard")
+
+
+def test_python_takes_modules_and_compare_loads_those_of_a_record(corner, tmp_path, capsys, monkeypatch):
+    import recllm_bench as rb
+    from recllm_bench import cli
+
+    (tmp_path / "rules.py").write_text(
+        "def luck(targets, k): return targets.total_gain([1.0] * k)\n"
+        "METRICS = {'Luck': luck}\n"
+        "PROTOCOLS = {'mine.luck': {'base': 'unified.full', 'metrics': ['Luck'], 'cutoffs': [5]}}\n"
+    )
+    run = rb.run("pop", "corner", protocol="mine.luck", modules=[corner, tmp_path / "rules.py"])
+    assert list(run.metrics) == ["Luck@5"]
+    assert run.record.recipe["modules"] == [str(corner), str(tmp_path / "rules.py")]
+    for kind in modules.KINDS:  # as in a new process
+        monkeypatch.setitem(modules._targets, kind, {})
+    capsys.readouterr()
+    (tmp_path / "results" / "runs" / ".checked.json").unlink(missing_ok=True)
+    assert cli.main(["compare", "--metrics", "Luck@3"]) == 0
+    out, err = capsys.readouterr()
+    assert "Luck@3" in out
+    assert "none of its metrics is known" not in err
+    (tmp_path / "rules.py").unlink()
+    monkeypatch.setitem(modules._targets, "metrics", {})
+    assert cli.main(["compare"]) == 0, "the numbers of the record stand"
+    out, err = capsys.readouterr()
+    assert "there is no file" in err
+    assert "Luck@5" in out

@@ -8,6 +8,7 @@ import pytest
 
 from recllm_bench import cli, manifests
 from recllm_bench.artifacts import ArtifactStore
+from recllm_bench.cli import looking
 from recllm_bench.locations import cache_folder
 
 
@@ -86,7 +87,7 @@ def test_an_error_in_reading_names_the_damaged_product(capsys, store, monkeypatc
     def reads(_: object) -> None:
         json.loads(path.read_text())
 
-    monkeypatch.setattr(cli, "_doctor", reads)
+    monkeypatch.setattr(looking, "doctor", reads)
     assert cli.main(["doctor"]) == 2
     said = capsys.readouterr().err
     assert said.count("error: ") == 1 and "facts.json" in said and "the same command makes it again" in said

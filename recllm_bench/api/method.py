@@ -136,6 +136,10 @@ class Method:
         """
         return {}
 
+    def speaker_key(self, words: Words) -> Mapping[str, Any]:
+        """Who speaks to a reader of words: rows that hear others are not compared with it."""
+        return words.speaker_key
+
     def history_encoder(self) -> Any:
         """What ranks from histories alone, for a method that reads words; None where there is no such part."""
         return None

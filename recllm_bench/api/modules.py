@@ -68,6 +68,11 @@ def registered(kind: str) -> dict[str, str]:
     return dict(_targets.get(kind, {}))
 
 
+def owner(kind: str, name: str) -> str:
+    """The file that registered something; empty for what was registered otherwise."""
+    return _owners.get((kind, name), "")
+
+
 def load_modules(paths: Sequence[str | Path], where: str = "modules") -> list[ModuleType]:
     """Import files and register what they define; a file that is loaded already is not run again.
 

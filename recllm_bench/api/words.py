@@ -64,12 +64,22 @@ class Words(Protocol):
         """What decides sentences and vectors, JSON-able."""
         ...
 
+    @property
+    def speaker_key(self) -> Mapping[str, Any]:
+        """Who speaks, JSON-able: simulator, its options, its vocabulary of facts; rows of others do not compare."""
+        ...
+
     def openings(self, cases: Any) -> list[str]:
         """The first sentence of each case's user, ``""`` where there was nothing to say."""
         ...
 
+    @property
+    def attributes(self) -> Any:
+        """The vocabulary of facts that the users speak of (an ``AttributeTable``)."""
+        ...
+
     def facts(self, cases: Any) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-        """Wanted and refused facts that each opening states, for a class that declares ``reads_facts`` alone."""
+        """Facts that each opening wants, and refuses: for a class that declares ``reads_facts`` alone."""
         ...
 
     def opening_vectors(self, cases: Any) -> np.ndarray:

@@ -84,6 +84,10 @@ def listing(options: argparse.Namespace) -> None:
         print("models of this bench and of plug-ins\n  " + "  ".join(registry.names("models")))
     if options.what in (None, "zoo"):
         print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(registry.zoo_names()))
+    if options.what in (None, "llms"):
+        from recllm_bench.language.backbone_files import language_models
+
+        _print_lines("language models (llm=NAME, or local:NAME to talk)", language_models())
     if options.what in (None, "datasets"):
         from recllm_bench.data.listing import dataset_table, listed_datasets
 

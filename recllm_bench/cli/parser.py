@@ -86,10 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("dataset", help="name or path")
     plan.add_argument("--protocol", default="unified.full", help="evaluation protocol (default unified.full)")
     plan.add_argument("--seeds", type=int, default=1, help="seeds of every row (default 1)")
-    plan.add_argument("--rows", type=int, default=6, help="rows of the table, all pairs of which are held (default 6)")
+    plan.add_argument("--rows", type=int, default=6, help="rows of the table (default 6)")
     plan.add_argument(
         "--deviation", type=float, default=0.05, help="standard deviation between seeds over the mean (default 0.05)"
     )
+    plan.add_argument("--results", type=Path, help="folder of run records, for how models agree (default results/runs)")
 
     report = _command(commands, "report", running.report, "write one HTML page of the runs that exist")
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
@@ -158,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "what",
         nargs="?",
-        choices=("models", "datasets", "protocols", "metrics", "recipes", "zoo"),
+        choices=("models", "llms", "datasets", "protocols", "metrics", "recipes", "zoo"),
         help="only this kind",
     )
     explain = _command(commands, "options", looking.model_options, "the options of a model, with defaults")
@@ -186,7 +187,7 @@ def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> 
     parser.add_argument(
         "--llm",
         default="",
-        help="language model of every row that has one: a folder, a name under RECLLM_MODELS, a hub id",
+        help="language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id",
     )
     parser.add_argument("--backend", default="", help="recommender under a model that takes one, such as gru4rec")
     parser.add_argument(

@@ -22,9 +22,11 @@ def _settings(options: argparse.Namespace) -> list[str]:
 
 
 def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from recllm_bench.api.modules import load_modules
     from recllm_bench.planning import recipe_values
     from recllm_bench.recipe import override, read_recipe_file
 
+    load_modules(override({}, _settings(options)).get("modules") or ())  # they may define what is named here
     if getattr(options, "recipe", None) is not None:
         values, where = read_recipe_file(options.recipe), options.recipe
         if options.protocol:
@@ -37,12 +39,10 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def seeded(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """The recipe's values, once for each seed asked for."""
-    from recllm_bench.recipe import override
+    from recllm_bench.recipe import under_seeds
 
     values, where = _values(options)
-    if len(set(options.seed)) < len(options.seed):
-        raise BenchError(f"--seed {' '.join(map(str, options.seed))}: name each seed once")
-    return [override(values, [f"seed={seed}"]) for seed in options.seed] or [values], where
+    return under_seeds(values, where, options.seed), where
 
 
 def run(options: argparse.Namespace) -> None:
@@ -96,7 +96,7 @@ def chat(options: argparse.Namespace) -> None:
     from recllm_bench.recipe import recipe_from
     from recllm_bench.talk import talk
 
-    (values,), where = seeded(options)
+    (values, *_), where = seeded(options)
     values.pop("compare", None)
     talk(resolved(recipe_from(values, where)), options.user)
 
@@ -141,12 +141,16 @@ def _existing(folder: Path | None) -> list[Any]:
     records = whole_records(folders)
     if not records:
         raise BenchError(f"none of the {len(folders)} run records in {root} is whole; see 'recllm-bench verify'")
-    return sorted(records, key=lambda record: record.created)
+    return sorted(records, key=_made)
+
+
+def _made(record: Any) -> str:
+    return record.created
 
 
 def compare(options: argparse.Namespace) -> None:
+    records = _existing(options.results)  # first: the files of the user's own that they name may define metrics
     metrics = _metric_names(options)
-    records = _existing(options.results)
     if options.dataset:
         from recllm_bench.data.prepare import canonical_name
 
@@ -175,16 +179,23 @@ def plan(options: argparse.Namespace) -> None:
     from recllm_bench.data.prepare import prepare
     from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.candidates import evaluated_cases
-    from recllm_bench.evaluation.power import Plan
+    from recllm_bench.evaluation.power import AGREEMENT, Plan
     from recllm_bench.evaluation.protocols import protocol_named
-    from recllm_bench.reporting.plan import plan_table
+    from recllm_bench.locations import results_folder
+    from recllm_bench.reporting.plan import measured_agreement, plan_table
+    from recllm_bench.reporting.records import find_records
+    from recllm_bench.reporting.verification import whole_records
 
     protocol = protocol_named(options.protocol)
     prepared = prepare(options.dataset, filter=protocol.filter, store=default_store())
     split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
     users = len(set(evaluated_cases(split.test, protocol).users.tolist()))
-    plan = Plan(users, options.rows, options.seeds, options.deviation)
-    print(plan_table(f"{prepared.name} · {protocol.name}", plan))
+    place = (prepared.name, protocol.fingerprint())
+    known = whole_records(find_records(options.results or results_folder() / "runs"))
+    known = sorted((each for each in known if (each.dataset.get("name"), each.fingerprint) == place), key=_made)
+    agreement, pairs = measured_agreement(known)
+    plan = Plan(users, options.rows, options.seeds, options.deviation, agreement if pairs else AGREEMENT)
+    print(plan_table(f"{prepared.name} · {protocol.name}", plan, pairs))
 
 
 def _metric_names(options: argparse.Namespace) -> list[str]:

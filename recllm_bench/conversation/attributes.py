@@ -86,6 +86,10 @@ class AttributeTable:
         """Attributes of an item, most common in the catalogue first."""
         return self._facts[item]
 
+    def wordings(self, fact: Fact) -> tuple[str, ...]:
+        """Other words for a fact than its own; there are none here."""
+        return ()
+
     def count_matches(
         self, fact_sets: Sequence[Sequence[Fact]], refused: Sequence[Sequence[Fact]] | None = None
     ) -> np.ndarray:

@@ -148,19 +148,15 @@ class People:
         refused: tuple[Fact, ...] = ()
         if draw.below(3) == 0:
             has = set(self._has(profile))
-            others = [fact for fact in self._dislikes if fact not in has and self._is_safe(fact.value, profile)]
-            refused = (draw.of(others),) if others else ()
+            never = draw.of([fact for fact in self._dislikes if fact not in has] or [None])
+            refused = (never,) if never and self._is_safe(never.value, profile) else ()
         wanted = draw.of(self._sets(self._known(profile), refused))
         like = ""
         if draw.below(5) < 2:
             facts = set(wanted)
-            alike = [
-                item
-                for item in profile.past
-                if self._titles[item] and (not facts or facts & set(self.attributes.facts(item)))
-            ]
-            titles = [self._titles[item] for item in alike if self._is_safe(self._titles[item], profile)]
-            like = draw.of(titles) if titles else ""
+            alike = [item for item in profile.past if not facts or facts & set(self.attributes.facts(item))]
+            title = draw.of([self._titles[item] for item in alike] or [""])
+            like = title if self._is_safe(title, profile) else ""
         return Wish(wanted, refused, like), draw.state
 
     def _is_safe(self, text: str, profile: Profile) -> bool:

@@ -4,6 +4,10 @@ An utterance leaks when it contains the target's title in any of these forms, wh
 punctuation and spacing:
 
 - the full title, its form without year, subtitle or edition, or an alternative title in parentheses;
+- its subtitle alone, when that has two content words; numbers in it written otherwise ("Twelve Monkeys", "Rocky 2");
+- one of these forms misspelt: one letter wrong, left out, too many or exchanged with its neighbour in five letters or
+  more (below eleven where a capital shows that a name is meant), two in fifteen, the first letter being right;
+- the initials of three words or more, in capitals, or in any case when there are four that begin no other word;
 - three or more of its content words in a row, whatever small words stand between them;
 - a word that occurs in no other title and has at least five letters (or its possessive);
 - the source's own id of the item, an ASIN, an ISBN, or an address.
@@ -16,7 +20,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -31,6 +35,14 @@ NEUTRAL = "this one"
 
 _RARE_LENGTH = 5
 _RUN = 3
+_FAIR, _LONG, _TWO_SLIPS = 7, 11, 15  # letters from which a form may be misspelt where a sentence begins, in lower
+# case, and by two letters
+_ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
+_ONES = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORD = re.compile(r"[^\W_]+(?:['’`´][^\W_]+)*|&")
 _POSSESSIVE = re.compile(r"([^\W_]+)['’`´]s\b", re.IGNORECASE)
 _YEAR = re.compile(r"[(\[]\s*\d{4}\s*[)\]]")
@@ -100,6 +112,8 @@ class _Title:
     runs: frozenset[tuple[str, ...]]
     rare: frozenset[str]
     token: str
+    misspelt: tuple[str, ...] = ()
+    initials: frozenset[str] = frozenset()
 
 
 class Redactor:
@@ -163,7 +177,7 @@ class Redactor:
         text, hits = token.subn(" ", text) if token else (text, 0)
         leaked, ambiguous = hits > 0, 0
         for _ in range(8):  # taking one leak out may bring the parts of another together
-            spans, ambiguous = _find(text, title)
+            spans, ambiguous = _find(text, title, self._titles_with)
             if not spans:
                 break
             leaked = True
@@ -179,7 +193,8 @@ class Redactor:
 
     def _patterns(self, title: str, token: str) -> _Title:
         whole, single, runs = set(), set(), set()
-        for form in title_forms(title):
+        forms = title_forms(title)
+        for form in dict.fromkeys([*forms, *(other for each in forms for other in other_spellings(each))]):
             spelled = [word for word, _, _ in words(form)]
             joined = "".join(spelled)
             if not joined:
@@ -196,9 +211,23 @@ class Redactor:
         owners = {_folded(match[1]) for match in _POSSESSIVE.finditer(title)}
         near = {word for word in owners if len(word) >= _RARE_LENGTH} | {f"{word}s" for word in rare}
         rare |= {word for word in near if word not in SMALL_WORDS and not self._titles_with.get(word, 0)}
+        near_misses = {form for form in whole if len(form) >= _RARE_LENGTH and not form.isdigit()}
+        near_misses |= {word for word in rare if len(word) >= _LONG}
+        parts = [[word for word, _, _ in words(form)] for form in forms if not _YEAR.search(form)]
+        initials = {"".join(word[0] for word in each) for each in parts}
+        initials |= {"".join(word[0] for word in each if word != "and") for each in parts}
+        initials = {letters for letters in initials if len(letters) >= _RUN and letters not in SMALL_WORDS}
         # A short number is an id in some sources, but in a sentence it is a year or a count.
         token = "" if len(token) < _RARE_LENGTH or (token.isdigit() and len(token) < 7) else token
-        return _Title(tuple(sorted(whole)), tuple(sorted(single - whole)), frozenset(runs), frozenset(rare), token)
+        return _Title(
+            tuple(sorted(whole)),
+            tuple(sorted(single - whole)),
+            frozenset(runs),
+            frozenset(rare),
+            token,
+            tuple(sorted(near_misses)),
+            frozenset(initials),
+        )
 
 
 def title_forms(title: str) -> list[str]:
@@ -215,6 +244,43 @@ def title_forms(title: str) -> list[str]:
     forms += [_ARTICLE_FIRST.sub("", form.strip()) for form in list(forms)]
     editions = [form for form in forms if not _EDITION.fullmatch(form.strip())]
     return list(dict.fromkeys(form.strip() for form in editions if form.strip()))
+
+
+def other_spellings(form: str) -> list[str]:
+    """A title with its numbers written otherwise, as words, digits or Roman; and its subtitle alone."""
+    parts = [part for part in _SUBTITLE.split(_YEAR.sub(" ", form).strip()) if part]
+    found = [part for part in parts[1:] if sum(word not in SMALL_WORDS for word, _, _ in words(part)) > 1]
+    spelled = [match[0] for match in _WORD.finditer(_YEAR.sub(" ", form))]
+    numbers = [_number(word, place) for place, word in enumerate(spelled)]
+    if not any(numbers):
+        return found
+    for write in (str, number_in_words, lambda number: _ROMAN[number] if number < len(_ROMAN) else str(number)):
+        said = [write(number) if number else word for word, number in zip(spelled, numbers, strict=True)]
+        found.append(" ".join(said))
+    return found
+
+
+def number_in_words(number: int) -> str:
+    """A number up to 9,999 as it is read; years of the last century by pairs."""
+    if number < len(_ONES):
+        return _ONES[number]
+    if number < 100:
+        return f"{_TENS[number // 10 - 2]} {_ONES[number % 10] if number % 10 else ''}".strip()
+    if 1100 <= number < 2000 and number % 100:
+        return f"{number_in_words(number // 100)} {number_in_words(number % 100)}"
+    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
+    rest = number_in_words(number % size) if number % size else ""
+    return f"{number_in_words(number // size)} {name} {rest}".strip()
+
+
+def _number(word: str, place: int) -> int:
+    """What number a word of a title is; 0 for none. A Roman one never stands first, and is no "I"."""
+    if word.isdigit():
+        return int(word) if len(word) < 5 else 0
+    if place and word in _ROMAN[2:]:
+        return _ROMAN.index(word)
+    plain = word.casefold()
+    return _ONES.index(plain) if plain in _ONES else 10 * (_TENS.index(plain) + 2) if plain in _TENS else 0
 
 
 def words(text: str) -> list[tuple[str, int, int]]:
@@ -254,7 +320,7 @@ def _occurrences(spelled: list[tuple[str, int, int]], joined: str) -> Iterator[t
         place = letters.find(joined, place + 1)
 
 
-def _find(text: str, title: _Title) -> tuple[list[tuple[int, int]], int]:
+def _find(text: str, title: _Title, known: Mapping[str, int]) -> tuple[list[tuple[int, int]], int]:
     """Character spans of leaks, and the number of ambiguous occurrences."""
     spelled = words(text)
     found = [span for joined in title.whole for span in _occurrences(spelled, joined)]
@@ -273,7 +339,76 @@ def _find(text: str, title: _Title) -> tuple[list[tuple[int, int]], int]:
             run = content[place : place + _RUN]
             if tuple(spelled[index][0] for index in run) in title.runs:
                 found.append((run[0], run[-1] + 1))
+    if not found:
+        found = [*_misspelt(text, spelled, title.misspelt, known), *_initials(text, spelled, title.initials, known)]
     return [(spelled[start][1], spelled[end - 1][2]) for start, end in found], ambiguous
+
+
+def _misspelt(
+    text: str, spelled: list[tuple[str, int, int]], forms: Sequence[str], known: Mapping[str, int]
+) -> Iterator[tuple[int, int]]:
+    """Word ranges that are a form but for a slip or two; a word that other titles have is none.
+
+    Of a short form the capital must show that a name is meant: "the mood" is not "The Wood".
+    """
+    starts: dict[str, list[int]] = {}
+    for place, (word, _, _) in enumerate(spelled):
+        starts.setdefault(word[:1], []).append(place)
+    for form in forms:
+        slips, shortest = (2 if len(form) >= _TWO_SLIPS else 1), len(form) - 2
+        for start in starts.get(form[0], ()):
+            joined = ""
+            for end in range(start, len(spelled)):
+                joined += spelled[end][0]
+                if len(joined) > len(form) + slips:
+                    break
+                if len(joined) >= shortest and _near(joined, form, slips):
+                    word_like = end == start and (known.get(joined) or joined in SMALL_WORDS)
+                    first, last = spelled[start][1], spelled[end][2]
+                    named = len(form) >= _LONG or _is_marked(text, first, last)
+                    named = named or (len(form) >= _FAIR and text[first].isupper() and text.upper() != text)
+                    if named and not word_like:
+                        yield start, end + 1
+                    break
+
+
+def _near(word: str, form: str, slips: int) -> bool:
+    """Whether two spellings are at most so many edits apart; exchanged neighbours are one (Damerau, 1964)."""
+    if abs(len(word) - len(form)) > slips or len(set(word) ^ set(form)) > 2 * slips:
+        return False
+    if [letter for letter in word if letter.isdigit()] != [letter for letter in form if letter.isdigit()]:
+        return False  # another number is another title
+    while word and form and word[-1] == form[-1]:
+        word, form = word[:-1], form[:-1]
+    while word and form and word[0] == form[0]:
+        word, form = word[1:], form[1:]
+    before, row = [0] * (len(form) + 1), list(range(len(form) + 1))
+    for i, letter in enumerate(word, 1):
+        older, before, row = before, row, [i]
+        for j, other in enumerate(form, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == form[j - 2] and word[i - 2] == other:
+                cost = min(cost, older[j - 2] + 1)
+            row.append(cost)
+        if min(row) > slips:
+            return False
+    return row[-1] <= slips
+
+
+def _initials(
+    text: str, spelled: list[tuple[str, int, int]], initials: frozenset[str], known: Mapping[str, int]
+) -> Iterator[tuple[int, int]]:
+    firsts = {word[:1] for word, _, _ in spelled}
+    for letters in initials:
+        if letters[0] not in firsts:
+            continue
+        for start, end in _occurrences(spelled, letters):
+            if any(len(word) > 1 for word, _, _ in spelled[start:end]) and end - start > 1:
+                continue  # letters of several words
+            said = text[spelled[start][1] : spelled[end - 1][2]]
+            shouted = text.upper() == text
+            if (said.upper() == said and not shouted) or (len(letters) > _RUN and not known.get(letters)):
+                yield start, end
 
 
 def _is_marked(text: str, start: int, end: int) -> bool:

@@ -35,7 +35,7 @@ MOODS = {
     "drama": "dramatic",
     "fantasy": "magical",
     "film-noir": "noir",
-    "horror": "scary",
+    "horror": "frightening",
     "mystery": "mysterious",
     "romance": "romantic",
     "sci-fi": "futuristic",

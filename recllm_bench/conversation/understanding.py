@@ -15,7 +15,7 @@ from scipy import sparse
 
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.redaction import SMALL_WORDS, words
-from recllm_bench.conversation.spoken import MOODS, SpokenFacts, spoken_title
+from recllm_bench.conversation.spoken import SpokenFacts, spoken_title
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,10 +100,10 @@ class Understanding:
         for term, spelled in enumerate(self.terms):
             if spelled and spelled != noun and not (len(spelled) == 1 and spelled[0] in SMALL_WORDS):
                 self._forms[spelled] = term
-        for fact, term in zip(facts, place, strict=True):  # other forms never take a fact's own words
+        wordings = [table.wordings(fact) for table in tables for fact in table.vocabulary]
+        for term, others in zip(place, wordings, strict=True):  # other forms never take a fact's own words
             if self.terms[term] in self._forms:
-                mood = MOODS.get(fact.value.casefold()) if fact.kind == "category" else None
-                for form in [*_other_forms(self.terms[term]), *([_folded(mood)] if mood else [])]:
+                for form in [*_other_forms(self.terms[term]), *map(_folded, others)]:
                     self._forms.setdefault(form, term)
         # A word of descriptions ("love") is meant where something is said to be about it.
         self._of_content = set(place) - {term for fact, term in zip(facts, place, strict=True) if fact.kind != "word"}

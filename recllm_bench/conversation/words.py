@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.api.registry import resolve
 from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
-from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
+from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic, write_json
 from recllm_bench.conversation import SIMULATORS
-from recllm_bench.conversation.attributes import Fact
+from recllm_bench.conversation.attributes import AttributeTable, Fact
+from recllm_bench.conversation.disclosure import disclosure, nothing_to_say
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
 from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
@@ -65,8 +67,17 @@ class SimulatedWords:
     def key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
-        own = {**self._simulator.key, "speech": speech_code(self.talk.simulator)}
-        return {**own, **self.encoder_key, **whose, **self._told}
+        return {**self.speaker_key, "speech": speech_code(self.talk.simulator), **self.encoder_key, **whose}
+
+    @property
+    def speaker_key(self) -> dict[str, Any]:
+        """See :attr:`recllm_bench.api.words.Words.speaker_key`."""
+        return {**self._simulator.key, **self._told}
+
+    @property
+    def attributes(self) -> AttributeTable:
+        """The vocabulary of facts that these users speak of."""
+        return self._simulator.attributes
 
     def of(self, whose: str) -> SimulatedWords:
         """The same users, handing out their own words, another user's, or none."""
@@ -97,8 +108,7 @@ class SimulatedWords:
         if self.talk.words == "none":
             return [((), ())] * len(cases)
         profiles = self.profiles(cases)
-        sides = (self._simulator.facts_said(profiles), self._simulator.facts_refused(profiles))
-        said = list(zip(*sides, strict=True))
+        said = list(zip(self._simulator.facts_said(profiles), self._simulator.facts_refused(profiles), strict=True))
         if self.talk.words == "another":
             return [said[row] for row in other_user(cases.users, self.seed).tolist()]
         return said
@@ -117,6 +127,21 @@ class SimulatedWords:
         rows = np.full(len(texts), -1, dtype=np.int64)
         rows[said], vectors = self._embedded([texts[row] for row in said])
         return rows, vectors
+
+    def disclosure(self, cases: Cases) -> list[Measure]:
+        """What the openings of some cases give away; nothing where the simulator does not tell its facts."""
+        return [Measure.of(each) for each in self._given_away(cases)["measures"]]
+
+    def check_facts(self, cases: Cases) -> str:
+        """What to say about users who have nothing to say; empty when all have.
+
+        Raises
+        ------
+        BenchError
+            When nobody has anything to say.
+        """
+        found = self._given_away(cases)
+        return nothing_to_say(self._simulator.name, self.dataset.name, found["silent"], found["users"])
 
     def feedback(self, spec: str, facts: int, cases: Cases | None = None) -> Speaker:
         """Who answers recommendations; see :func:`recllm_bench.conversation.feedback.feedback_named`."""
@@ -157,10 +182,10 @@ class SimulatedWords:
     def _simulator(self) -> GuardedSimulator:
         return self.speaker()
 
-    def _spoken(self, cases: Cases) -> list[str]:
+    def _key_of(self, cases: Cases) -> dict[str, Any]:
         columns = (cases.users, cases.ends, cases.targets)
         rows = [np.ascontiguousarray(column, dtype=np.int64) for column in columns]
-        key = {
+        return {
             "data": self.dataset.checksum,
             "split": self.split.checksum,
             "seed": self.seed,
@@ -170,13 +195,31 @@ class SimulatedWords:
             **self._told,
         }
 
+    def _given_away(self, cases: Cases) -> dict[str, Any]:
+        """What the openings give away, and how many users have nothing to say; found once."""
+
+        def make(work: Path) -> None:
+            found: dict[str, Any] = {"measures": [], "silent": 0, "users": len(cases)}
+            if hasattr(self._simulator.simulator, "facts_said"):
+                profiles = self.profiles(cases)
+                said, refused = self._simulator.facts_said(profiles), self._simulator.facts_refused(profiles)
+                measures = disclosure(self.attributes, said, refused, cases.targets.tolist())
+                found["measures"] = [measure.as_dict() for measure in measures]
+                found["silent"] = sum(not yes and not no for yes, no in zip(said, refused, strict=True))
+            write_json(work / "disclosure.json", found)
+
+        return json.loads(
+            (self.store.build("disclosure", self._key_of(cases), make) / "disclosure.json").read_text(encoding="utf-8")
+        )
+
+    def _spoken(self, cases: Cases) -> list[str]:
         def make(work: Path) -> None:
             texts = [(text or "").strip() for text in self._simulator.open(self.profiles(cases))]
             unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
             write_atomic(work / "texts.json", lambda file: file.write(json.dumps(unique.tolist()).encode()))
             write_atomic(work / "rows.npy", lambda file: np.save(file, place.reshape(-1).astype(np.int64)))
 
-        folder = self.store.build("utterances", key, make)
+        folder = self.store.build("utterances", self._key_of(cases), make)
         unique = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         return [unique[row] for row in np.load(folder / "rows.npy").tolist()]
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from recllm_bench.api.modules import owner, registered
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import cache_folder, resource
@@ -53,7 +54,9 @@ def read_yaml(path: Path, data: bytes) -> Any:
 
 
 def all_cards() -> dict[str, dict[str, Any]]:
-    """Cards by name: the project's own and those of plug-ins (entry points ``recllm_bench.datasets``)."""
+    """Cards by name: the project's own, those of plug-ins (entry points ``recllm_bench.datasets``) and of files under
+    ``modules:`` (``DATASETS``).
+    """
     cards = dict(_own_cards(resource("datasets")))
     for name, card in _plugin_cards():
         if name in cards:
@@ -173,7 +176,25 @@ def _plugin_cards() -> list[tuple[str, dict[str, Any]]]:
         value = value() if callable(value) else value
         card = read_card(Path(value)) if isinstance(value, (str, Path)) else _checked(value, f"plug-in {point.value}")
         found += [(one["name"], one) for one in expand(card)]
-    return found
+    return found + [_registered_card(name) for name in registered("datasets")]
+
+
+def _registered_card(name: str) -> tuple[str, dict[str, Any]]:
+    """The card that a file under ``modules:`` gives: its fields, or its path, which starts at that file's folder."""
+    from recllm_bench.api.registry import resolve
+
+    value, where = resolve("datasets", name), f"DATASETS['{name}']"
+    value = value() if callable(value) else value
+    if isinstance(value, (str, Path)):
+        path = Path(owner("datasets", name)).parent / Path(value).expanduser()
+        if not path.is_file():
+            raise BenchError(f"{where}: there is no card {path}; give the path of its YAML file")
+        card = read_card(path)
+    else:
+        card = _checked({"name": name, **value} if isinstance(value, dict) else value, where)
+    if card["name"] != name:
+        raise BenchError(f"{where}: its card is named '{card['name']}'; give both one name")
+    return name, card
 
 
 def _one_line(error: object) -> str:

@@ -134,11 +134,8 @@ class TextRows(Sequence[str]):
 
     Parameters
     ----------
-    file : TextFile
     rows : int64 [n]
         Row of each entry; -1 for an empty one.
-    name : str
-        The column.
     """
 
     def __init__(self, file: TextFile, rows: np.ndarray, name: str) -> None:

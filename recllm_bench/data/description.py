@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recllm_bench.data.catalogue import Catalogue
+from recllm_bench.data.facts import Repeats, repeats, tied_share
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.prepared import PreparedDataset
 from recllm_bench.data.sequential_structure import SequentialStructure, sequential_structure
@@ -90,15 +91,6 @@ class TextCoverage:
     description_words: float | None
     reviews: float | None = None
     review_words: float | None = None
-
-
-@dataclass(frozen=True)
-class Repeats:
-    """Interactions beyond the first of a user with an item; pairs that have such; their share of all interactions."""
-
-    interactions: int
-    pairs: int
-    share: float
 
 
 @dataclass(frozen=True)
@@ -262,31 +254,6 @@ def time_span(times: np.ndarray) -> TimeSpan:
 
 def _moments(times: np.ndarray) -> np.ndarray:
     return np.asarray(times, dtype=np.int64).astype("datetime64[s]")
-
-
-def tied_share(histories: Histories) -> float | None:
-    """Share of interactions that share their second with another one of the same user; None without times."""
-    if histories.times is None:
-        return None
-    same = np.diff(histories.times) == 0
-    begins = histories.offsets[1:-1]
-    begins = begins[(begins > 0) & (begins < len(histories.items))]
-    same[begins - 1] = False  # a neighbour of another user
-    tied = np.zeros(len(histories.items), dtype=bool)
-    tied[1:] |= same
-    tied[:-1] |= same
-    return float(tied.mean())
-
-
-def repeats(histories: Histories) -> Repeats:
-    """Count what users did more than once with the same item."""
-    keys = (histories.users_of_positions() - 1) * np.int64(histories.n_items + 1)
-    keys += histories.items
-    keys.sort()
-    again = keys[1:] == keys[:-1]
-    pairs = int(np.count_nonzero(again[1:] & ~again[:-1])) + int(len(again) > 0 and again[0])
-    interactions = int(np.count_nonzero(again))
-    return Repeats(interactions, pairs, interactions / len(keys))
 
 
 def text_coverage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,15 @@ class Check(NamedTuple):
     published: float | None = None
 
 
+@dataclass(frozen=True)
+class Repeats:
+    """Interactions beyond the first of a user with an item; pairs that have such; their share of all interactions."""
+
+    interactions: int
+    pairs: int
+    share: float
+
+
 def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict[str, float]:
     """Count a dataset.
 
@@ -62,14 +72,35 @@ def count(histories: Histories, titles: list[str], catalogue_items: int) -> dict
         "sparsity": round(100 * (1 - total / (histories.n_users * len(items))), 4),
         "items_with_text": sum(bool(titles[item]) for item in items.tolist()),
     }
-    owners = histories.users_of_positions()
-    pairs = np.sort(owners * (histories.n_items + 1) + histories.items)
-    facts["repeats"] = int((np.diff(pairs) == 0).sum())
-    if histories.times is not None:
-        tied_to_next = (np.diff(histories.times) == 0) & (np.diff(owners) == 0)
-        tied = np.concatenate([[False], tied_to_next]) | np.concatenate([tied_to_next, [False]])
-        facts["time_ties"] = round(100 * float(tied.mean()), 4)
+    facts["repeats"] = repeats(histories).interactions
+    if (tied := tied_share(histories)) is not None:
+        facts["time_ties"] = round(100 * tied, 4)
     return facts
+
+
+def tied_share(histories: Histories) -> float | None:
+    """Share of interactions that share their second with another one of the same user; None without times."""
+    if histories.times is None:
+        return None
+    same = np.diff(histories.times) == 0
+    begins = histories.offsets[1:-1]
+    begins = begins[(begins > 0) & (begins < len(histories.items))]
+    same[begins - 1] = False  # a neighbour of another user
+    tied = np.zeros(len(histories.items), dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    return float(tied.mean())
+
+
+def repeats(histories: Histories) -> Repeats:
+    """Count what users did more than once with the same item."""
+    keys = (histories.users_of_positions() - 1) * np.int64(histories.n_items + 1)
+    keys += histories.items
+    keys.sort()
+    again = keys[1:] == keys[:-1]
+    pairs = int(np.count_nonzero(again[1:] & ~again[:-1])) + int(len(again) > 0 and again[0])
+    interactions = int(np.count_nonzero(again))
+    return Repeats(interactions, pairs, interactions / len(keys))
 
 
 def check(prepared: PreparedDataset) -> list[Check]:

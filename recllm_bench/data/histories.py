@@ -49,6 +49,10 @@ class Histories:
         """User id of every interaction, int64 [total]."""
         return np.repeat(np.arange(1, self.n_users + 1), self.lengths)
 
+    def before(self, ends: np.ndarray) -> np.ndarray:
+        """Which interactions lie before an absolute end of each user's row, such as ``train_ends``: bool [total]."""
+        return np.arange(len(self.items)) < np.repeat(ends, self.lengths)
+
     @classmethod
     def from_rows(cls, rows: list, n_items: int | None = None, times: list | None = None) -> Histories:
         """Build from one sequence of item ids for each user (tests and small data)."""
@@ -56,9 +60,4 @@ class Histories:
         items = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
         flat_times = np.concatenate([np.asarray(row, dtype=np.int64) for row in times]) if times else None
         largest = int(items.max()) if len(items) else 0
-        return cls(
-            items,
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            n_items or largest,
-            flat_times,
-        )
+        return cls(items, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), n_items or largest, flat_times)

@@ -54,17 +54,11 @@ class MarkovChain:
 
         Parameters
         ----------
-        histories : Histories
-            All interactions.
         train_ends : int64 [n_users]
             Absolute exclusive end of each user's training prefix.
         """
         items, width = histories.items, histories.n_items + 1
-        # +1 where a prefix starts, -1 where it ends: the running sum marks the training positions.
-        steps = np.zeros(len(items) + 1, dtype=np.int32)
-        np.add.at(steps, histories.offsets[:-1], 1)
-        np.add.at(steps, train_ends, -1)
-        trained = np.cumsum(steps[:-1]) > 0
+        trained = histories.before(train_ends)
         first = np.zeros(len(items) + 1, dtype=bool)
         first[histories.offsets[:-1]] = True
         follows = np.flatnonzero(trained[1:] & trained[:-1] & ~first[1 : len(items)])

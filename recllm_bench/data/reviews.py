@@ -25,8 +25,6 @@ class Reviews:
         The source's reviews: columns ``title`` and ``text``, or ``text`` alone.
     rows : int64 [total]
         Row of each interaction's review in that file.
-    histories : Histories
-        The interactions.
 
     Examples
     --------
@@ -66,7 +64,7 @@ class Reviews:
         """
         owners = self._histories.users_of_positions()
         positions = np.arange(len(owners))
-        part = np.where(positions < split.train_ends[owners - 1], 0, 2).astype(np.int8)
+        part = np.where(self._histories.before(split.train_ends), 0, 2).astype(np.int8)
         last_valid = np.zeros(self._histories.n_users + 1, dtype=np.int64)
         np.maximum.at(last_valid, split.valid.users, split.valid.ends + 1)
         return np.where((part == 2) & (positions < last_valid[owners]), 1, part).astype(np.int8)

@@ -95,8 +95,6 @@ def sequential_structure(
 
     Parameters
     ----------
-    histories : Histories
-        All interactions.
     shuffles : int
         Permutations to average over.
     seed : int

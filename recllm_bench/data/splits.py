@@ -76,8 +76,6 @@ def leave_one_out(histories: Histories, min_length: int = 3) -> Split:
 
     Parameters
     ----------
-    histories : Histories
-        All interactions.
     min_length : int
         Users with fewer interactions have no case and stay whole in training; at least 3, so that a validation
         case has a history.
@@ -117,8 +115,6 @@ def ratio(histories: Histories, train: float = 0.8, valid: float = 0.1) -> Split
 
     Parameters
     ----------
-    histories : Histories
-        All interactions.
     train, valid : float
         Shares, both above 0 (``valid`` may be 0), together below 1.
 
@@ -143,25 +139,19 @@ def ratio(histories: Histories, train: float = 0.8, valid: float = 0.1) -> Split
     train_ends = np.where(short, histories.offsets[1:], train_ends)
     valid_ends = np.where(short, histories.offsets[1:], valid_ends)
     owners = histories.users_of_positions()
-    positions = np.arange(len(histories.items))
-    in_valid = (positions >= train_ends[owners - 1]) & (positions < valid_ends[owners - 1])
-    in_test = positions >= valid_ends[owners - 1]
+    in_test = ~histories.before(valid_ends)
+    valid_places, test_places = np.flatnonzero(~histories.before(train_ends) & ~in_test), np.flatnonzero(in_test)
     return _split(
         f"ratio(train={train:g},valid={valid:g})",
         histories,
         train_ends,
-        _cases(histories, owners[in_valid], positions[in_valid]),
-        _cases(histories, owners[in_test], positions[in_test]),
+        _cases(histories, owners[valid_places], valid_places),
+        _cases(histories, owners[test_places], test_places),
         {"short users": int(short.sum())},
     )
 
 
-def global_time(
-    histories: Histories,
-    valid_from: float = 0.8,
-    test_from: float = 0.9,
-    targets: str = "last",
-) -> Split:
+def global_time(histories: Histories, valid_from: float = 0.8, test_from: float = 0.9, targets: str = "last") -> Split:
     """Cut all histories at the same two moments, so that nothing from the future trains a model.
 
     The moments are the times of the interactions at the shares ``valid_from`` and ``test_from`` of all interactions
@@ -252,11 +242,7 @@ def split_named(name: str, histories: Histories, **params: Any) -> Split:
 
 def _cases(histories: Histories, users: np.ndarray, positions: np.ndarray) -> Cases:
     positions = positions.astype(np.int64)
-    return Cases(
-        users.astype(np.int64),
-        positions,
-        np.asarray(histories.items[positions], dtype=np.int32),
-    )
+    return Cases(users.astype(np.int64), positions, np.asarray(histories.items[positions], dtype=np.int32))
 
 
 def _count_by_user(histories: Histories, owners: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -264,16 +250,11 @@ def _count_by_user(histories: Histories, owners: np.ndarray, mask: np.ndarray) -
 
 
 def _window_cases(
-    histories: Histories,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    owners: np.ndarray,
-    targets: str,
+    histories: Histories, starts: np.ndarray, ends: np.ndarray, owners: np.ndarray, targets: str
 ) -> tuple[Cases, int]:
     """Cases of the positions ``starts[u]:ends[u]`` of each user, and how many had no history."""
     if targets == "all":
-        positions = np.arange(len(histories.items))
-        positions = positions[(positions >= starts[owners - 1]) & (positions < ends[owners - 1])]
+        positions = np.flatnonzero(histories.before(ends) & ~histories.before(starts))
     else:
         filled = ends > starts
         positions = (ends - 1 if targets == "last" else starts)[filled]
@@ -283,22 +264,14 @@ def _window_cases(
 
 
 def _split(
-    name: str,
-    histories: Histories,
-    train_ends: np.ndarray,
-    valid: Cases,
-    test: Cases,
-    dropped: dict[str, int],
+    name: str, histories: Histories, train_ends: np.ndarray, valid: Cases, test: Cases, dropped: dict[str, int]
 ) -> Split:
     if not len(test):
         raise NotEnough(f"{name}: no user has enough interactions for a test case; use more data or another split")
     train_ends = train_ends.astype(np.int64)
     digest = hashlib.sha256(str(histories.n_items).encode())
-    parts = (histories.items, histories.offsets, train_ends)
-    for array in (
-        *parts,
-        *(part for cases in (valid, test) for part in (cases.users, cases.ends, cases.targets)),
-    ):
+    cut = (part for cases in (valid, test) for part in (cases.users, cases.ends, cases.targets))
+    for array in (histories.items, histories.offsets, train_ends, *cut):
         # The length and type go in first: two neighbouring arrays cannot trade elements unnoticed.
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)

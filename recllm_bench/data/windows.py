@@ -75,8 +75,6 @@ def training_windows(
 
     Parameters
     ----------
-    histories : Histories
-        All interactions.
     train_ends : int64 [n_users]
         Absolute exclusive end of each training prefix; nothing from there on is read.
     max_length : int
@@ -128,15 +126,7 @@ def training_windows(
 
 
 class DeviceHistories:
-    """All items on the device once; every batch is one gather.
-
-    Parameters
-    ----------
-    histories : Histories
-        All interactions.
-    device : torch.device or str
-        Where batches are made.
-    """
+    """All items on the device once; every batch is one gather."""
 
     def __init__(self, histories: Histories, device: torch.device | str) -> None:
         self.histories = histories
@@ -182,8 +172,6 @@ class DeviceHistories:
             User ids.
         ends : int [B]
             Absolute exclusive ends, as in ``Cases``.
-        max_length : int
-            Most items to keep.
 
         Returns
         -------

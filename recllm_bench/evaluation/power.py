@@ -11,7 +11,8 @@ from recllm_bench.evaluation.families import ALPHA
 
 RATES = (0.02, 0.05, 0.1, 0.2, 0.5)
 AGREEMENT = 0.5
-"""Correlation of two models' hits over users; 0 to 0.7 in the reference runs, 0.9 where one stands on the other."""
+"""Correlation of two models' hits over users where no records tell; the reference runs have 0 to 0.7, 0.9 where one
+model stands on the other."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Plan:
         """Smallest difference of two hit rates that is marked four times out of five, in a table of this size.
 
         Users count by the variance of the paired difference, ``2 (1 - agreement) rate (1 - rate)``; seeds, where there
-        are several, by twice their variance. The threshold is that of all pairs of rows (Tukey's studentised range),
-        with degrees of freedom by Welch and Satterthwaite.
+        are several, by twice their variance. The threshold is that of the first mark among so many rows (Tukey's
+        studentised range; later marks need less), with degrees of freedom by Welch and Satterthwaite.
 
         Parameters
         ----------

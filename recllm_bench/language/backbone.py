@@ -52,8 +52,8 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        A folder, a name under ``RECLLM_MODELS``, a hub id (``owner/model`` or ``owner/model@revision``), or the hash
-        of a miniature in ``store``.
+        ``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id (``owner/model`` or ``owner/model@revision``),
+        or the hash of a miniature in ``store``.
     precision : str
         ``auto`` (bfloat16 on CUDA, float32 elsewhere), ``float32``, ``bfloat16``, ``8bit`` or ``4bit``.
     device : str or torch.device

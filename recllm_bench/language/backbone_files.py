@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.language.encoder_files import revision
+from recllm_bench.language.smollm2 import CALLED, INSTALL, SMOLLM2, packaged_file, smollm2_folder
 from recllm_bench.locations import models_folder
 from recllm_bench.progress import log
 
@@ -94,8 +95,8 @@ def find_backbone(name: str, store: ArtifactStore | None = None) -> BackboneFile
     Parameters
     ----------
     name : str
-        A name under ``RECLLM_MODELS``, a folder, the hash of a miniature in ``store``, or a hub id
-        (``owner/model`` or ``owner/model@revision``).
+        ``smollm2`` (from its package), a name under ``RECLLM_MODELS``, a folder, the hash of a miniature in ``store``,
+        or a hub id (``owner/model`` or ``owner/model@revision``).
     store : ArtifactStore, optional
         Where miniatures are looked up.
 
@@ -116,13 +117,29 @@ def find_backbone(name: str, store: ArtifactStore | None = None) -> BackboneFile
         tensors.update(_header(path, name))
     miniature = (folder / MINIATURE).exists()
     files = BackboneFiles("miniature" if miniature else name, folder, source, config, tensors)
-    return files if source else BackboneFiles(files.name, folder, f"{folder.name}@{files.revision}", config, tensors)
+    called = CALLED if name == SMOLLM2 else folder.name
+    return files if source else BackboneFiles(files.name, folder, f"{called}@{files.revision}", config, tensors)
+
+
+def language_models() -> list[tuple[str, str]]:
+    """Names that need no hub and what is behind each; reads no weights."""
+    try:
+        packaged_file()
+        found = [(SMOLLM2, f"{CALLED}, 134.5 M parameters, from its package")]
+    except BenchError:
+        found = [(SMOLLM2, f"not installed; {INSTALL}")]
+    shelf = models_folder()
+    if shelf is not None and shelf.is_dir():
+        found += sorted((path.parent.name, "in RECLLM_MODELS") for path in shelf.glob("*/config.json"))
+    return found
 
 
 def _locate(name: str, store: ArtifactStore | None) -> tuple[Path, str]:
     """The model's folder, and its hub id with revision when it came from there."""
     if not name.strip():
-        raise BenchError("no language model is named; give a folder, a name in RECLLM_MODELS, or a hub id")
+        raise BenchError(f"no language model is named; give {SMOLLM2}, a folder, a name in RECLLM_MODELS, or a hub id")
+    if name == SMOLLM2:
+        return smollm2_folder(), ""
     shelf = models_folder()
     places = [shelf / name] if shelf else []
     places.append(Path(name).expanduser())
@@ -138,7 +155,9 @@ def _locate(name: str, store: ArtifactStore | None) -> tuple[Path, str]:
             raise BenchError(
                 f"language model '{name}': {path} is a file; give the folder with config.json and safetensors"
             )
-    known = sorted(path.name for path in shelf.iterdir() if (path / "config.json").exists()) if shelf else []
+    known = [SMOLLM2]
+    if shelf:
+        known += sorted(path.name for path in shelf.iterdir() if (path / "config.json").exists())
     if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", name):
         raise BenchError(f"language model '{name}': no such folder; give a folder, a hub id{_among(name, known)}")
     if (name, _endpoint()) not in _fetched:
@@ -147,7 +166,9 @@ def _locate(name: str, store: ArtifactStore | None) -> tuple[Path, str]:
 
 
 def _among(name: str, known: list[str]) -> str:
-    return f", or a name in RECLLM_MODELS.{nearest(name, known)}" if known else ", or set RECLLM_MODELS"
+    if known == [SMOLLM2]:
+        return f", {SMOLLM2}, or set RECLLM_MODELS"
+    return f", {SMOLLM2}, or a name in RECLLM_MODELS.{nearest(name, known)}"
 
 
 def _endpoint() -> str:

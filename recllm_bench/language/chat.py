@@ -54,10 +54,6 @@ class LocalChat(Chat):
         loaded model.
     precision, device, store
         As for ``load_backbone``.
-    batch_size : int
-        Conversations at a time.
-    cache : Path, optional
-        Where answers are kept.
 
     Notes
     -----
@@ -132,6 +128,10 @@ class LocalChat(Chat):
                     text, finished = text[: turn.start()], True
                 yield place, Answer(text.strip(), len(prompts[place][0]), len(tokens), finished)
 
+    def prompt(self, conversation: Conversation, max_tokens: int) -> list[int]:
+        """Token ids that the model reads before it answers with at most ``max_tokens``."""
+        return self._fitting(conversation, self.backbone.context - max_tokens)[0]
+
     def _decoded(self, tokens: list[int]) -> str:
         """The text of new tokens; of its special ones, those that set thoughts apart from words stay."""
         tokenizer = self.backbone.tokenizer
@@ -189,8 +189,8 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     Parameters
     ----------
     spec : str
-        ``"local:NAME"`` (a folder, a name under ``RECLLM_MODELS``, a hub id) or ``"server:MODEL@URL"`` for any
-        OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``.
+        ``"local:NAME"`` (``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id) or ``"server:MODEL@URL"``
+        for any OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``.
     cache : Path or bool
         The file of answers; true puts it into the cache folder, false keeps none.
     **options

@@ -134,8 +134,6 @@ class Chat(ABC):
         ----------
         conversations : sequence
             Each one a sequence of messages with ``role`` (``system``, ``user``, ``assistant``) and ``content``.
-        max_tokens : int
-            Longest answer.
         temperature : float
             0 is greedy. Equal conversations get one answer; another ``seed`` draws another.
         seed : int

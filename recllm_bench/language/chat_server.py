@@ -41,8 +41,6 @@ class ServerChat(Chat):
         The server's name for it.
     url : str
         The endpoint's base, such as ``http://localhost:8000/v1``.
-    concurrency : int
-        Requests in flight.
     timeout : float
         Seconds that one request may take, from the connection to the answer's last byte.
     attempts : int
@@ -51,8 +49,6 @@ class ServerChat(Chat):
         Seconds before the second try; doubled at every further one. What the server asks for has precedence.
     requests_per_minute : float, optional
         At most so many requests are begun in a minute.
-    cache : Path, optional
-        Where answers are kept.
 
     Notes
     -----

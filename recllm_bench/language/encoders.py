@@ -77,9 +77,7 @@ def load_text_encoder(
     Parameters
     ----------
     spec : str
-        ``"minilm"``, a folder, a name under ``RECLLM_MODELS``, or a hub id.
-    device : torch.device or str
-        Where it runs.
+        ``"minilm"``, ``"smollm2"``, a folder, a name under ``RECLLM_MODELS``, or a hub id.
     dtype : {"float32", "bfloat16", "float16"}, optional
         Precision of the weights; by default float32, and bfloat16 for a language model on CUDA. On a CPU with
         bfloat16 instructions, ``"bfloat16"`` is up to 3.5 times as fast, and moves a cosine by

@@ -9,6 +9,7 @@ import torch
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone
+from recllm_bench.language.stepping import SHARED, Steps, shared_beginning, steps
 from recllm_bench.progress import log, track
 
 Prompt = Sequence[int] | torch.Tensor
@@ -32,8 +33,6 @@ def generate(
 
     Parameters
     ----------
-    backbone : Backbone
-        The model.
     prompts : sequence
         Each one the ids of its tokens, or its input vectors ``[L, D]``. Special tokens are the caller's to put in.
     max_new_tokens : int
@@ -87,6 +86,12 @@ def generate(
         top_p,
         _draws(len(prompts), max_new_tokens, seed) if temperature > 0 else None,
     )
+    plain = [prompt for prompt in prompts if not (isinstance(prompt, torch.Tensor) and prompt.dim() == 2)]
+    shared = shared_beginning(plain) if len(plain) == len(prompts) > 1 else 0
+    if shared >= SHARED and backbone.layout.pads:
+        with torch.no_grad():
+            writer.begin(torch.as_tensor(prompts[0][:shared], dtype=torch.long, device=backbone.device))
+        prompts = [prompt[shared:] for prompt in prompts]
     answers: list[list[int]] = [[] for _ in prompts]
     waiting = sorted(range(len(prompts)), key=lambda number: -lengths[number])  # the largest batch first
     with torch.no_grad(), track(label=label or f"writing with {backbone.name}", total=len(prompts), unit="text") as bar:
@@ -124,8 +129,16 @@ class _Writer:
     top_p: float
     draws: torch.Tensor | None
 
+    def __post_init__(self) -> None:
+        self.steps: Steps = steps(self.backbone)
+
+    def begin(self, ids: torch.Tensor) -> None:
+        """Read what all prompts begin with; they are given without it from here on."""
+        self.steps = steps(self.backbone, self.embed(ids).to(self.backbone.dtype))
+
     def write(self, rows: list[int], prompts: list[Prompt]) -> list[list[int]]:
         inputs, mask, lengths = self._padded(prompts)
+        lengths = lengths + self.steps.length
         device = inputs.device
         room = (self.backbone.context - lengths).clamp(max=self.max_new_tokens)
         tokens = torch.full((len(rows), int(room.max())), -1, dtype=torch.long, device=device)
@@ -133,11 +146,9 @@ class _Writer:
         broken = torch.zeros((), dtype=torch.bool, device=device)
         carried = torch.arange(len(rows), device=device)  # rows of the batch that are still in the cache
         alive = torch.ones(len(rows), dtype=torch.bool, device=device)  # of these, which are still being written
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = None
+        states = self.steps.begin(inputs, mask)
         for step in range(tokens.shape[1]):
-            states, cache = self.backbone.advance(inputs, mask, positions, cache)
-            scores = self.score(states[:, -1]).float()
+            scores = self.score(states).float()
             broken |= torch.isnan(scores).any() | (scores == torch.inf).any()
             chosen = _choose(scores, None if draws is None else draws[carried, step], self.temperature, self.top_p)
             alive &= ~torch.isin(chosen, self.stop)
@@ -146,14 +157,13 @@ class _Writer:
             left = int(alive.sum())
             if left == 0:
                 break
-            if left <= len(alive) // 2 and hasattr(cache, "batch_select_indices"):
-                kept = alive.nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                carried, alive, mask, chosen = carried[kept], alive[kept], mask[kept], chosen[kept]
-            mask = torch.cat([mask, mask.new_ones(len(carried), 1)], 1)
+            if left <= len(alive) * 3 // 4 and self.steps.keep(kept := alive.nonzero()[:, 0]):
+                carried, alive, chosen = carried[kept], alive[kept], chosen[kept]
+            if step + 1 == tokens.shape[1]:
+                break
             # A row that has ended runs on until it is dropped; its place must stay inside the context.
-            positions = (lengths[carried] + step).clamp(max=self.backbone.context - 1)[:, None]
-            inputs = self.embed(chosen)[:, None]
+            positions = (lengths[carried] + step).clamp(max=self.backbone.context - 1)
+            states = self.steps.step(self.embed(chosen).to(self.backbone.dtype), positions)
         if broken:
             raise BenchError(f"{self.backbone.name} gave scores that are not numbers; try llm_precision=float32")
         return [[token for token in row if token >= 0] for row in tokens.tolist()]

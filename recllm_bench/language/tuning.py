@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError
-from recllm_bench.language.adapters import ALL_LINEAR, AdapterWeights, adapted, save_adapter, with_adapter
+from recllm_bench.language.adapters import ALL_LINEAR, AdapterWeights, adapted, save_adapter
 from recllm_bench.language.backbone import Backbone
 from recllm_bench.language.packing import Example, Packed, chunks, pack, units_of
 from recllm_bench.options import option
@@ -25,7 +25,7 @@ from recllm_bench.progress import log
 from recllm_bench.training.loop import fit
 from recllm_bench.training.options import TrainingOptions
 
-__all__ = ["ADAPTER", "FACTS", "Example", "TuningOptions", "answer_loss", "tune", "with_adapter"]
+__all__ = ["ADAPTER", "FACTS", "Example", "TuningOptions", "answer_loss", "tune"]
 
 ADAPTER, FACTS = "adapter", "tuning.json"
 _GROUPS_OF_A_STEP = 4  # at least so many different beginnings in a step
@@ -41,8 +41,8 @@ class TuningOptions:
     target_modules: tuple[str, ...] = option(
         ("q_proj", "k_proj", "v_proj", "o_proj"), f"layers that get updates, by last name, or {ALL_LINEAR}"
     )
-    learning_rate: float = option(1e-4, "highest step size of AdamW", low=0)
-    warmup_share: float = option(0.03, "share of all steps over which the step size rises", low=0, high=1)
+    learning_rate: float = option(1e-4, "highest learning rate of AdamW", low=0)
+    warmup_share: float = option(0.03, "share of all steps over which the learning rate rises", low=0, high=1)
     epochs: int = option(3, "passes over the examples", low=1)
     parts: int = option(4, "parts of a pass; after each there is a validation and a checkpoint", low=1)
     patience: int = option(0, "parts without progress before tuning stops (0: never)", low=0)
@@ -79,7 +79,7 @@ def tune(
 ) -> dict[str, Any]:
     """Tune a language model; its own weights stay as they are.
 
-    The loss of a step is the mean over its answer tokens. The step size rises over the first steps and then falls
+    The loss of a step is the mean over its answer tokens. The learning rate rises over the first steps and then falls
     like half a cosine from part to part; the part with the best held-out loss is kept.
 
     Parameters
@@ -88,7 +88,6 @@ def tune(
         Frozen, of any precision.
     examples, held_out : sequence of (prompt, answer)
         Token ids; the answer brings its end token. Without ``held_out`` the last part is kept.
-    options : TuningOptions
     work : Path
         Gets ``adapter/`` (as ``peft.PeftModel.from_pretrained`` reads it), ``tuning.json`` and what
         :func:`~recllm_bench.training.loop.fit` leaves; after a kill, tuning goes on from the last part.
@@ -112,13 +111,13 @@ def tune(
     if options.checkpointing and options.dropout:
         raise BenchError(f"{label}: checkpointing recomputes without dropout; set dropout=0 too")
     limit = min(options.most_tokens, backbone.context + 1)
-    usable, aside = _usable(examples, limit, label), _usable(held_out, limit, label)
+    usable, validated = _usable(examples, limit, label), _usable(held_out, limit, label)
     if not usable:
         raise BenchError(f"{label}: none of {len(examples)} examples has at most {limit} tokens; shorten the prompts")
     budget = options.tokens_at_once or (
         8192 if backbone.device.type == "cpu" else max(2048, (1 << 24) // backbone.width)
     )
-    measured = [pack(part, scale=6.0 * backbone.width) for part in chunks(aside, budget)]
+    measured = [pack(part, scale=6.0 * backbone.width) for part in chunks(validated, budget)]
     feed = _Feed(usable, options, budget, 6.0 * backbone.width, seed)
     layers: Any = options.target_modules
     if tuple(layers) in ((ALL_LINEAR,), ("all",)):
@@ -165,8 +164,8 @@ def tune(
         "llm": backbone.source,
         "options": asdict(options),
         "examples": len(usable),
-        "held_out": len(aside),
-        "too_long": len(examples) + len(held_out) - len(usable) - len(aside),
+        "held_out": len(validated),
+        "too_long": len(examples) + len(held_out) - len(usable) - len(validated),
         "trainable": size,
         "epochs": outcome.epochs,
         "tokens": int(feed.tokens * outcome.epochs / feed.parts),

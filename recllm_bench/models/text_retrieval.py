@@ -37,13 +37,6 @@ class TextRetrieval(SequentialRecommender):
 
     A method that reads utterances made from the target has to beat this row: what it leaves on the table is what the
     method gets from behaviour.
-
-    Parameters
-    ----------
-    config : recbole.config.Config
-        Carries the fields of :class:`TextRetrievalOptions`.
-    dataset : recbole.data.dataset.Dataset
-        For the number of items.
     """
 
     Options = TextRetrievalOptions

@@ -37,6 +37,7 @@ def run(
     training: Mapping[str, Any] | None = None,
     conversation: Mapping[str, Any] | None = None,
     device: Any = "",
+    modules: Sequence[str | Path] = (),
     recipe: str | Path | Mapping[str, Any] | None = None,
     label: str = "",
     again: bool = False,
@@ -57,6 +58,8 @@ def run(
         Changes to the recipe that ships for the pair; ``recllm-bench options MODEL`` lists all that can be set.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    modules : sequence of str or Path
+        Python files of your own that are loaded first, for the models, datasets, metrics and so on that they add.
     recipe : str, Path or mapping, optional
         A recipe (name, file or values) in place of the shipped one; what is given beside it wins.
     label : str
@@ -73,10 +76,14 @@ def run(
     BenchError
         In one line, for every mistake that can be mended.
     """
+    from recllm_bench.api.modules import load_modules
     from recllm_bench.planning import comparison_recipes
     from recllm_bench.rows import run_cells
 
+    load_modules(modules)  # they may define what is named here
     values, where = _values(model, dataset, _protocol_name(protocol), recipe)
+    if modules:
+        values["modules"] = [*(values.get("modules") or ()), *map(str, modules)]
     changes = {"options": options, "training": training, "conversation": conversation}
     for section, change in changes.items():
         if change is not None and not isinstance(change, Mapping):
@@ -85,6 +92,7 @@ def run(
             values[section] = {**(values.get(section) or {}), **change}
     if seed is not None:
         values["seed"] = _whole(seed, "seed")
+        values.pop("seeds", None)
     if str(device):
         values["device"] = str(device)
     ((_, chosen),) = comparison_recipes({**values, "compare": []}, where)
@@ -97,6 +105,7 @@ def compare(
     dataset: str | Path | Dataset | None = None,
     protocol: str | Protocol = "",
     *,
+    seeds: Sequence[SupportsIndex] = (),
     baseline: str = "best",
     metrics: Sequence[str] | None = None,
 ) -> Table:
@@ -111,6 +120,8 @@ def compare(
         Where names are run; by default the dataset of the runs beside them.
     protocol : str, optional
         How; by default the protocol of the runs beside them, else that of the last model named.
+    seeds : sequence of int
+        Seeds that names are run under, each model once for each; by default 42 alone.
     baseline : str
         ``best``, or the name of a row that all others are held against.
     metrics : sequence of str, optional
@@ -140,10 +151,12 @@ def compare(
         from recllm_bench.api.registry import model_named
 
         rules = model_named(str(rows[-1])).default_protocol
-    records = [
-        run(str(row), dataset, protocol=rules).record if record is None else record
-        for row, record in zip(rows, found, strict=True)
-    ]
+    records = []
+    for row, record in zip(rows, found, strict=True):
+        if record is not None:
+            records.append(record)
+        else:
+            records += [run(str(row), dataset, protocol=rules, seed=seed).record for seed in seeds or (None,)]
     places = {f"{record.dataset.get('name')} under {record.protocol.get('name')}" for record in records}
     if len({(record.dataset.get("name"), record.fingerprint) for record in records}) > 1:
         raise BenchError(f"compare: one table holds one dataset under one protocol, got {' and '.join(sorted(places))}")

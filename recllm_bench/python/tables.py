@@ -87,13 +87,12 @@ class Table:
         return comparison_table(*self._asked, subject=self._subject)
 
     def _repr_html_(self) -> str:
-        from recllm_bench.reporting.comparison import BLOCKS
         from recllm_bench.reporting.table import MARKS, describe
 
         found = self.comparison
         head = "".join(f"<th>{escape(name)}</th>" for name in ("", *found.metrics))
         lines = [f"<p>{escape(describe(found.records)).replace(chr(10), '<br>')}</p>", f"<table><tr>{head}</tr>"]
-        for block, (title, reason) in BLOCKS.items():
+        for block, (title, reason) in found.blocks.items():
             rows = found.rows(block)
             if rows:
                 lines.append(f"<tr><th colspan={1 + len(found.metrics)}>{escape(f'{title}: {reason}')}</th></tr>")
@@ -107,14 +106,12 @@ class Table:
         return "\n".join([*lines, f"</table><small>Against {escape(found.reference)}: {signs}.</small>"])
 
     def _cells(self) -> list[tuple[str, int, str, RunRecord, Mapping[str, float]]]:
-        from recllm_bench.reporting.comparison import BLOCKS
-
         found, cells = self.comparison, []
-        for block in (*BLOCKS, "dialogue"):
+        for block in (*found.blocks, *found.dialogue_blocks):
             for row in found.rows(block):
                 record = found.records[row]
-                facts = record.dialogue if block == "dialogue" else record.metrics
-                names = DIALOGUE_METRICS if block == "dialogue" else tuple(record.metrics)
+                facts = record.dialogue if block.startswith("dialogue") else record.metrics
+                names = DIALOGUE_METRICS if block.startswith("dialogue") else tuple(record.metrics)
                 cells += [(block, row, metric, record, facts[metric]) for metric in names if metric in facts]
         return cells
 

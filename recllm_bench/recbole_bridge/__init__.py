@@ -5,15 +5,13 @@ Every shim names the place in RecBole it is for. Importing this package imports 
 
 from recllm_bench.api.registry import zoo_names
 from recllm_bench.recbole_bridge.configuration import model_config, zoo_class, zoo_options
-from recllm_bench.recbole_bridge.models import build_model, give_causal_capabilities, interaction, training_dataset
+from recllm_bench.recbole_bridge.models import build_model, interaction, training_dataset
 from recllm_bench.recbole_bridge.shims import load_recbole
 from recllm_bench.recbole_bridge.state import load_state, save_state
-from recllm_bench.recbole_bridge.training import ZooTraining, training_batches, trains_by_gradient, zoo_training
+from recllm_bench.recbole_bridge.training import training_batches, trains_by_gradient, zoo_training
 
 __all__ = [
-    "ZooTraining",
     "build_model",
-    "give_causal_capabilities",
     "interaction",
     "load_recbole",
     "load_state",

@@ -20,12 +20,8 @@ def bare_config(options: Any, max_length: int, device: Any, **more: Any) -> dict
 
     Parameters
     ----------
-    options : dataclass
-        The model's options.
     max_length : int
         Items of a history.
-    device : torch.device
-        Where the model lies.
     **more
         Further values; they win.
     """

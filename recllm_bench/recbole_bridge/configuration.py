@@ -110,18 +110,12 @@ def model_config(
     ----------
     model : str or type
         A name of RecBole's zoo, or a class.
-    options : mapping or dataclass
-        The model's options.
     seed : int
         Seed of initialisation and batches.
-    device : torch.device or str
-        Where the model lives.
     max_length : int
         Items of a history the model sees.
     name : str
         What RecBole shall call the dataset.
-    extra : mapping, optional
-        Any further RecBole setting.
 
     Raises
     ------

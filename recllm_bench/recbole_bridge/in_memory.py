@@ -46,9 +46,8 @@ class _InMemory(_Base):
         self._get_preset()
         self._get_field_from_config()
         self.user_feat = self.item_feat = None
-        owners = histories.users_of_positions()
-        inside = np.arange(len(histories.items)) < train_ends[owners - 1]
-        self._users, self._items = owners[inside], histories.items[inside].astype(np.int64)
+        inside = histories.before(train_ends)
+        self._users, self._items = histories.users_of_positions()[inside], histories.items[inside].astype(np.int64)
         lengths = np.bincount(self._users, minlength=histories.n_users + 1)[1:]
         self._firsts = np.repeat(np.cumsum(lengths) - lengths, lengths)
         self._number(self.uid_field, histories.n_users, FeatureSource.USER_ID)

@@ -40,8 +40,6 @@ def training_dataset(
     ----------
     dataset_name : str
         What RecBole shall call it.
-    histories : Histories
-        All interactions.
     train_ends : int64 [n_users]
         Absolute exclusive end of each training prefix; nothing from there on is read.
     config : recbole Config

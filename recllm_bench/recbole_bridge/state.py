@@ -22,7 +22,7 @@ def save_state(model: Any, path: Path) -> None:
 
     extra = model.other_parameter().items()
     # RecBole lists whole layers too (dien.py, gru4recf.py); their weights are parameters already.
-    other = {key: _plain(value) for key, value in extra if not isinstance(value, torch.nn.Module)}
+    other = {key: _stored(value) for key, value in extra if not isinstance(value, torch.nn.Module)}
     state = {"parameters": model.state_dict(), "other": other}
     write_atomic(Path(path), lambda file: torch.save(state, file))
 
@@ -48,15 +48,20 @@ def load_state(model: Any, path: Path) -> None:
         if "out of memory" in str(error):
             raise
         raise Damaged(f"{path} is missing, damaged or no saved state ({type(error).__name__})") from error
-    try:
-        model.load_state_dict(parameters)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise BenchError(f"{path}: does not fit {type(model).__name__} ({reason})") from error
+    load_tensors(model, parameters, path)
     model.load_other_parameter(other)
 
 
-def _plain(value: Any) -> Any:
+def load_tensors(model: Any, tensors: Mapping[str, Any], path: Path) -> None:
+    """Load parameters and buffers that came from a file; BenchError with the reason where they do not fit."""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise BenchError(f"{path}: does not fit {type(model).__name__} ({reason})") from error
+
+
+def _stored(value: Any) -> Any:
     """Tensors, strings and numbers only, which torch reads back with ``weights_only``."""
     import torch
     from scipy import sparse

@@ -6,6 +6,7 @@ import functools
 import operator
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,10 +68,6 @@ class ZooTraining:
         On ``device``.
     config, dataset
         What :func:`build_model` returned with it.
-    device : torch.device or str
-        Where batches go.
-    seed : int
-        Seed of the run.
 
     Attributes
     ----------
@@ -142,23 +139,15 @@ class ZooTraining:
         self.model.decoder.requires_grad_(not encoder)
         yield from self._one_pass()
 
-    def _explained(self) -> _Explained:
-        return _Explained(f"RecBole's {type(self.model).__name__} cannot train on {self.config['dataset']}")
-
-
-class _Explained:
-    """Turn an error from inside RecBole's model into one line (too few users for its clusters, and the like)."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, (RuntimeError, ValueError, IndexError, KeyError, AssertionError)):
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn an error from inside RecBole's model into one line (too few users for its clusters, and the like)."""
+        try:
+            yield
+        except (RuntimeError, ValueError, IndexError, KeyError, AssertionError) as error:
+            where = f"RecBole's {type(self.model).__name__} cannot train on {self.config['dataset']}"
             text = str(error).strip().splitlines() or [type(error).__name__]
-            raise BenchError(f"{self.where}: {text[-1]}; change its options, or choose another model") from error
+            raise BenchError(f"{where}: {text[-1]}; change its options, or choose another model") from error
 
 
 def zoo_training(model: Any, device: torch.device | str = "cpu", seed: int = 0) -> ZooTraining:

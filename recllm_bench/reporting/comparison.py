@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from recllm_bench.artifacts import content_hash
+from recllm_bench.conversation.disclosure import in_words
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.reporting.families import TESTS, Families, Family, Pair, direction, has, mean_of
 from recllm_bench.reporting.records import RunRecord
@@ -89,19 +90,45 @@ class Comparison:
     unpaired: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def speakers(self) -> list[tuple[str, str]]:
+        """Who speaks to rows with words (:attr:`.RunRecord.hears`): first to the subject, then by name."""
+        found = sorted({record.hears for record in self.records if record.users})
+        return sorted(found, key=lambda who: who != self.records[self.subject].hears)
+
+    @property
+    def blocks(self) -> dict[str, tuple[str, str]]:
+        """Title and explanation of each block: histories, then one for each speaker (``text``, ``text:2``, ...)."""
+        shown = {"history": BLOCKS["history"]}
+        title, reason = BLOCKS["text"]
+        for number, who in enumerate(self.speakers, 1):
+            rows = [record for record in self.records if record.hears == who]
+            told = next(filter(None, (in_words(record.measures) for record in rows)), "")
+            about = f"users: {who[0]}" + (f"; {told}" if told else "")
+            shown[_numbered("text", number)] = (title, f"{about}; {reason}")
+        return shown
+
+    @property
+    def dialogue_blocks(self) -> list[str]:
+        """Blocks of dialogues, one for each speaker: ``dialogue``, ``dialogue:2``, ..."""
+        return [_numbered("dialogue", number) for number in range(1, max(1, len(self.speakers)) + 1)]
+
     def rows(self, block: str) -> list[int]:
         """Rows of a block; the best in the primary metric comes first."""
+        block, _, number = block.partition(":")
+        heard = [*self.speakers, ("", "")][int(number or 1) - 1]
         if block == "dialogue":
-            rows = [row for row, record in enumerate(self.records) if record.dialogue]
+            rows = [row for row, record in enumerate(self.records) if record.dialogue and record.hears == heard]
             return sorted(rows, key=lambda row: -self.records[row].dialogue.get("S@5", {}).get("mean", 0.0))
         rows = [row for row, record in enumerate(self.records) if record.block == block]
+        rows = [row for row in rows if block == "history" or self.records[row].hears == heard]
         return sorted(rows, key=lambda row: -mean_of(self.records[row], self.primary))
 
     @property
     def deviations(self) -> dict[int, float]:
         """Standard deviation between the seeds of each row that has several, in the primary metric."""
         found: dict[int, float] = {}
-        for block in BLOCKS:
+        for block in self.blocks:
             for family in self.families.get(block, [])[:1]:
                 found |= family.deviations
         return found
@@ -168,14 +195,19 @@ def compare(
     if baseline != "best":
         result.reference = baseline
     families = Families(rows, values, remembered, test)
-    for block in BLOCKS:
+    for block in result.blocks:
         _mark(result, block, primary, columns, families, baseline)
-    _mark(result, "dialogue", "S@5", list(DIALOGUE_METRICS), families, baseline)
+    for block in result.dialogue_blocks:
+        _mark(result, block, "S@5", list(DIALOGUE_METRICS), families, baseline)
     _plan(result, families, baseline)
     pairing = rows[result.subject].pairing
     result.unpaired = [record.name for record in rows if record.pairing != pairing]
     remembered.save()
     return result
+
+
+def _numbered(block: str, number: int) -> str:
+    return block if number == 1 else f"{block}:{number}"
 
 
 def _mark(result: Comparison, block: str, primary: str, metrics: list[str], families: Families, baseline: str) -> None:

@@ -71,11 +71,11 @@ def installed_now(record: RunRecord) -> dict[str, Any]:
     """``depends`` with the present versions of libraries and package, which can be told without the recipe."""
     from recllm_bench import __version__
 
-    told = depends_of(record)
+    recorded = depends_of(record)
     return {
-        **told,
-        "libraries": library_versions(told.get("libraries", {})),
-        "package": {**told.get("package", {}), "version": __version__},
+        **recorded,
+        "libraries": library_versions(recorded.get("libraries", {})),
+        "package": {**recorded.get("package", {}), "version": __version__},
     }
 
 
@@ -84,7 +84,6 @@ def why(record: RunRecord, present: Callable[[RunRecord], Mapping[str, Any]] | N
 
     Parameters
     ----------
-    record : RunRecord
     present : callable, optional
         Computes what ``depends`` would be if the run were made now. Without it, or where it cannot (the data are
         gone), only libraries and package are compared.
@@ -94,10 +93,10 @@ def why(record: RunRecord, present: Callable[[RunRecord], Mapping[str, Any]] | N
     str
         Lines for a terminal.
     """
-    told = depends_of(record)
+    recorded = depends_of(record)
     lines = [f"{record.name}: {record.folder or ''}", f"  made {record.created or 'at an unknown time'}", "depends on"]
-    for group in _ordered(told):
-        values = _flat(told[group], "")
+    for group in _ordered(recorded):
+        values = _flat(recorded[group], "")
         lines.append(f"  {group}" + (f": {_shown(values[0][1])}" if len(values) == 1 and not values[0][0] else ""))
         lines += [f"    {name} = {_shown(value)}" for name, value in values if name]
     if not record.depends:
@@ -109,7 +108,7 @@ def why(record: RunRecord, present: Callable[[RunRecord], Mapping[str, Any]] | N
             now, asked = present(record), ""
         except BenchError as error:
             asked += f", since the run cannot be looked at now: {error}"
-    changed = difference(told, now)
+    changed = difference(recorded, now)
     lines.append("changed since" if changed else "nothing has changed since")
     lines += [f"  {line}" for line in changed]
     if asked:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.errors import BenchError
-from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, compare
+from recllm_bench.reporting.comparison import DIALOGUE_METRICS, Comparison, compare
 from recllm_bench.reporting.figures import drawn, figures_of
 from recllm_bench.reporting.published import published_for, published_interval
 from recllm_bench.reporting.records import RunRecord
@@ -22,6 +22,7 @@ from recllm_bench.reporting.table import (
     finding,
     legend,
     measures_grid,
+    own_measures,
     planned_heading,
     row_notes,
     verdicts,
@@ -48,8 +49,6 @@ def write_report(records: Sequence[RunRecord], path: Path) -> Path:
     ----------
     records : sequence of RunRecord
         One section for each dataset and protocol.
-    path : Path
-        File to write.
 
     Raises
     ------
@@ -79,17 +78,18 @@ def _section(comparison: Comparison) -> str:
     parts = [f"<section><h2>{escape(head)}</h2>", f'<p class="about">{escape(about)}</p>' if about else ""]
     if comparison.planned:
         parts.append(_planned(comparison))
-    for block, (title, reason) in BLOCKS.items():
+    for block, (title, reason) in comparison.blocks.items():
         rows = comparison.rows(block)
         if rows:
             parts += [f"<h3>{title}</h3><p class='about'>{escape(reason)}</p>"]
             parts.append(_table(comparison, block, rows, comparison.metrics))
             parts += [f"<p>{escape(line)}</p>" for line in block_lines(comparison, block)]
-    rows = comparison.rows("dialogue")
-    if rows:
-        parts.append("<h3>Dialogues</h3><p class='about'>AT: lower is better</p>")
-        parts.append(_table(comparison, "dialogue", rows, list(DIALOGUE_METRICS)))
-        parts += [f"<p>{escape(line)}</p>" for line in block_lines(comparison, "dialogue")]
+    for block in comparison.dialogue_blocks:
+        if rows := comparison.rows(block):
+            about = f"AT: lower is better; users: {comparison.records[rows[0]].users or 'not told'}"
+            parts.append(f"<h3>Dialogues</h3><p class='about'>{escape(about)}</p>")
+            parts.append(_table(comparison, block, rows, list(DIALOGUE_METRICS)))
+            parts += [f"<p>{escape(line)}</p>" for line in block_lines(comparison, block)]
     parts.append(_measures(comparison.records))
     parts.append(_interval_plot(comparison))
     parts.append(_training_curves(comparison.records))
@@ -141,7 +141,7 @@ def _published_row(record: RunRecord, metrics: list[str]) -> str:
 
 def _measures(records: Sequence[RunRecord]) -> str:
     """What methods measured beside the ranking."""
-    measured = [record for record in records if record.measures]
+    measured = [record for record in records if own_measures(record)]
     if not measured:
         return ""
     head, *rows = measures_grid(measured)
@@ -168,7 +168,12 @@ def _planned(comparison: Comparison) -> str:
 def _interval_plot(comparison: Comparison) -> str:
     """Bars of the primary metric with their intervals."""
     metric = comparison.primary
-    rows = [row for block in BLOCKS for row in comparison.rows(block) if metric in comparison.records[row].metrics]
+    rows = [
+        row
+        for block in comparison.blocks
+        for row in comparison.rows(block)
+        if metric in comparison.records[row].metrics
+    ]
     highest = max((comparison.records[row].metrics[metric]["high"] for row in rows), default=0.0)
     if highest <= 0:
         return ""

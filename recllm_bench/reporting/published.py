@@ -191,8 +191,8 @@ def published(
         for cell in load_published()
         if cell.paper == paper
         and (table is None or cell.table == table)
-        and _plain(cell.dataset) == wanted
-        and _plain(cell.model) == _plain(model)
+        and _folded(cell.dataset) == wanted
+        and _folded(cell.model) == _folded(model)
         and (cell.metric, cell.k) == (metric, k)
         and "improvement" not in cell.variant
     ]
@@ -303,16 +303,16 @@ def _rows(name: str) -> Iterable[tuple[str, dict[str, str]]]:
             yield f"{path.name}:{reader.line_num}", row
 
 
-def _plain(name: str) -> str:
+def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
 def _name_in(paper: str, dataset: str) -> str:
     """A data set's name as a paper has it, plain."""
-    own = {_plain(ours): theirs for ours, theirs in papers()[paper].datasets.items()}
-    if theirs := own.get(_plain(dataset)):
-        return _plain(theirs)
+    own = {_folded(ours): theirs for ours, theirs in papers()[paper].datasets.items()}
+    if theirs := own.get(_folded(dataset)):
+        return _folded(theirs)
     for card in all_cards().values():
         if dataset.casefold() in (known.casefold() for known in (card["name"], *card.get("aliases", ()))):
-            return _plain(card.get("papers", {}).get(paper, dataset))
-    return _plain(dataset)
+            return _folded(card.get("papers", {}).get(paper, dataset))
+    return _folded(dataset)

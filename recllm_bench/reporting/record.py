@@ -21,6 +21,9 @@ class RunRecord:
         Name of the row, such as ``"LatentCRS"``.
     block : str
         ``history`` (sees interactions only) or ``text`` (sees words made from the target).
+    speaker : dict
+        Who speaks to it: ``simulator``, its options, and ``facts``, the size of its ``vocabulary``; empty in
+        ``history``. Rows that hear different speakers are not compared.
     recipe : dict
         Everything that decided the run (:meth:`Recipe.as_dict`).
     recipe_hash : str
@@ -84,6 +87,7 @@ class RunRecord:
     dataset: dict[str, Any]
     protocol: dict[str, Any]
     recipe_hash: str = ""
+    speaker: dict[str, Any] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
     split: dict[str, Any] = dataclasses.field(default_factory=dict)
     pairing: str = ""
@@ -108,6 +112,29 @@ class RunRecord:
     schema: int = SCHEMA
     folder: Path | None = dataclasses.field(default=None, compare=False, repr=False)
     members: list[RunRecord] = dataclasses.field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def users(self) -> str:
+        """Who speaks, in words: ``"rules:2 over 40 facts"``; empty where nobody does."""
+        if self.block != "text":
+            return ""
+        who = dict(self.speaker)
+        if not who:  # a record from before speakers were kept, when ``rules`` was what is now ``rules:1``
+            talk = self.recipe.get("conversation") or {}
+            name = str(self.substitutes.get("simulator") or talk.get("simulator") or "not told")
+            return "rules:1" if name == "rules" else name
+        name, facts, _ = who.pop("simulator", "not told"), who.pop("facts", None), who.pop("vocabulary", "")
+        told = f" over {facts} facts" if facts is not None else ""
+        return ", ".join([f"{name}{told}", *(f"{option} {value}" for option, value in who.items())])
+
+    @property
+    def hears(self) -> tuple[str, str]:
+        """Who speaks, with the hash of the vocabulary: the part of the pairing that history-only rows lack."""
+        return self.users, str(self.speaker.get("vocabulary", ""))
+
+    def pairs_with(self, other: RunRecord) -> bool:
+        """Whether two rows can be tested against each other: the same cases, and no two speakers."""
+        return self.pairing == other.pairing and (self.hears == other.hears or not (self.users and other.users))
 
     @property
     def training_seconds(self) -> float | None:

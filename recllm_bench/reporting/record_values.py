@@ -35,7 +35,6 @@ def read_values(path: Path, newest: int) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
     newest : int
         The highest ``schema`` that is understood.
 

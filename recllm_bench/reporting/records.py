@@ -42,6 +42,7 @@ def make_record(
     name: str,
     recipe: Recipe,
     block: str,
+    speaker: Mapping[str, Any] | None = None,
     dataset: PreparedDataset,
     protocol: Protocol,
     split: Split,
@@ -63,8 +64,8 @@ def make_record(
 
     Parameters
     ----------
-    name, recipe, block, dataset, protocol, split, stages, evaluation_seconds, answer_seconds, measures, tokens, notes
-        See :class:`RunRecord`; so are ``substitutes``, ``curves`` and ``depends``.
+    name, recipe, block, speaker, dataset, protocol, split, stages, evaluation_seconds, answer_seconds, measures, tokens
+        See :class:`RunRecord`; so are ``notes``, ``substitutes``, ``curves`` and ``depends``.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -91,7 +92,8 @@ def make_record(
     return RunRecord(
         name=name,
         block=block,
-        recipe=_plain(recipe.as_dict()),
+        speaker=_as_stored(speaker or {}),
+        recipe=_as_stored(recipe.as_dict()),
         recipe_hash=recipe.hash(),
         dataset={
             **dataset.facts,
@@ -100,7 +102,7 @@ def make_record(
             "variant": dataset.variant,
             "checksum": dataset.checksum,
         },
-        protocol=_plain(protocol.as_dict()),
+        protocol=_as_stored(protocol.as_dict()),
         fingerprint=protocol.fingerprint(),
         split={"name": split.name, "checksum": split.checksum, "dropped": dict(split.dropped)},
         pairing=content_hash(
@@ -128,7 +130,7 @@ def make_record(
         revision=machine["revision"],
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         users_hash=users_hash(ranks, outcomes),
-        depends=_plain(depends or {}),
+        depends=_as_stored(depends or {}),
     )
 
 
@@ -156,12 +158,6 @@ def write_record(
 
     Parameters
     ----------
-    folder : Path
-        Final folder.
-    record : RunRecord
-        What ``run.json`` holds.
-    ranks : Ranks
-        Per-user places.
     outcomes : object, optional
         Dialogue outcomes, see :func:`make_record`.
     log : Path, optional
@@ -253,7 +249,7 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON keeps it (tuples become lists), so that a record equals itself when read again."""
     return json.loads(json.dumps(values, default=str))
 
@@ -299,4 +295,4 @@ def _recipe_text(record: RunRecord) -> str:
     head = (
         f"# Repeats this run: {record.name} on {record.dataset.get('name', '')}, {record.protocol.get('name', '')}.\n"
     )
-    return head + yaml.safe_dump(_plain(record.recipe), sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(_as_stored(record.recipe), sort_keys=False, allow_unicode=True)

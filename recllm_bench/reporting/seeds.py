@@ -84,7 +84,7 @@ def over_seeds(records: Sequence[RunRecord]) -> list[RunRecord]:
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         recipe = {name: value for name, value in record.recipe.items() if name != "seed"}
-        key = content_hash([record.name, record.block, recipe, record.pairing])
+        key = content_hash([record.name, record.block, recipe, record.pairing, record.hears])
         groups[key] = [*groups.pop(key, []), record]  # in the place of the last
     rows: list[RunRecord] = []
     for group in groups.values():

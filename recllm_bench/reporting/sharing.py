@@ -16,8 +16,6 @@ def share_record(folder: Path, root: Path) -> Path:
 
     Parameters
     ----------
-    folder : Path
-        A finished record.
     root : Path
         Folder of the copies.
 

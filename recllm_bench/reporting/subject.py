@@ -78,7 +78,7 @@ def planned_rows(records: Sequence[RunRecord], subject: int) -> tuple[list[int],
         Other models with their users' own words; where there are none, the other rows of its own model.
     """
     chosen = records[subject]
-    others = [row for row, each in enumerate(records) if row != subject and each.pairing == chosen.pairing]
+    others = [row for row, each in enumerate(records) if row != subject and each.pairs_with(chosen)]
     model = chosen.recipe.get("model")
     controls = [row for row in others if is_control(records[row]) and records[row].recipe.get("model") == model]
     if chosen.block == "text":

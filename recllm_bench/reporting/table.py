@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recllm_bench.reporting.comparison import BLOCKS, DIALOGUE_METRICS, Comparison, Pair, Planned, compare
+from recllm_bench.api.measure import Measure
+from recllm_bench.conversation.disclosure import FITTING
+from recllm_bench.reporting.comparison import DIALOGUE_METRICS, Comparison, Pair, Planned, compare
 from recllm_bench.reporting.conclusion import conclusion
 from recllm_bench.reporting.families import mean_of
 from recllm_bench.reporting.page import Cell, Page
@@ -124,9 +126,14 @@ def measure_text(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
+def own_measures(record: RunRecord) -> list[Measure]:
+    """What a method measured itself; what its users' words give away stands over its block."""
+    return [measure for measure in record.measures if measure.name != FITTING]
+
+
 def measures_grid(records: Sequence[RunRecord]) -> list[list[str]]:
     """What methods measured: a row for each measure, in the order they give, and a column for each record."""
-    found = [{measure.label: measure.value for measure in record.measures} for record in records]
+    found = [{measure.label: measure.value for measure in own_measures(record)} for record in records]
     names = list(dict.fromkeys(name for values in found for name in values))
     rows = [[name, *(measure_text(values[name]) if name in values else "" for values in found)] for name in names]
     return [["measure", *(record.name for record in records)], *rows]
@@ -141,22 +148,25 @@ def shown(comparison: Comparison, page: Page) -> str:
         lines = [planned_line(comparison, planned) for planned in comparison.planned]
         parts += [page.heading(*planned_heading(comparison)), page.lines(lines)]
     notes: list[str] = []
-    for block, (title, reason) in BLOCKS.items():
+    for block, (title, reason) in comparison.blocks.items():
         rows = comparison.rows(block)
         if rows:
             grid = _grid(comparison, block, rows, comparison.metrics, notes)
             parts += [page.heading(title, reason), page.grid(grid), page.lines(block_lines(comparison, block))]
-    rows = comparison.rows("dialogue")
-    if rows:
+    for block in comparison.dialogue_blocks:
+        rows = comparison.rows(block)
+        if not rows:
+            continue
         turns = records[rows[0]].protocol.get("turns") or 5
         items = records[rows[0]].protocol.get("shown_per_turn") or 5
         counts = sorted({int(records[row].dialogue.get("n", 0)) for row in rows})
         reason = (
             f"at most {turns} turns, {items} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
+            + (f"; users: {records[rows[0]].users}" if records[rows[0]].users else "")
         )
-        grid = _grid(comparison, "dialogue", rows, list(DIALOGUE_METRICS), notes)
-        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(block_lines(comparison, "dialogue"))]
-    measured = [record for record in records if record.measures]
+        grid = _grid(comparison, block, rows, list(DIALOGUE_METRICS), notes)
+        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(block_lines(comparison, block))]
+    measured = [record for record in records if own_measures(record)]
     if measured:
         parts.append(page.heading("Beside the ranking", "what the methods measure themselves"))
         some = (measured[start : start + _SIDE_BY_SIDE] for start in range(0, len(measured), _SIDE_BY_SIDE))

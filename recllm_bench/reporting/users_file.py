@@ -35,10 +35,6 @@ def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
 
     Parameters
     ----------
-    path : Path
-        File to write.
-    ranks : Ranks
-        Per-case places.
     outcomes : object or None
         Dialogues: ``users`` and ``turns``, int [n] each.
     """

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recllm_bench.api.modules import load_modules
 from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
@@ -29,10 +30,6 @@ _TOLERANCE = 1e-9  # of sums in another order
 def verify_record(folder: Path) -> list[str]:
     """Check a record against its own files.
 
-    Parameters
-    ----------
-    folder : Path
-
     Returns
     -------
     list of str
@@ -46,7 +43,7 @@ def verify_record(folder: Path) -> list[str]:
     from recllm_bench.reporting.users_file import dialogue_outcomes, read_ranks
 
     folder = Path(folder)
-    record = read_record(folder)
+    record = _with_modules(read_record(folder))
     ranks = read_ranks(record)  # compares users.parquet with users_hash
     done = ["run.json: as it was written"]
     if not is_sealed(folder / "run.json"):
@@ -93,22 +90,31 @@ def is_finished(folder: Path) -> bool:
 
 def _read_whole(folder: Path, memory: _Memory) -> RunRecord:
     if memory.knows(folder):
-        return read_record(folder)
+        return _with_modules(read_record(folder))
     verify_record(folder)
     memory.add(folder)
     return read_record(folder)
+
+
+def _with_modules(record: RunRecord) -> RunRecord:
+    """The record, once the files of the user's own that its recipe names are loaded: its metrics may be theirs."""
+    try:
+        load_modules(record.recipe.get("modules") or (), f"{record.folder}: modules")
+    except BenchError as error:
+        log.warning(f"{error}; what it defines is unknown here")
+    return record
 
 
 def _compare_metrics(record: RunRecord, ranks: Any) -> list[str]:
     from recllm_bench.evaluation.metrics import per_user
 
     names = []
-    for metric, told in record.metrics.items():
+    for metric, kept in record.metrics.items():
         try:
             found = per_user(ranks, [metric], (), record.protocol.get("ties", "expected"), warn=False)[metric]
         except (BenchError, KeyError):
             continue  # a plug-in's metric, and the plug-in is not here
-        _compare(record, metric, told, found)
+        _compare(record, metric, kept, found)
         names.append(metric)
     if record.metrics and not names:
         log.warning(f"{record.folder}: none of its metrics is known here, so none was compared")
@@ -134,11 +140,11 @@ def _compare_dialogue(record: RunRecord, turns: np.ndarray) -> list[str]:
     return names
 
 
-def _compare(record: RunRecord, metric: str, told: dict[str, float], values: np.ndarray) -> None:
+def _compare(record: RunRecord, metric: str, kept: dict[str, float], values: np.ndarray) -> None:
     mean = float(values.mean())
-    if told["n"] != len(values) or not abs(told["mean"] - mean) <= _TOLERANCE * max(1.0, abs(mean)):
+    if kept["n"] != len(values) or not abs(kept["mean"] - mean) <= _TOLERANCE * max(1.0, abs(mean)):
         raise BenchError(
-            f"{record.folder}: run.json says {metric} = {told['mean']:.6g} over {told['n']:g} users, users.parquet "
+            f"{record.folder}: run.json says {metric} = {kept['mean']:.6g} over {kept['n']:g} users, users.parquet "
             f"gives {mean:.6g} over {len(values)}; one of them was edited or damaged"
         )
 

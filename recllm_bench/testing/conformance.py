@@ -80,12 +80,8 @@ class ModelConformance:
         model = cls.build(split, seed)
         if not trains_by_gradient(model):
             return model, []
-        values = {
-            **getattr(type(model), "training_defaults", {}),
-            **cls.training,
-            "max_length": cls.max_length,
-            **training,
-        }
+        defaults = getattr(type(model), "training_defaults", {})
+        values = {**defaults, **cls.training, "max_length": cls.max_length, **training}
         outcome = train_sequence_model(model, split, TrainingOptions(**values), validate=None, work=work, seed=seed)
         return model.eval(), [entry["loss"] for entry in outcome.history]
 
@@ -93,17 +89,13 @@ class ModelConformance:
         """Scores ``float [B, n_items + 1]`` of right-padded histories, as the evaluator asks for them."""
         import torch
 
-        width = width or max(len(row) for row in histories)
-        item_seq = torch.tensor([row + [0] * (width - len(row)) for row in histories])
-        lengths = torch.tensor([len(row) for row in histories])
-        batch = {
-            "user_id": torch.arange(1, len(histories) + 1),
-            "item_id_list": item_seq,
-            "item_length": lengths,
-        }
+        batch = _batch(histories, width)
         with torch.no_grad():
             if hasattr(model, "item_vectors") and hasattr(model, "sequence_states"):
-                states = model.sequence_states(item_seq, lengths)[torch.arange(len(histories)), lengths - 1]
+                lengths = batch["item_length"]
+                states = model.sequence_states(batch["item_id_list"], lengths)[
+                    torch.arange(len(histories)), lengths - 1
+                ]
                 return states @ model.item_vectors().T
             return model.full_sort_predict(interaction(batch)).reshape(len(histories), -1)
 
@@ -205,12 +197,7 @@ class ModelConformance:
             states = model.sequence_states(torch.tensor([row]), torch.tensor([len(row)]))[0]
             together = (states @ model.item_vectors().T)[:, 1:]
             for length in range(1, len(row) + 1):
-                batch = {
-                    "user_id": torch.tensor([1]),
-                    "item_id_list": torch.tensor([row[:length]]),
-                    "item_length": torch.tensor([length]),
-                }
-                alone = model.full_sort_predict(interaction(batch)).reshape(1, -1)[0, 1:]
+                alone = model.full_sort_predict(interaction(_batch([row[:length]]))).reshape(1, -1)[0, 1:]
                 np.testing.assert_allclose(together[length - 1].numpy(), alone.numpy(), rtol=1e-4, atol=1e-5)
 
     def test_scoring_twice_is_the_same(self, trained: tuple[Any, list[float]]) -> None:
@@ -235,11 +222,7 @@ class ModelConformance:
         model = trained[0]
         if not hasattr(model, "query_vectors"):
             pytest.skip("the model has no query vectors")
-        batch = {
-            "user_id": torch.tensor([1, 2]),
-            "item_id_list": torch.tensor([[3, 1, 2], [5, 0, 0]]),
-            "item_length": torch.tensor([3, 1]),
-        }
+        batch = _batch([[3, 1, 2], [5]])
         if getattr(type(model), "reads_words", False):
             batch["utterance_vector"] = torch.randn(2, self.text_width, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -305,3 +288,15 @@ class ModelConformance:
             with torch.no_grad():
                 model.before_epoch(1, context)
         return context.histories.window_batch(found, np.arange(16), cls.max_length)
+
+
+def _batch(histories: list[list[int]], width: int | None = None) -> dict[str, Any]:
+    """Columns of right-padded histories, as the evaluator gives them."""
+    import torch
+
+    width = width or max(map(len, histories))
+    return {
+        "user_id": torch.arange(1, len(histories) + 1),
+        "item_id_list": torch.tensor([row + [0] * (width - len(row)) for row in histories]),
+        "item_length": torch.tensor([len(row) for row in histories]),
+    }

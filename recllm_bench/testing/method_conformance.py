@@ -14,7 +14,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,7 +99,7 @@ class MethodConformance:
         }
         return cell, folders, counts
 
-    def ranks_of(self, cell: Any, whose: str = "own") -> Any:
+    def ranks_of(self, cell: Any) -> Any:
         """Places of the test targets, by the bench's own way."""
         from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
         from recllm_bench.evaluation.ranks import rank_cases
@@ -241,24 +242,20 @@ class MethodConformance:
             assert answer.items == single.items
 
 
-class _replacements:
+@contextmanager
+def _replacements(root: Path | None = None, stop: int = 0) -> Iterator[list[str]]:
     """Within it, every file put in place in one step is noted; after the ``stop``-th below ``root`` comes a kill."""
+    real, written = os.replace, list[str]()
 
-    def __init__(self, root: Path | None = None, stop: int = 0) -> None:
-        self._root, self._stop, self._written = root, stop, list[str]()
+    def replace(source: Any, target: Any, **more: Any) -> None:
+        real(source, target, **more)
+        if root is None or Path(target).is_relative_to(root):
+            written.append(str(target))
+            if len(written) == stop:
+                raise Killed
 
-    def __enter__(self) -> list[str]:
-        self._real = os.replace
-
-        def replace(source: Any, target: Any, **more: Any) -> None:
-            self._real(source, target, **more)
-            if self._root is None or Path(target).is_relative_to(self._root):
-                self._written.append(str(target))
-                if len(self._written) == self._stop:
-                    raise Killed
-
-        os.replace = replace  # type: ignore[assignment]
-        return self._written
-
-    def __exit__(self, *error: Any) -> None:
-        os.replace = self._real
+    os.replace = replace  # type: ignore[assignment]
+    try:
+        yield written
+    finally:
+        os.replace = real

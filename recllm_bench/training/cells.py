@@ -108,12 +108,6 @@ def typed_options(
 
     Parameters
     ----------
-    entry : ModelEntry
-        Which model.
-    options, training : mapping
-        What was set.
-    where : str
-        What messages call it.
     quick : int
         Most passes over data; 0 for no limit.
     split : Split, optional
@@ -192,14 +186,8 @@ def inner_cell(
 
     Parameters
     ----------
-    job : Job
-        The outer method's.
-    name : str
-        Any model.
     options, training : mapping, optional
         Changes to its recipe.
-    where : str
-        What messages call it.
 
     Raises
     ------

@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 
 from recllm_bench.artifacts import Damaged, content_hash, file_hash, set_aside, write_atomic, write_json
-from recllm_bench.errors import BenchError
 
 HISTORY = "history.json"
 OUTCOME = "outcome.json"
@@ -72,6 +71,8 @@ def load_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from recllm_bench.recbole_bridge.state import load_tensors
+
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, FileNotFoundError) as error:
@@ -79,11 +80,7 @@ def load_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     for name, module in modules.items():
         prefix = f"{name}/"
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        try:
-            module.load_state_dict(own)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise BenchError(f"{folder / WEIGHTS}: does not fit {type(module).__name__} ({reason})") from error
+        load_tensors(module, own, folder / WEIGHTS)
 
 
 def save_outcome(folder: Path, outcome: Outcome) -> None:

@@ -23,8 +23,6 @@ from recllm_bench.progress import log, track
 from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, resume_from, write_checkpoint
 from recllm_bench.training.finished import (
     HISTORY,
-    OUTCOME,
-    WEIGHTS,
     Outcome,
     load_outcome,
     load_weights,
@@ -34,22 +32,6 @@ from recllm_bench.training.finished import (
 from recllm_bench.training.options import TrainingOptions
 
 CHECKPOINT = "last.pt"
-
-__all__ = [
-    "CHECKPOINT",
-    "HISTORY",
-    "OUTCOME",
-    "WEIGHTS",
-    "Outcome",
-    "fit",
-    "learning_rate",
-    "load_outcome",
-    "load_weights",
-    "save_outcome",
-    "save_weights",
-    "seed_epoch",
-    "threads",
-]
 
 
 def fit(
@@ -63,7 +45,6 @@ def fit(
     device: torch.device | str = "cpu",
     seed: int = 0,
     label: str = "train",
-    parameters: Iterable[nn.Parameter] | None = None,
     before_epoch: Callable[[int], None] | None = None,
     steps: int | None = None,
     optimiser: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
@@ -79,7 +60,8 @@ def fit(
         ``loss(batch, generator)`` gives the scalar to minimise. ``generator`` is a generator on ``device`` seeded for
         the epoch, for negatives and augmentations; torch's global one is seeded too (dropout).
     modules : mapping of str to Module
-        What is saved in checkpoints and restored; buffers are part of it. Their training mode is set here.
+        What is trained (parameters that require a gradient), saved in checkpoints and restored, buffers included.
+        Their training mode is set here.
     validate : callable or None
         Larger is better; called with all modules in evaluation mode, without gradient. Without it the last epoch wins.
     options : TrainingOptions
@@ -88,14 +70,8 @@ def fit(
         Folder for the checkpoint, ``history.json``, ``outcome.json`` and ``model.safetensors``. When it holds a
         checkpoint, training goes on from there; when it holds a finished run, that run's weights are loaded. A
         damaged or foreign checkpoint is set aside, and the one before it serves, or training begins anew.
-    device : torch.device
-        Where the batches live.
     seed : int
         Fixes data order, dropout and sampling.
-    label : str
-        Name on the progress bar.
-    parameters : iterable of Parameter, optional
-        What to optimise; by default every parameter of ``modules`` that requires a gradient.
     before_epoch : callable, optional
         ``before_epoch(epoch)`` refreshes what the loss needs (clusters); modules are in evaluation mode.
     steps : int, optional
@@ -120,8 +96,7 @@ def fit(
         load_weights(work, modules)
         _set_training(modules, False)
         return finished
-    given = _parameters(modules) if parameters is None else parameters
-    trained = [parameter for parameter in given if parameter.requires_grad]
+    trained = _trainable(modules)
     stepper = _adamw(trained, options, device) if optimiser is None else optimiser(trained)
     state = _State()
     state.resume(work / CHECKPOINT, modules, stepper)
@@ -198,7 +173,7 @@ def threads(at_most: int) -> Iterator[None]:
 
 
 def learning_rate(options: TrainingOptions, epoch: int) -> float:
-    """Step size of an epoch (from 1): constant, or half a cosine from ``learning_rate`` down to a fiftieth of it."""
+    """The rate of an epoch (from 1): constant, or half a cosine from ``learning_rate`` down to a fiftieth of it."""
     if options.decay == "none" or options.epochs == 1:
         return options.learning_rate
     share = (1 + math.cos(math.pi * (epoch - 1) / (options.epochs - 1))) / 2
@@ -367,8 +342,10 @@ def _copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: value.detach().clone() for key, value in tensors.items()}
 
 
-def _parameters(modules: Mapping[str, nn.Module]) -> list[nn.Parameter]:
-    return list(dict.fromkeys(parameter for module in modules.values() for parameter in module.parameters()))
+def _trainable(modules: Mapping[str, nn.Module]) -> list[nn.Parameter]:
+    """Parameters that require a gradient, each once."""
+    every = dict.fromkeys(parameter for module in modules.values() for parameter in module.parameters())
+    return [parameter for parameter in every if parameter.requires_grad]
 
 
 def _set_training(modules: Mapping[str, nn.Module], training: bool) -> None:

@@ -1,8 +1,12 @@
 """Losses of causal encoders over all positions that have a target.
 
 Every loss takes ``states [n, d]`` (only positions with a target), ``targets [n]`` (item ids, never 0) and the item
-table ``items [n_items + 1, d]`` whose row 0 is padding, and returns the mean over the targets. The score of an item is
-its dot product with the state.
+table ``items [n_items + 1, d]`` whose row 0 is padding, some also ``negatives`` ([n, k], a row for each target, or [k],
+one set for all), and returns the mean over the targets. The score of an item is its dot product with the state.
+
+The chunked softmax here makes the gradient of one table beside the loss, in the score's own buffer. That of
+``models/relrec/losses.py`` joins several blocks (words, users, items) with shifts and biases under one normaliser, and
+may make the gradient later: other products in another order, so that one function for both would change digits.
 """
 
 from __future__ import annotations
@@ -36,19 +40,10 @@ def cross_entropy(
 
     Parameters
     ----------
-    states : float [n, d]
-    targets : int64 [n]
-        ``1..n_items``.
-    items : float [n_items + 1, d]
     first : int
         First row that takes part: 1 leaves padding out, 0 counts it as a class, as RecBole does.
     chunk_elements : int, optional
         Scores that may stand at once; by default ``CHUNK_ELEMENTS`` of the device, or 64 rows of them.
-
-    Returns
-    -------
-    scalar
-        Mean over the targets.
     """
     return _ChunkedCrossEntropy.apply(states, items, targets, first, chunk_elements)
 
@@ -104,13 +99,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         state_gradient, item_gradient = ctx.saved_tensors
-        return (
-            (state_gradient[: ctx.n] * gradient).to(ctx.kinds[0]),
-            (item_gradient * gradient).to(ctx.kinds[1]),
-            None,
-            None,
-            None,
-        )
+        of_states, of_items = (state_gradient[: ctx.n] * gradient).to(ctx.kinds[0]), item_gradient * gradient
+        return of_states, of_items.to(ctx.kinds[1]), None, None, None
 
 
 def binary_cross_entropy(
@@ -118,15 +108,7 @@ def binary_cross_entropy(
 ) -> torch.Tensor:
     """Binary cross entropy with sampled negatives (SASRec, Kang & McAuley 2018, eq. 7).
 
-    ``-log sigmoid(s+) - sum_k log(1 - sigmoid(s-_k))``, mean over the targets.
-
-    Parameters
-    ----------
-    states : float [n, d]
-    targets : int64 [n]
-    items : float [n_items + 1, d]
-    negatives : int64 [n, k] or [k]
-        One row for each target, or one set for all.
+    ``-log sigmoid(s+) - sum_k log(1 - sigmoid(s-_k))``.
     """
     positive, negative = _scores(states, targets, items, negatives)
     return (F.softplus(-positive) + F.softplus(negative).sum(1)).mean()
@@ -147,10 +129,6 @@ def sampled_softmax(
 
     Parameters
     ----------
-    states : float [n, d]
-    targets : int64 [n]
-    items : float [n_items + 1, d]
-    negatives : int64 [n, k] or [k]
     log_expected : float [n_items + 1], optional
         Log of the expected number of times an item is drawn; without it the draw is taken to be uniform and scores
         stay as they are.
@@ -177,10 +155,6 @@ def calibrated_binary_cross_entropy(
 
     Parameters
     ----------
-    states : float [n, d]
-    targets : int64 [n]
-    items : float [n_items + 1, d]
-    negatives : int64 [n, k] or [k]
     rate : float
         ``k / (n_items - 1)``.
     t : float
@@ -278,9 +252,7 @@ def objective_named(
             raise ValueError("popularity sampling needs the item counts")
         sampler = NegativeSampler.by_popularity(counts)
     k = options.negatives
-    log_expected = None
-    if sampler.log_probability is not None:
-        log_expected = sampler.log_probability + math.log(k)
+    log_expected = None if sampler.log_probability is None else sampler.log_probability + math.log(k)
     rate = min(1.0, k / max(1, n_items - 1))
 
     def loss(states: torch.Tensor, targets: torch.Tensor, items: torch.Tensor, generator: torch.Generator):

@@ -16,7 +16,8 @@ from recllm_bench import recbole_bridge
 from recllm_bench.data.splits import Split
 from recllm_bench.data.windows import DeviceHistories, WindowBatch, training_windows
 from recllm_bench.dropout import draw_bytes
-from recllm_bench.training.loop import Outcome, fit
+from recllm_bench.training.finished import Outcome
+from recllm_bench.training.loop import fit
 from recllm_bench.training.objectives import objective_named
 from recllm_bench.training.options import TrainingOptions
 
@@ -47,20 +48,14 @@ def train_sequence_model(
     ----------
     model : torch.nn.Module
         On ``device``; holds the best epoch's weights afterwards.
-    split : Split
-        What to train on.
     options : TrainingOptions
         Objective, windows, optimiser.
     validate : callable or None
         The validation metric of the model as it stands; larger is better.
     work : Path
         Folder for checkpoints and the product; a killed run goes on from what it finds there.
-    device : torch.device
-        Where batches are made.
     seed : int
         Fixes data order, dropout and sampling.
-    label : str
-        Name on the progress bar.
 
     Returns
     -------
@@ -116,8 +111,6 @@ def validator(
         What is done with history items and ties.
     options : TrainingOptions
         ``validate_metric, max_length``.
-    device : torch.device
-        Where to score.
     columns : mapping, optional
         Further columns of the validation cases.
 
@@ -260,10 +253,6 @@ def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
     ----------
     lengths : int [n]
         Length of each row.
-    batch_size : int
-        Rows in a batch.
-    seed, epoch : int
-        Fix the order.
 
     Returns
     -------
@@ -305,7 +294,5 @@ def encoder_loss(
 
 def training_counts(split: Split) -> torch.Tensor:
     """How often each item occurs in the training prefixes, int64 [n_items + 1]."""
-    histories = split.histories
-    owners = histories.users_of_positions()
-    inside = np.arange(len(histories.items)) < split.train_ends[owners - 1]
-    return torch.from_numpy(np.bincount(histories.items[inside], minlength=histories.n_items + 1))
+    items = split.histories.items[split.histories.before(split.train_ends)]
+    return torch.from_numpy(np.bincount(items, minlength=split.histories.n_items + 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 from recllm_bench import recbole_bridge
 from recllm_bench.api.method import Method, Stage
-from recllm_bench.training.loop import WEIGHTS, Outcome, load_weights, save_outcome
+from recllm_bench.training.finished import WEIGHTS, Outcome, load_weights, save_outcome
 from recllm_bench.training.sequence import train_sequence_model, validator
 
 STATE = "state.pt"

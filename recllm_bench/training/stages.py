@@ -18,10 +18,6 @@ def run_stages(job: Job, stages: Sequence[Stage], kind: str) -> tuple[dict[str, 
 
     Parameters
     ----------
-    job : Job
-        What is run.
-    stages : sequence of Stage
-        In order.
     kind : str
         Artifact family, usually the model's name.
 

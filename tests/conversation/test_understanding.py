@@ -112,7 +112,9 @@ def test_who_fits_by_brute_force():
 
 def test_facts_said_by_the_same_words_are_one_term():
     vocabulary = [Fact("category", "Comedy"), Fact("tag", "comedy"), Fact("tag", "dark")]
-    table = types.SimpleNamespace(vocabulary=vocabulary, matrix=AttributeTable(CATALOGUE).matrix[:, :3])
+    table = types.SimpleNamespace(
+        vocabulary=vocabulary, matrix=AttributeTable(CATALOGUE).matrix[:, :3], wordings=lambda fact: ()
+    )
     reader = Understanding(CATALOGUE, table)  # type: ignore[arg-type]
     assert reader.terms == [("comedy",), ("dark",)]
     both = (table.matrix[:, 0] + table.matrix[:, 1]).toarray()[:, 0] > 0

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from recllm_bench.data.cards import all_cards
-from recllm_bench.data.prepare import check, prepare
+from recllm_bench.data.facts import check
 from recllm_bench.data.prepare import movielens as ml
+from recllm_bench.data.prepare import prepare
 from recllm_bench.errors import BenchError
 
 CSV = "userId,movieId,rating,timestamp\n7,10,3.5,978300760\n7,20,0.5,978300100\n9,10,4,978300500\n"

@@ -10,7 +10,8 @@ from source_files import CSV, MOVIES, RATINGS, dat_files, tokens_of, write
 
 from recllm_bench.artifacts import MANIFEST
 from recllm_bench.data.cards import default_store, find_card
-from recllm_bench.data.prepare import check, format_check, prepare
+from recllm_bench.data.facts import check
+from recllm_bench.data.prepare import format_check, prepare
 from recllm_bench.data.prepare.movielens import parse_title, read_dat, read_u
 from recllm_bench.errors import BenchError
 

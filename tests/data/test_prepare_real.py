@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from recllm_bench.data.prepare import check, prepare
+from recllm_bench.data.facts import check
+from recllm_bench.data.prepare import prepare
 from recllm_bench.data.splits import global_time, leave_one_out
 from recllm_bench.errors import BenchError
 

@@ -14,9 +14,9 @@ from source_files import CSV, MOVIES, RATINGS, tokens_of, write
 
 from recllm_bench.artifacts import MANIFEST
 from recllm_bench.data.cards import all_cards, find_card, read_card
-from recllm_bench.data.facts import count
+from recllm_bench.data.facts import check, count
 from recllm_bench.data.histories import Histories
-from recllm_bench.data.prepare import canonical_name, check, filter_names, prepare
+from recllm_bench.data.prepare import canonical_name, filter_names, prepare
 from recllm_bench.errors import BenchError
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recllm_bench.data.prepare import check, prepare
+from recllm_bench.data.facts import check
+from recllm_bench.data.prepare import prepare
 from recllm_bench.data.prepare.sequence_files import read_json_sequences, read_pairs, read_sequences
 from recllm_bench.data.prepare.tables import read_atomic
 from recllm_bench.data.splits import leave_one_out

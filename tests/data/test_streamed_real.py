@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from raw_sources import write_lines
 
-from recllm_bench.data.prepare import check, prepare
+from recllm_bench.data.facts import check
+from recllm_bench.data.prepare import prepare
 from recllm_bench.data.prepare.id_lists import read_ids
 from recllm_bench.data.splits import leave_one_out
 

@@ -22,45 +22,50 @@ from tests.language.planted_reviews import POISON, THEMES, films, planted
 JOINING = {"of", "and", "for", "in", "to", "on", "&", "n"}
 
 
-def plain_phrases(documents: list[str], most: int) -> list[tuple[str, ...]]:
+def plain_phrases(documents: list[list[str]], most: int) -> list[tuple[str, ...]]:
     """The definition, one document and one phrase at a time; words of ASCII letters, sentences end with ``.``."""
-    spoken = [[sentence.split() for sentence in text.lower().split(".")] for text in documents]
     counts = [Counter() for _ in documents]
-    words = Counter()
+    words, times = Counter(), Counter()
     total = 0
-    for sentences, count in zip(spoken, counts, strict=True):
-        total += sum(map(len, sentences)) + len(sentences) - 1
-        for sentence in sentences:
-            words.update(sentence)
-            for length in (1, 2, 3):
-                for start in range(len(sentence) - length + 1):
-                    gram = tuple(sentence[start : start + length])
-                    outer = all(len(word) > 2 and word not in STOP_WORDS for word in (gram[0], gram[-1]))
-                    inner = length < 3 or gram[1] in JOINING or (len(gram[1]) > 2 and gram[1] not in STOP_WORDS)
-                    if outer and inner:
-                        count[gram] += 1
-    n = sum(1 for text in documents if text)
+    for pieces, count in zip(documents, counts, strict=True):
+        for piece in pieces:
+            sentences = [sentence.split() for sentence in piece.lower().split(".")]
+            total += sum(map(len, sentences)) + len(sentences) - 1
+            said = set()
+            for sentence in sentences:
+                words.update(sentence)
+                for length in (1, 2, 3):
+                    for start in range(len(sentence) - length + 1):
+                        gram = tuple(sentence[start : start + length])
+                        outer = all(len(word) > 2 and word not in STOP_WORDS for word in (gram[0], gram[-1]))
+                        inner = length < 3 or gram[1] in JOINING or (len(gram[1]) > 2 and gram[1] not in STOP_WORDS)
+                        if outer and inner:
+                            times[gram] += 1
+                            said.add(gram)
+            count.update(said)
+    n, n_pieces = sum(map(bool, documents)), sum(map(len, documents))
     spread = Counter(gram for count in counts for gram in count)
-    times = Counter()
+    everywhere = Counter()
     for count in counts:
-        times.update(count)
+        everywhere.update(count)
 
     def usual(gram: tuple[str, ...]) -> bool:
         if spread[gram] < least_documents(n):
             return False
-        if len(gram) == 1:
-            return spread[gram] <= max(0.2 * n, 2)
-        return times[gram] > 4 * math.prod(words[word] / total for word in gram) * total
+        return len(gram) == 1 or times[gram] > 4 * math.prod(words[word] / total for word in gram) * total
 
     found = []
-    for count in counts:
-        weight = {
-            gram: math.sqrt(len(gram)) * often * math.log((n + 1) / (spread[gram] + 1))
-            for gram, often in count.items()
-            if usual(gram)
-        }
+    for pieces, count in zip(documents, counts, strict=True):
+        weight = {}
+        for gram, often in count.items():
+            expected = len(pieces) * everywhere[gram] / n_pieces
+            value = math.sqrt(len(gram)) * often * math.log((often + 0.5) / (expected + 0.5))
+            if usual(gram) and value > 0:
+                weight[gram] = value
         kept: list[tuple[str, ...]] = []
-        order = sorted(weight, key=lambda gram: (-round(weight[gram], 9), gram + ("",) * (3 - len(gram))))
+        order = sorted(
+            weight, key=lambda gram: (count[gram] == 1, -round(weight[gram], 9), gram + ("",) * (3 - len(gram)))
+        )
         for gram in order[:24]:
             stems = {_stem(word) for word in gram if len(word) > 2 and word not in STOP_WORDS}
             clash = any(stems & {_stem(w) for w in other if len(w) > 2 and w not in STOP_WORDS} for other in kept)
@@ -76,11 +81,13 @@ def test_key_phrases_against_a_plain_count():
     habits = ["nylon string", "nylon strings", "range of motion", "drum kit", "big fat drum kit", "of the", "the"]
     documents = []
     for _ in range(60):
-        parts = [*rng.choice(single, int(rng.integers(1, 12))), *rng.choice(habits, int(rng.integers(0, 3)))]
-        documents.append(
-            " ".join(part + ("." if rng.random() < 0.2 else "") for part in rng.permutation(parts)).rstrip(".")
-        )
-    documents[3] = ""
+        pieces = []
+        for _ in range(int(rng.integers(1, 5))):
+            parts = [*rng.choice(single, int(rng.integers(1, 9))), *rng.choice(habits, int(rng.integers(0, 3)))]
+            said = " ".join(part + ("." if rng.random() < 0.2 else "") for part in rng.permutation(parts))
+            pieces.append(said.rstrip("."))
+        documents.append(pieces)
+    documents[3] = []
     got = key_phrases(documents, most=4)
     assert got == plain_phrases(documents, 4)
     assert got[3] == ()
@@ -89,17 +96,23 @@ def test_key_phrases_against_a_plain_count():
 
 
 def test_phrases_keep_within_sentences_and_drop_near_duplicates():
-    documents = (
-        ["Acoustic guitar! Acoustic guitar; two acoustic guitars, acoustic guitar. Red"] * 3
-        + ["Drums. Wooden sticks"] * 3
-        + [""]
-    )
-    documents += ["Nobody cares about pianos, do they", "Piano", "Brass", "Reeds"] * 3
+    documents = [["Acoustic guitar! Acoustic guitars. Red", "An acoustic guitar; red"]] * 3
+    documents += [["Drums. Wooden sticks", "Wooden sticks. Drums"]] * 3 + [[]]
+    documents += [[text] for text in ["Nobody cares about pianos, do they", "Piano", "Brass", "Reeds"] * 3]
     found = key_phrases(documents)
     assert found[0] == ("acoustic guitar", "red")
     assert found[3] == ("wooden sticks", "drums")
     assert not any("guitar red" in phrase or "drums wooden" in phrase for row in found for phrase in row)
     assert found[6] == ()
+
+
+def test_one_reviewer_s_word_stands_behind_what_several_say():
+    """An instrument is called by what two of three reviewers say, however rare the third one's hobby-horse is."""
+    rows = ["reed", "brass", "drum", "string", "valve", "bow"]
+    told = [[f"{word}. stand", f"stand. {word}", "marketing bout"] for word in rows for _ in range(3)]
+    told += [["stand"]] * 30
+    for row, phrases in enumerate(key_phrases(told)[: 3 * len(rows)]):
+        assert phrases[0] == rows[row // 3] and set(phrases[1:]) <= {"marketing bout", "stand"}
 
 
 def test_odd_texts_have_phrases_or_none():
@@ -114,7 +127,7 @@ def test_odd_texts_have_phrases_or_none():
         "''' -- &",
         "\x00\ud83dx",
     ]
-    found = key_phrases([text.encode("utf-8", "ignore").decode() for text in texts])
+    found = key_phrases([[text.encode("utf-8", "ignore").decode()] for text in texts])
     assert len(found) == len(texts)
     assert found[:5] == [()] * 5
     assert key_phrases([]) == []
@@ -153,8 +166,11 @@ def test_leanings_against_a_plain_sum():
 
 
 def test_telling_categories_leave_out_what_most_have():
-    kinds = [(), ("music", "jazz"), ("music", "metal", "live"), ("music", "metal"), ("music",)]
-    assert _telling(kinds) == [(), ("jazz",), ("metal", "live"), ("metal",), ()]
+    kinds = [(), ("music", "jazz"), ("music", "metal", "live", "1990s"), ("music", "metal"), ("music",)]
+    nameless = [()] * 5
+    assert _telling(kinds, nameless) == [(), ("jazz",), ("metal", "live", "1990s"), ("metal",), ()]
+    named = [(), *[("A Title",)] * 4]  # what it is called tells it apart: what it is may be said; its year is there
+    assert _telling(kinds, named) == [(), ("music", "jazz"), ("music", "metal", "live"), ("music", "metal"), ("music",)]
 
 
 @pytest.fixture
@@ -211,22 +227,27 @@ def test_equal_seeds_equal_labels(corpus):
     assert {len(row) for row in other.users[1:]} == {3}
 
 
-def test_without_reviews_labels_are_kinds_and_names():
+def test_without_reviews_labels_are_kinds_and_words_of_titles():
+    """A user's label has no token of an item and no word that held-out titles alone have; an item's has its title."""
     dataset, split = films()
-    labels, open_ = extractive_labels(dataset, split), extractive_labels(dataset, split, anonymise_names=False)
-    held_out = [set() for _ in range(dataset.histories.n_users + 1)]
-    for cases in (split.valid, split.test):
-        for user, item in zip(cases.users.tolist(), cases.targets.tolist(), strict=True):
-            held_out[user].add(item)
+    labels = extractive_labels(dataset, split)
+    titles, years = dataset.catalogue.titles, dataset.catalogue.years
     for user in range(1, dataset.histories.n_users + 1):
         train = dataset.histories.items[dataset.histories.offsets[user - 1] : split.train_ends[user - 1]].tolist()
+        known = {word for item in train for word in re.findall(r"\w+", titles[item].lower())}
+        held_out = {
+            word
+            for cases in (split.valid, split.test)
+            for item in cases.targets[cases.users == user].tolist()
+            for word in re.findall(r"\w+", titles[item].lower())
+        } - known
+        assert labels.users[user]
         for text in labels.users[user]:
-            named = [int(number) for number in re.findall(r"iid_(\d+)", text)]
-            assert named == train[:-3:-1]
-            assert not held_out[user] & set(named)
-        assert all(dataset.catalogue.titles[train[-1]] in text for text in open_.users[user])
+            assert "iid_" not in text
+            assert not held_out & set(re.findall(r"\w+", text.lower()))
     for item in range(1, dataset.histories.n_items + 1):
-        assert all(dataset.catalogue.titles[item] not in text for text in labels.items[item])
+        assert all(f"{titles[item]} ({years[item]})" in text and "iid_" not in text for text in labels.items[item])
+    assert len({versions[0] for versions in labels.items[1:]}) == dataset.histories.n_items
 
 
 def test_nothing_known_gives_no_label(tmp_path, monkeypatch):

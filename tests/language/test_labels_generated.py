@@ -9,6 +9,7 @@ import pytest
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.labels import generated_labels, label_documents, prompts
+from recllm_bench.language.labels.generated import estimate
 from recllm_bench.language.labels.journal import Journal
 from recllm_bench.language.labels.prompts import MOST_WORDS, REWORDINGS, cleaned, prompt_hash
 from recllm_bench.language.labels.records import Label
@@ -295,3 +296,21 @@ def test_a_real_language_model_writes_labels(models_folder, tmp_path):
     assert again.counts["asked"] == 0
     assert chat.usage.answers == written > 0
     assert (again.users, again.items) == (labels.users, labels.items)
+
+
+@pytest.mark.parametrize(("two_stage", "versions"), [(True, 3), (False, 1), (False, 4)])
+def test_the_estimate_is_a_bound_that_answers_of_full_length_nearly_reach(corpus, tmp_path, two_stage, versions):
+    dataset, split = corpus
+    documents = label_documents(dataset, split)
+
+    class Wordy(Scribe):
+        def complete(self, conversations, *, max_tokens, temperature=0.0, seed=0) -> list[str]:
+            super().complete(conversations, max_tokens=max_tokens)
+            return ["x" * 4 * max_tokens] * len(conversations)
+
+    chat = Wordy()
+    questions, tokens = estimate(dataset, documents, two_stage=two_stage, versions=versions)
+    stages = {"two_stage": two_stage, "versions": versions, "documents": documents}
+    found = generated_labels(dataset, split, chat, work=tmp_path / "work", **stages)
+    assert questions == len(chat.asked) == found.counts["asked"]
+    assert 0.95 * tokens < found.counts["tokens"] <= tokens

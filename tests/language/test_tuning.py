@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language import adapters, tuning
-from recllm_bench.language.adapters import AdapterWeights, adapted, linear_layers, save_adapter
+from recllm_bench.language.adapters import AdapterWeights, adapted, linear_layers, save_adapter, with_adapter
 from recllm_bench.language.backbone import Backbone, load_backbone
 from recllm_bench.language.packing import chunks, pack, units_of
-from recllm_bench.language.tuning import ADAPTER, FACTS, TuningOptions, answer_loss, tune, with_adapter
+from recllm_bench.language.tuning import ADAPTER, FACTS, TuningOptions, answer_loss, tune
 from recllm_bench.training.loop import CHECKPOINT
 
 pytestmark = pytest.mark.shared

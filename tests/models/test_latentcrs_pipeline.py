@@ -71,6 +71,7 @@ class TinyBackbone:
 
     key: ClassVar[dict] = {"model": "tiny"}
     trained = ({}, {})
+    entry, schedule = SimpleNamespace(display_name="Tiny"), "3 epochs"
 
     def load(self) -> nn.Module:
         return TinyEncoder().eval().requires_grad_(False)
@@ -348,3 +349,19 @@ def test_half_precision_trains_alike(tmp_path, values: dict) -> None:
         losses.append([entry["loss"] for entry in json.loads((stage / "history.json").read_text())])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[1] != losses[0]
+
+
+def test_direct_kl_is_one_loop_from_the_start(tmp_path) -> None:
+    """No warm-up goes before it, and none of the warm-ups' options is part of what it depends on."""
+    method = LatentCRSMethod(make_job(tmp_path, ablation="direct_kl"))
+    names = [stage.name for stage in method.stages()]
+    assert names == ["backbone", "utterances", "states", "intents", "joint"]
+    other = LatentCRSMethod(make_job(tmp_path, ablation="direct_kl", warmup_epochs=3))
+    assert [stage.key for stage in method.stages()] == [stage.key for stage in other.stages()]
+    folders, _ = run_stages(method.job, method.stages(), "latentcrs")
+    model, start = method.load(folders), torch.from_numpy(np.load(folders["intents"] / "intents.npy"))
+    for network in (model.inference, model.generative):
+        assert not torch.equal(network.intents.cpu(), start), "both sides learn"
+    history = json.loads((folders["joint"] / "history.json").read_text())
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert {"e_kl", "e_rec", "m_kl", "m_rec"} <= set(json.loads((folders["joint"] / "curves.json").read_text())[0])

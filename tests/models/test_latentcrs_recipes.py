@@ -16,6 +16,7 @@ from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import backbone_of
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.options import quickened
 from recllm_bench.planning import resolved, sweep_recipes
 from recllm_bench.recipe import Recipe, override, read_recipe_file, recipe_from, recipe_names
 from recllm_bench.reporting.records import read_record
@@ -210,11 +211,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory):
     """A file of 40 users with films, small enough to bench whole."""
     path = tmp_path_factory.mktemp("own") / "films.csv"
     rows = [
-        f"u{user},i{item},{place},Story {item},{('Drama', 'Comedy', 'War')[item % 3]}"
+        f"u{user},i{item},{place}"
         for user in range(1, 41)
         for place, item in enumerate(planted_histories(40, 30, 8).of(user).tolist())
     ]
-    path.write_text("user_id,item_id,timestamp,title,categories\n" + "\n".join(rows) + "\n")
+    path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    items = [f"i{item},Story {item},{('Drama', 'Comedy', 'War')[item % 3]}" for item in range(1, 31)]
+    path.with_name("films.items.csv").write_text("item_id,title,categories\n" + "\n".join(items) + "\n")
     return path
 
 
@@ -274,3 +277,26 @@ def test_visibility_reaches_the_profiles_and_every_key(planted):
     keys = [dict(cell._words("own").key) for cell in cells]
     assert "target_visibility" not in keys[0] and keys[1]["target_visibility"] == "title_and_attributes"
     assert cells[0].folder != cells[1].folder
+
+
+def test_a_quick_run_shortens_the_warm_ups_too():
+    options = LatentCRSOptions(warmup_epochs=10)
+    assert (quickened(options, 2).warmup_epochs, quickened(options, 20).warmup_epochs) == (2, 10)
+    assert quickened(LatentCRSOptions(), 2).warmup_epochs == 0, "as many as joint training, which is shortened"
+
+
+def test_a_budget_is_told_with_the_values_of_the_run(planted, models_folder):
+    cell = quick_cell(planted)
+    recipe = dataclasses.replace(
+        cell.recipe, budget="at most {training.epochs} epochs for K = {options.intents}; {other}"
+    )
+    notes = read_record(BenchCell(recipe).run()).notes
+    assert any(
+        note.startswith("at most 1 epochs for K = 4; {other}; epochs run: 1 (inference), 1 (gen") for note in notes
+    )
+
+
+def test_no_recipe_states_a_number_of_epochs_that_an_option_could_change():
+    for name in recipe_names():
+        stated = str(read_recipe_file(name).get("budget") or "").partition("published")[0]
+        assert not re.search(r"\d+ (joint )?epochs", stated), f"{name}: write {{training.epochs}}"

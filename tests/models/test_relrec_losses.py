@@ -16,7 +16,9 @@ from recllm_bench.language.packing import best_fit
 from recllm_bench.models.relrec import losses as losses_module
 from recllm_bench.models.relrec.losses import Block, negative_log_likelihood, weighted_likelihood
 from recllm_bench.models.relrec.model import LlamaSeq
+from recllm_bench.models.relrec.options import ReLRecOptions
 from recllm_bench.models.relrec.packing import ITEM_LABEL, SEQUENCE, USER_LABEL, LabelTokens, join, pack
+from recllm_bench.models.relrec.tokens import Vocabulary
 from tests.models.relrec_planted import (
     gradients,
     planted_labels,
@@ -263,15 +265,32 @@ def test_targets_at_prompts_do_not_matter():
     assert model.losses(other)["user"].item() != pytest.approx(one.item())
 
 
-def test_the_end_of_a_label_is_a_target_unless_it_was_cut():
+def test_every_label_ends_with_the_end_token():
+    """A cut one too: what a token learns to write must learn to end."""
     model = tiny_model()
     texts = ("quiet books", "old songs about rain and space and rain and space")
+    whole = LabelTokens([(), texts], model.vocabulary, 100)
+    assert whole.cut == 0
     tokens = LabelTokens([(), texts], model.vocabulary, 15)
-    ends = tokens.flat[tokens.starts + tokens.lengths - 1]
-    assert ends[0] == model.vocabulary.end
-    assert ends[1] != model.vocabulary.end
+    for held in (whole, tokens):
+        assert (held.flat[held.starts + held.lengths - 1] == model.vocabulary.end).all()
+        assert (held.flat == model.vocabulary.end).sum() >= 2
     assert tokens.cut == 1
     assert tokens.lengths.max() == 15
+    last = slice(int(tokens.starts[1]), int(tokens.starts[1]) + 14)
+    assert (tokens.flat[last] == whole.flat[last]).all()  # all but the end is as it was
+
+
+def test_two_hundred_words_are_not_cut_by_default(models_folder):
+    """A written label of the most words that are asked for, under the tokenizer of the paper's model."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models_folder / "llama2-tokenizer")
+    words = Vocabulary(tokenizer, len(tokenizer), 10, 3000)
+    text = " ".join(["remarkably", "versatile", "microphone", "for", "home", "studios", "beside", "iid_2999,"] * 25)
+    assert len(text.split()) == 200
+    held = LabelTokens([(), (text,)], words, ReLRecOptions().label_tokens)
+    assert held.cut == 0 and held.flat[-1] == tokenizer.eos_token_id
 
 
 def test_without_label_weights_gradients_are_those_of_no_label_pass():

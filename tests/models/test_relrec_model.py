@@ -15,6 +15,7 @@ from recllm_bench.models.relrec import memory
 from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.options import LlamaSeqOptions, ReLRecOptions, check_options
+from recllm_bench.models.relrec.packing import prompt_tokens
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
 from recllm_bench.models.relrec.tokens import Projection, SideTables, Vocabulary
 from tests.models.relrec_planted import WIDTH, planted_split, spread, tiny_backbone, tiny_model, tiny_tokenizer
@@ -49,6 +50,36 @@ def test_the_shared_tokenizers_keep_tokens_whole(models_folder):
         assert [value for value in ids if value >= words.n_words] == expected
         assert words.decode(ids) == "Films such as iid_9999 and iid_1 please uid_10000."
         assert tokenizer.bos_token_id not in ids
+
+
+def test_no_stray_piece_inside_a_text(models_folder):
+    """Pieces around a token are those of one sentence, under a tokenizer that marks where a text begins."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models_folder / "llama2-tokenizer")
+    words = Vocabulary(tokenizer, len(tokenizer), 10, 10)
+    stray = tokenizer.convert_tokens_to_ids("▁")
+    alone = tokenizer([", or", "like "], add_special_tokens=False)["input_ids"]  # what is to be left out
+    assert tokenizer.convert_ids_to_tokens(alone[0])[0] == "▁," and alone[1][-1] == stray
+
+    def pieces(text: str, inside: bool = False) -> list[str]:
+        return [
+            "*" if id >= words.n_words else tokenizer.convert_ids_to_tokens(id)
+            for id in words.encode([text], inside)[0]
+        ]
+
+    assert pieces(" drama films", inside=True) == ["▁drama", "▁films"]
+    assert pieces("drama films") == ["▁drama", "▁films"]
+    assert pieces("like iid_3, or iid_4.") == ["▁like", "*", ",", "▁or", "*", "."]
+    assert pieces(": drama", inside=True) == [":", "▁drama"]
+    for prompt in (*USER_PROMPTS, *ITEM_PROMPTS):
+        before, after = prompt_tokens(words, prompt)
+        assert stray not in (*before, *after) and before[0] == tokenizer.bos_token_id
+        assert not tokenizer.convert_ids_to_tokens(after[0]).startswith("▁") or prompt.split(SLOT)[1][0] == " "
+    for name in ("llama2-stories260k", "domain-llama-4m"):
+        other = AutoTokenizer.from_pretrained(models_folder / name)
+        assert words.decode(words.encode([" a quiet film, iid_3"], inside=True)[0]) == "a quiet film, iid_3"
+        assert Vocabulary(other, len(other), 10, 10).encode(["a film. It"], inside=True)[0]
 
 
 def test_numbers_that_are_no_tokens_stay_words():
@@ -293,7 +324,7 @@ def test_rows_without_gradient_stay():
         optimiser.step()
     assert torch.equal(weight[[0, 2]], start[[0, 2]])
     assert optimiser.state[weight]["row_steps"].tolist() == [0, 2, 0, 1]
-    # Row 3 has moved once as a first step does: decay, then the full step size.
+    # Row 3 has moved once as a first step does: decay, then the full learning rate.
     torch.testing.assert_close(weight[3], start[3] * (1 - 0.1 * 0.5) - 0.1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,18 +23,19 @@ from recllm_bench.language.generation import generate
 from recllm_bench.language.labels import Labels, label_documents
 from recllm_bench.models.relrec import inference, labelling
 from recllm_bench.models.relrec import method as method_module
-from recllm_bench.models.relrec.inference import reconstruct, similarities
+from recllm_bench.models.relrec.inference import own_against_other, reconstruct, similarities
 from recllm_bench.models.relrec.method import LlamaSeqMethod, ReLRecMethod
 from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
-from recllm_bench.models.relrec.packing import _ragged
-from recllm_bench.models.relrec.trainer import Trainer
+from recllm_bench.models.relrec.packing import ITEM_LABEL, SEQUENCE, USER_LABEL, _ragged
+from recllm_bench.models.relrec.prompts import USER_PROMPTS
+from recllm_bench.models.relrec.trainer import Trainer, label_book
 from recllm_bench.recipe import Recipe
 from recllm_bench.training import loop
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.stages import run_stages
 from tests.conftest import planted_catalogue, planted_histories
-from tests.models.relrec_planted import planted_labels, tiny_backbone, tiny_tokenizer
+from tests.models.relrec_planted import planted_labels, spread, tiny_backbone, tiny_tokenizer
 
 N_USERS, N_ITEMS = 24, 12
 
@@ -159,7 +159,8 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
         assert torch.equal(value, resumed.tables.state_dict()[name]), name
     terms = json.loads((folders["train"] / "terms.json").read_text())
     assert terms == whole
-    assert set(terms[0]) == {"epoch", "sequence", "user", "item", "validation", "tokens"}
+    probed = {f"{kind}, {whose} token" for kind in ("user", "item") for whose in ("own", "other")}
+    assert set(terms[0]) == {"epoch", "sequence", "user", "item", "validation", "tokens", *probed}
 
 
 def test_lazy_rows_resume_too(tmp_path, monkeypatch):
@@ -313,8 +314,8 @@ def test_labels_are_reconstructed(tmp_path):
     model, folders = train(job)
     measures = json.loads((folders["reconstruction"] / "measures.json").read_text())
     assert measures["user"]["n"] == N_USERS
-    assert set(measures["item"]) == {"mean", "n", "empty", "other"}
-    assert all(0 <= measures[kind][name] <= 1 for kind in measures for name in ("mean", "other"))
+    assert set(measures["item"]) == {"mean", "n", "empty", "other", "loss"}
+    assert all(0 <= measures[kind][name] <= 1 for kind in ("user", "item") for name in ("mean", "other"))
     terms = json.loads((folders["train"] / "terms.json").read_text())
     assert terms[-1]["item"] < terms[0]["item"] - 0.3
     assert terms[-1]["user"] < terms[0]["user"] - 0.3
@@ -323,8 +324,35 @@ def test_labels_are_reconstructed(tmp_path):
         *(("user", user) for user in range(1, N_USERS + 1)),
         *(("item", item) for item in range(1, N_ITEMS + 1)),
     }
-    texts = reconstruct(model, "item", list(range(1, N_ITEMS + 1)), most=40, batch_size=5)
+    texts = reconstruct(model, "item", list(range(1, N_ITEMS + 1)), most=40, batch_size=5, prompt="random")
     assert texts == [line["text"] for line in written if line["kind"] == "item"]
+
+
+def test_a_reconstruction_is_nearer_to_its_own_label(tmp_path):
+    """After scheduled visits a token gives its own label a higher likelihood than another's token does.
+
+    The epoch that is kept is the first: without its visits a label would have been seen once.
+    """
+    words = ["quiet", "curious", "old", "space", "rain", "books", "films", "songs", "slow", "short"]
+
+    def ready(job, options, dataset, split, work, is_other=False):
+        users = [(), *((f"{words[user % 10]} {words[user // 10]}",) for user in range(split.histories.n_users))]
+        items = [(), *((f"{words[item % 10]} {words[-1 - item // 10]}",) for item in range(split.histories.n_items))]
+        return Labels(users, items, "planted", "train_only", {})
+
+    labelling._labels_of = ready  # restored by the fixture
+    found = {}
+    for visits in (0, 60):
+        changes = {"epochs": 1, "learning_rate": 2e-2}
+        job = make_job(tmp_path / str(visits), changes, init="random", p=64, label_visits=visits)
+        _, folders = train(job)
+        found[visits] = json.loads((folders["reconstruction"] / "measures.json").read_text())
+    for kind in ("user", "item"):
+        before, after = (found[visits][kind]["loss"] for visits in (0, 60))
+        assert after["own"] < after["other"] - 0.2 and after["p"] < 0.05
+        assert after["other"] - after["own"] > before["other"] - before["own"] + 0.2
+    terms = json.loads((folders["train"] / "terms.json").read_text())
+    assert terms[0]["user, own token"] < terms[0]["user, other token"] - 0.3
 
 
 def test_similarity_of_a_text_with_itself_is_one():
@@ -471,9 +499,117 @@ def test_names_in_imported_labels_become_tokens(tmp_path, monkeypatch):
         assert shown in found.users[1][0]
 
 
-def test_prompts_of_the_measure_are_fixed():
-    assert set(inference._PROMPTS) == {"user", "item"}
-    assert math.isclose(float(similarities(["x"], [["x"]], encode)[0]), 1)
+def test_prompts_of_the_measure_are_drawn_or_fixed(tmp_path, monkeypatch):
+    """Drawn: nearly all openings occur, the draw of an id depends on the seed and on no other id."""
+    job = make_job(tmp_path)
+    model = ReLRecMethod(job).fresh().eval()
+    asked: list[list[int]] = []
+    monkeypatch.setattr(
+        "recllm_bench.language.generation.generate", lambda b, prompts, **k: asked.extend(prompts) or []
+    )
+
+    def openings(ids, **options) -> list[str]:
+        asked.clear()
+        reconstruct(model, "user", ids, **options)
+        return [
+            model.vocabulary.decode(row).replace(f"uid_{id}", "{token}") for id, row in zip(ids, asked, strict=True)
+        ]
+
+    users = list(range(1, N_USERS + 1))
+    assert set(openings(users)) == {USER_PROMPTS[0]}
+    drawn = openings(users, prompt="random", seed=3)
+    assert len(set(drawn)) > 5 and set(drawn) <= set(USER_PROMPTS)
+    assert openings(users[4:7], prompt="random", seed=3) == drawn[4:7]
+    assert openings(users, prompt="random", seed=4) != drawn
+
+
+def test_a_server_writes_nothing_without_a_limit(tmp_path, monkeypatch):
+    """The questions are counted and stated; none is asked. With a limit they are asked until it is reached."""
+    monkeypatch.undo()
+    from tests.language.planted_reviews import films
+
+    asked: list[int] = []
+
+    class Paid:
+        name = "gpt-3.5-turbo"
+
+        def complete(self, conversations, **settings):
+            asked.append(len(conversations))
+            return ["fond of quiet films"] * len(conversations)
+
+    monkeypatch.setattr("recllm_bench.language.chat.chat_model", lambda spec, **options: Paid())
+    dataset, split = films()
+    job = make_job(tmp_path, labels="generated", chat="server:gpt-3.5-turbo@http://127.0.0.1:9/v1", chat_batch=8)
+    job = dataclasses.replace(job, dataset=dataset, split=split)
+    n = dataset.histories.n_users + dataset.histories.n_items
+    with pytest.raises(
+        BenchError, match=rf"{4 * n:,} questions .* at most about [\d,]+ tokens.*token_budget=\d+, or -1"
+    ):
+        labelling.make_labels(job, job.options, tmp_path / "work")
+    assert not asked
+    with pytest.raises(BenchError, match="budget of 3000 tokens does not reach"):
+        labelling.make_labels(job, dataclasses.replace(job.options, token_budget=3000), tmp_path / "work")
+    assert asked and set(asked) == {8}
+    found = labelling.make_labels(job, dataclasses.replace(job.options, token_budget=-1), tmp_path / "work")
+    assert all(found.users[1:]) and labelling.label_substitute(found.statistics()) == ""
+
+
+def test_what_the_writer_s_options_decide_is_in_the_key(tmp_path):
+    options = make_job(tmp_path, labels="generated", chat="local:x").options
+    base = labelling.labels_key(options)
+    for change in ({"document_words": 99}, {"chat_temperature": 0.7}, {"chat_precision": "bfloat16"}):
+        assert labelling.labels_key(dataclasses.replace(options, **change)) != base
+    for change in ({"token_budget": 9}, {"chat_batch": 2}, {"chat_device": "cpu"}):  # answers are the same
+        assert labelling.labels_key(dataclasses.replace(options, **change)) == base
+
+
+def test_own_against_other_is_the_loss_of_single_sequences(tmp_path):
+    """Each loss against one pass of that prompt, token and label alone; the other token is another labelled id's."""
+    job = make_job(tmp_path)
+    model = spread(ReLRecMethod(job).fresh().eval())
+    labels = planted_labels(N_USERS, N_ITEMS)
+    book = label_book(model, job.split.histories, Labels(labels.users, labels.items, "planted", "all"))
+    own, other = own_against_other(model, book, "item", sample=7, seed=5)
+    assert len(own) == len(other) == 7
+    generator = np.random.default_rng([5, 0x0507])
+    ids = generator.permutation(np.flatnonzero(book.labels[ITEM_LABEL].count))[:7]
+    plan = book.label_plan(ITEM_LABEL, ids, generator)
+    for row in range(7):
+        spans = zip(plan.starts[row], plan.lengths[row], strict=True)
+        tokens = np.concatenate([book.flat[start : start + length] for start, length in spans])
+        place, context = int(plan.lengths[row, 0]), int(plan.contexts[row])
+        assert tokens[place] == model.vocabulary.item(int(ids[row]))
+        for value, item in ((own[row], ids[row]), (other[row], ids[row - 1])):
+            tokens[place] = model.vocabulary.item(int(item))
+            with torch.no_grad():
+                vectors = inference.extended_embedding(model)(torch.from_numpy(tokens[:-1]))
+                logits = inference.extended_scores(model)(model.backbone.hidden_states(vectors[None])[0])
+            losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(tokens[1:]), reduction="none")
+            assert value == pytest.approx(float(losses[context - 1 :].mean()), rel=1e-4)
+    assert own_against_other(model, book, "item", sample=1, seed=5)[0].size == 0
+
+
+def test_label_visits_come_before_the_first_sequence(tmp_path):
+    """Each labelled user and item once a visit, no sequence among them, in the first epoch alone."""
+    job = make_job(tmp_path, label_visits=3)
+    labels = planted_labels(N_USERS, N_ITEMS)
+    made = Labels(labels.users, labels.items, "planted", "all")
+    trainer = Trainer(ReLRecMethod(job).fresh(), job, made, tmp_path / "terms.json")
+    plans = list(trainer.visits())
+    for kind, rows, first in ((USER_LABEL, made.users, "user"), (ITEM_LABEL, made.items, "item")):
+        seen = [int(trainer.book.flat[start]) for plan in plans for start in plan.only(kind).starts[:, 1]]
+        ids = [number for number, versions in enumerate(rows) if versions]
+        assert sorted(seen) == sorted(3 * [int(getattr(trainer.model.vocabulary, first)(number)) for number in ids])
+    assert all(len(plan) and not len(plan.only(SEQUENCE)) for plan in plans)
+    counts = [[batch.counts[SEQUENCE] for batch in trainer.batches(epoch)] for epoch in (1, 2)]
+    assert counts[0][: len(plans)] == [0] * len(plans) and all(counts[0][len(plans) :]) and all(counts[1])
+    assert len(counts[0]) == len(counts[1]) + len(plans)
+    # Without visits, steps are what they were.
+    job = make_job(tmp_path)
+    plain = Trainer(ReLRecMethod(job).fresh(), job, made, tmp_path / "plain.json")
+    after = list(trainer.batches(1))[len(plans) :]
+    for one, two in zip(plain.batches(1), after, strict=True):
+        assert torch.equal(one.targets, two.targets)
 
 
 def test_half_precision_trains_alike(tmp_path):

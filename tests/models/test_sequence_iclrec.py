@@ -16,10 +16,10 @@ from recllm_bench.data.splits import leave_one_out
 from recllm_bench.data.windows import DeviceHistories, WindowBatch
 from recllm_bench.errors import BenchError
 from recllm_bench.models.sequence.augmentation import crop, mask, random_view, reorder
-from recllm_bench.models.sequence.causal import PlainConfig, PlainDataset
-from recllm_bench.models.sequence.iclrec import ICLRec
+from recllm_bench.models.sequence.iclrec import ICLRec, ICLRecOptions
 from recllm_bench.models.sequence.intents import contrast, kmeans, nearest_centroids
-from recllm_bench.models.sequence.sasrec import SASRec
+from recllm_bench.models.sequence.sasrec import SASRec, SASRecOptions
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.sequence import EpochContext, encoder_loss
 
@@ -27,7 +27,7 @@ from recllm_bench.training.sequence import EpochContext, encoder_loss
 def iclrec(n_items=30, max_length=10, seed=0, **options) -> ICLRec:
     torch.manual_seed(seed)
     settings = {"hidden_size": 16, "inner_size": 32, "intents": 4, "dropout": 0.2, "attention_dropout": 0.0, **options}
-    return ICLRec(PlainConfig.of(max_length, **settings), PlainDataset(n_items))
+    return ICLRec(bare_config(ICLRecOptions(**settings), max_length, torch.device("cpu")), Ids(n_items))
 
 
 def sequences(n=400, width=10, shortest=1, seed=1):
@@ -206,7 +206,7 @@ class TestLayout:
     def test_equals_post_norm_sasrec_on_full_histories(self):
         ours = iclrec().eval()
         options = {"hidden_size": 16, "inner_size": 32, "norm": "post", "layer_norm_eps": 1e-12}
-        other = SASRec(PlainConfig.of(10, **options), PlainDataset(30)).eval()
+        other = SASRec(bare_config(SASRecOptions(**options), 10, torch.device("cpu")), Ids(30)).eval()
         shared = {key: value for key, value in ours.state_dict().items() if "centroids" not in key}
         other.load_state_dict(shared)
         seq = torch.randint(1, 31, (6, 10))

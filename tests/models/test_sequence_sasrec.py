@@ -10,14 +10,15 @@ import torch.nn.functional as F
 
 from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
-from recllm_bench.models.sequence.causal import PlainConfig, PlainDataset
-from recllm_bench.models.sequence.sasrec import SASRec
+from recllm_bench.models.sequence.sasrec import SASRec, SASRecOptions
 from recllm_bench.models.sequence.transformer import Block, CausalAttention
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
 
 
 def sasrec(n_items=30, max_length=12, **options) -> SASRec:
     torch.manual_seed(0)
-    return SASRec(PlainConfig.of(max_length, hidden_size=16, inner_size=32, **options), PlainDataset(n_items))
+    options = SASRecOptions(hidden_size=16, inner_size=32, **options)
+    return SASRec(bare_config(options, max_length, torch.device("cpu")), Ids(n_items))
 
 
 def right_padded(lengths, width=12, n_items=30):

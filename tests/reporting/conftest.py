@@ -28,14 +28,15 @@ def make(tmp_path: Path):
         dataset: str = "ml1m",
         seed: int = 0,
         turns: np.ndarray | None = None,
+        users: int = N,
         **changes,
     ) -> RunRecord:
-        ranks = planted_ranks(quality, seed)
+        ranks = planted_ranks(quality, seed, users)
         outcomes = None
         if turns is not None:
             outcomes = SimpleNamespace(users=np.arange(1, len(turns) + 1), turns=turns, leaks=(turns == 2).astype(int))
         facts = SimpleNamespace(
-            name=dataset, filter="all", variant="v", checksum="data-1", facts={"users": N, "items": 60}
+            name=dataset, filter="all", variant="v", checksum="data-1", facts={"users": users, "items": 60}
         )
         record = make_record(
             name=name,
@@ -50,7 +51,7 @@ def make(tmp_path: Path):
             block=block,
             dataset=facts,
             protocol=PROTOCOLS[protocol],
-            split=planted_split(),
+            split=planted_split(users),
             ranks=ranks,
             outcomes=outcomes,
             stages={"train": 12.5, "embed": 2.5},

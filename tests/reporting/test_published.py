@@ -148,10 +148,10 @@ def test_a_record_finds_its_row():
 )
 def test_a_data_set_is_the_papers_or_none_of_it(paper: str, ours: str, theirs: str | None):
     """The same shop in another year is another data set."""
-    printed = {module._plain(cell.dataset) for cell in load_published() if cell.paper == paper}
+    printed = {module._folded(cell.dataset) for cell in load_published() if cell.paper == paper}
     assert (module._name_in(paper, ours) in printed) == (theirs is not None)
     if theirs is not None:
-        assert module._name_in(paper, ours) == module._plain(theirs)
+        assert module._name_in(paper, ours) == module._folded(theirs)
 
 
 def test_somebodys_own_file_is_not_the_papers_data_by_its_name():

@@ -14,13 +14,14 @@ import pytest
 from scipy.stats import ttest_rel
 
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.families import Rows, max_t, with_best
+from recllm_bench.evaluation.families import Rows, all_pairs, max_t, with_best
 from recllm_bench.evaluation.power import Plan
 from recllm_bench.evaluation.statistics import PAIR_TESTS, holm
 from recllm_bench.recipe import ConversationOptions
 from recllm_bench.reporting import seeds as seeds_module
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.html import write_report
+from recllm_bench.reporting.plan import measured_agreement, plan_table
 from recllm_bench.reporting.records import find_records, read_record
 from recllm_bench.reporting.table import comparison_table, duration
 from recllm_bench.reporting.users_file import user_values
@@ -195,6 +196,25 @@ def test_no_mark_of_a_recorded_table_hangs_on_the_points(protocol: str, tmp_path
         assert all((each == found[0]).all() for each in found)
 
 
+@pytest.mark.parametrize(("size", "users"), [(12, 400), pytest.param(60, 6000, marks=pytest.mark.slow)])
+def test_a_large_table_marks_what_is_there_in_time(make, size: int, users: int):
+    records = [
+        make(f"Row {row:02d}", 8.0 if row == 7 else 1.0, seed=3 * row + seed, training_seed=seed, users=users)
+        for row in range(size)
+        for seed in range(3)
+    ]
+    start = time.process_time()
+    found = compare(records)
+    text = comparison_table(records)
+    assert time.process_time() - start < 10
+    assert len(found.records) == size and all(len(record.members) == 3 for record in found.records)
+    for metric in found.metrics:
+        best = found.best["history", metric]
+        assert found.records[best].name == "Row 07" and found.marks["history", best, metric] == "better"
+        assert all(found.marks["history", row, metric] == "worse" for row in range(size) if row != best)
+    assert text.count("▼") >= (size - 1) * len(found.metrics)
+
+
 def test_the_terminal_table(rows):
     text = comparison_table(rows, colour=True)
     table = text[text.index("History only") :]
@@ -348,6 +368,21 @@ def test_a_report_needs_records_and_a_place(rows, tmp_path):
         write_report(rows, tmp_path / "file" / "x.html")
 
 
+def test_a_plan_knows_how_recorded_models_agree(make):
+    rows = [make(name, quality, seed=seed) for seed, (name, quality) in enumerate([("A", 0.5), ("B", 0.8), ("C", 1.0)])]
+    agreement, pairs = measured_agreement(rows)
+    hits = np.array([user_values(row)[1]["Recall@20"] for row in rows])
+    assert pairs == 3
+    assert agreement == pytest.approx(np.median([np.corrcoef(hits[a], hits[b])[0, 1] for a, b in all_pairs(3)]))
+    again = make("A", 0.5, seed=9)
+    assert measured_agreement([*rows, again]) == measured_agreement([again, *rows[1:]]), "the newest of a name"
+    assert measured_agreement(rows[:1]) == measured_agreement([]) == (0.0, 0)
+    never = make("D", 1e-9, seed=10)  # no hits: nothing to correlate
+    assert measured_agreement([*rows, never]) == (agreement, pairs)
+    text = " ".join(plan_table("ml1m", Plan(400, 3, agreement=agreement), pairs).split())
+    assert f"correlate by {agreement:.2g} over users (the median of 3 pairs of models in the records" in text
+
+
 @pytest.mark.shared
 def test_the_plan_of_a_dataset(data_mirror, monkeypatch, capsys):
     from recllm_bench.cli import main
@@ -355,7 +390,7 @@ def test_the_plan_of_a_dataset(data_mirror, monkeypatch, capsys):
     monkeypatch.setenv("RECLLM_DATA_MIRROR", str(data_mirror))
     assert main(["plan", "ml-100k", "--protocol", "relrec.full", "--seeds", "3"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "943 users, 6 rows, 3 seeds each" in text
+    assert "943 users, 6 rows, 3 seeds each" in text and "correlate by 0.5 over users (assumed: there are no" in text
     assert f"0.10 {Plan(943, 6, 3).difference(0.1):.4f}" in text
     assert main(["plan", "ml-100k", "--seeds", "0"]) == 2
     assert "seeds must be at least 1" in capsys.readouterr().err

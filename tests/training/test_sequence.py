@@ -14,9 +14,9 @@ from recllm_bench.data.windows import DeviceHistories, training_windows
 from recllm_bench.dropout import Dropout, draw_bytes
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
-from recllm_bench.models.sequence.causal import PlainConfig, PlainDataset
 from recllm_bench.models.sequence.iclrec import ICLRec
 from recllm_bench.models.sequence.sasrec import SASRec
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.training.objectives import cross_entropy
 from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.sequence import (
@@ -34,8 +34,8 @@ OPTIONS = TrainingOptions(epochs=12, batch_size=32, max_length=10, learning_rate
 
 def build(model_class, n_items, max_length=10, **options) -> nn.Module:
     torch.manual_seed(0)
-    config = PlainConfig.of(max_length, **{"hidden_size": 32, "inner_size": 64, "dropout": 0.1, **options})
-    return model_class(config, PlainDataset(n_items))
+    options = model_class.Options(**{"hidden_size": 32, "inner_size": 64, "dropout": 0.1, **options})
+    return model_class(bare_config(options, max_length, CPU), Ids(n_items))
 
 
 def hit_rate(model, split):

@@ -13,10 +13,9 @@ from recllm_bench.errors import BenchError
 
 if TYPE_CHECKING:
     from recllm_bench.artifacts import ArtifactStore
-    from recllm_bench.data.facts import Check
     from recllm_bench.data.prepared import PreparedDataset
 
-__all__ = ["canonical_name", "check", "filter_names", "format_check", "prepare"]
+__all__ = ["canonical_name", "filter_names", "format_check", "prepare"]
 
 
 def prepare(
@@ -53,13 +52,6 @@ def prepare(
     from recllm_bench.data.prepare.pipeline import prepare_dataset
 
     return prepare_dataset(name_or_path, filter, store or default_store(), most_bad)
-
-
-def check(prepared: PreparedDataset) -> list[Check]:
-    """Rows (what, found, expected, ok) of a prepared dataset against its card."""
-    from recllm_bench.data import facts
-
-    return facts.check(prepared)
 
 
 def format_check(prepared: PreparedDataset) -> str:

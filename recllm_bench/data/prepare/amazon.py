@@ -92,10 +92,8 @@ def open_amazon(
     ----------
     files : dict
         ``reviews``, and optionally ``meta``.
-    most_bad : float
-        Share of lines that may be bad.
-    with_text : bool
-        Read what was written, too.
+    most_bad, with_text
+        As for :func:`.read_reviews`.
     edition : int
         2014, 2018 or 2023; item metadata of 2014 are Python literals.
     """

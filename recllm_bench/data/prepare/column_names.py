@@ -53,7 +53,7 @@ def recognise(
             )
     found = found_columns(columns, known, given)
     for what, name in found.items():
-        alike = [other for other in columns if _plain(other) == _plain(name)]
+        alike = [other for other in columns if _folded(other) == _folded(name)]
         if len(alike) > 1 and what not in given:
             raise BenchError(f"{path}:1: which is the {what}: {' or '.join(alike)}? Rename one, or say it in a card")
     for what in needed:
@@ -71,9 +71,9 @@ def found_columns(
 ) -> dict[str, str]:
     """Column names by role, as far as they are there: those given, and for the other roles the common names."""
     found = {what: name for what, name in given.items() if name is not None and name in columns}
-    plain = {_plain(name): name for name in columns if name not in found.values()}
+    plain = {_folded(name): name for name in columns if name not in found.values()}
     for what, names in known.items():
-        if what not in given and (key := next((_plain(name) for name in names if _plain(name) in plain), None)):
+        if what not in given and (key := next((_folded(name) for name in names if _folded(name) in plain), None)):
             found[what] = plain[key]
     return found
 
@@ -88,5 +88,5 @@ def check_map(path: Path, label: str, given: Any, known: Iterable[str]) -> None:
             raise BenchError(f"{path}: {label}: the column of '{what}' is a name, not {name!r}")
 
 
-def _plain(name: str) -> str:
+def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())

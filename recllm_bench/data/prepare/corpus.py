@@ -92,8 +92,6 @@ def read_reviews(
 
     Parameters
     ----------
-    path : Path
-        The file.
     base, kind : type
         Records without and with what was written.
     fields : ReviewFields

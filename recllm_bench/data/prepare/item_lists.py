@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from recllm_bench.data.interactions import Interactions
 from recllm_bench.data.prepare.column_names import COLUMNS, recognise
-from recllm_bench.data.prepare.values import encode_tokens, numbers, refuse_empty, unix_seconds
+from recllm_bench.data.prepare.values import encode_tokens, numbers, refuse_empty, refuse_first, unix_seconds
 from recllm_bench.errors import BenchError
 
 _TOKENS = "_list:token_seq"
@@ -47,17 +47,14 @@ def read_item_lists(path: Path, columns: dict[str, pa.Array], first_line: int) -
     users = columns[recognise(path, columns, {"user": COLUMNS["user"]}, ("user",))["user"]]
     refuse_empty(path, users, "user id", first_line)
     items, lengths = _flattened(columns, wanted["item"].split(":")[0], "token")
-    if not lengths.all():
-        raise BenchError(f"{path}:{first_line + int(np.argmin(lengths))}: the user has no items")
+    refuse_first(path, lengths == 0, first_line, lambda _: "the user has no items")
     row_of = np.repeat(np.arange(len(lengths)), lengths)
     order = None
     lists = [name for name in columns if name.endswith(_NUMBERS)]
     times = recognise(path, [name.replace("_list:", ":") for name in lists], {"time": COLUMNS["time"]}, ())
     if "time" in times:
         stamps, counts = _flattened(columns, times["time"].split(":")[0], "float")
-        if (counts != lengths).any():
-            row = int(np.argmax(counts != lengths))
-            raise BenchError(f"{path}:{first_line + row}: {lengths[row]} items but {counts[row]} times")
+        refuse_first(path, counts != lengths, first_line, lambda row: f"{lengths[row]} items but {counts[row]} times")
         lines = first_line + row_of
         order = unix_seconds(path, numbers(path, stamps, "time", lines), lines)
     owners, user_tokens = encode_tokens(users)

@@ -13,14 +13,20 @@ from pyarrow import csv as arrow_csv
 
 from recllm_bench.data.interactions import Interactions, ItemText
 from recllm_bench.data.prepare.textfiles import decode, header, parse_options, pieces, read_bytes, read_columns
-from recllm_bench.data.prepare.values import clean_text, encode_tokens, numbers, refuse_empty, unix_seconds
+from recllm_bench.data.prepare.values import (
+    add_item_text,
+    before_the_web,
+    clean_text,
+    encode_tokens,
+    numbers,
+    refuse_empty,
+    unix_seconds,
+)
 from recllm_bench.errors import BenchError
 
 # The year may be a span: "Fawlty Towers (1975-1979)", "Big Bang Theory, The (2007-)".
 _TITLE = re.compile(r"^(?P<title>.*\S)\s*\((?P<year>\d{4})(?:[-\u2013]\s?(?:\d{4})?)?\)\s*(?:\((?:V|TV)\))?\s*$")
 _NO_GENRE = {"unknown", "(no genres listed)"}
-# Earlier than any rating and later than any position in a history.
-_FIRST_SECOND = 100_000_000
 # Lines are parsed in pieces of this size, so that the copies a piece needs stay small beside the file.
 _PIECE_BYTES = 16 << 20
 _TYPES = {"user": pa.int32(), "item": pa.int32(), "rating": pa.float32(), "time": pa.int64()}
@@ -62,7 +68,7 @@ def read_dat(files: dict[str, Path], times: bool = True, encoding: str = "latin-
     text: dict[str, ItemText] = {}
     for line, fields in _lines(files["items"], "::", 3, encoding):
         title, year = parse_title(fields[1])
-        _add(text, files["items"], line, fields[0], ItemText(title, year, _genres(fields[2].split("|"))))
+        add_item_text(text, files["items"], line, fields[0], ItemText(title, year, _genres(fields[2].split("|"))))
     if "plots" in files:
         for _, fields in _lines(files["plots"], "::", _PLOT_FIELDS, "utf-8"):
             plot = clean_text(fields[_PLOT])
@@ -81,7 +87,7 @@ def read_u(files: dict[str, Path], times: bool = True) -> Interactions:
         released = fields[2][-4:]
         year = year or (int(released) if released.isdigit() else 0)
         genres = [name for name, flag in zip(_U_ITEM_GENRES, fields[5:], strict=True) if flag == "1"]
-        _add(text, files["items"], line, fields[0], ItemText(title, year, _genres(genres)))
+        add_item_text(text, files["items"], line, fields[0], ItemText(title, year, _genres(genres)))
     return replace(rows, text=text)
 
 
@@ -108,7 +114,7 @@ def read_csv(files: dict[str, Path]) -> Interactions:
     values = (columns[name].to_pylist() for name in ("movieId", "title", "genres"))
     for line, (token, named, genres) in enumerate(zip(*values, strict=True), 2):
         title, year = parse_title(named)
-        _add(text, path, line, token, ItemText(title, year, _genres(genres.split("|"))))
+        add_item_text(text, path, line, token, ItemText(title, year, _genres(genres.split("|"))))
     return replace(rows, text=text)
 
 
@@ -131,7 +137,7 @@ def _ratings(path: Path, separator: str, names: list[str] | None, times: bool) -
     ratings = table["rating"].to_numpy()
     if order.min() < 0:
         unix_seconds(path, order, first_line)
-    if times != bool(order.min() >= _FIRST_SECOND):
+    if times == bool(before_the_web(order.min())):
         found_ = "positions within the user, not Unix times" if times else "Unix times, not positions within the user"
         raise BenchError(
             f"{path}:{first_line}: the fourth field holds {found_}; this is another variant than its name says"
@@ -193,9 +199,3 @@ def _lines(path: Path, separator: str, width: int, encoding: str) -> Iterator[tu
 
 def _genres(names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in map(clean_text, names) if name and name not in _NO_GENRE)
-
-
-def _add(text: dict[str, ItemText], path: Path, line: int, token: str, item: ItemText) -> None:
-    # Twice the same is a copy; twice something else leaves open what the item is.
-    if text.setdefault(token, item) != item:
-        raise BenchError(f"{path}:{line}: the item {token} appears twice with different text")

@@ -138,7 +138,6 @@ def review_file(asked: str, corpus: str, rows: int, store: ArtifactStore) -> Pat
         Hash of the corpus' key.
     rows : int
         Reviews in the corpus.
-    store : ArtifactStore
 
     Raises
     ------

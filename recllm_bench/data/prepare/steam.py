@@ -71,14 +71,7 @@ class AustralianUser(AustralianEntry, gc=False):
 def open_steam(files: dict[str, Path], most_bad: float = BAD_SHARE, with_text: bool = False) -> Stream:
     """Open ``steam_reviews.json`` and, when it is there, ``steam_games.json``.
 
-    Parameters
-    ----------
-    files : dict
-        ``reviews``, and optionally ``items`` (games).
-    most_bad : float
-        Share of lines that may be bad.
-    with_text : bool
-        Read what was written, too.
+    ``files`` has ``reviews``, and optionally ``items`` (games). ``most_bad, with_text`` as for :func:`.read_reviews`.
     """
     stream = Stream()
     fields = ReviewFields("username", "product_id", "date", dates, text="text")
@@ -105,10 +98,8 @@ def open_australian(
     ----------
     files : dict
         ``reviews`` (reviews or libraries), and optionally ``items`` (games).
-    most_bad : float
-        Share of lines that may be bad.
-    with_text : bool
-        Read what was written, too.
+    most_bad, with_text
+        As for :func:`.read_reviews`.
     year_of_crawl : int, optional
         Year of the dates without one.
     times : bool

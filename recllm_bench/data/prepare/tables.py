@@ -23,11 +23,13 @@ from recllm_bench.data.prepare.table_rows import join_parts, without_positions
 from recllm_bench.data.prepare.textfiles import header, read_bytes, read_columns, with_line_feeds
 from recllm_bench.data.prepare.values import (
     MISSING,
+    add_item_text,
     clean_text,
     encode_tokens,
     plain_ids,
     ratings,
     refuse_empty,
+    refuse_first,
     times,
     unix_seconds,
 )
@@ -245,10 +247,7 @@ def _refuse_header_again(
     for what in ("user", "item"):
         codes, tokens = coded[what]
         again &= codes == (tokens.index(found[what]) if found[what] in tokens else -1)
-    if again.any():
-        raise BenchError(
-            f"{path}:{first_line + int(np.argmax(again))}: the header stands here once more; delete the line"
-        )
+    refuse_first(path, again, first_line, lambda _: "the header stands here once more; delete the line")
 
 
 def _strings(path: Path, name: str, column: pa.Array, first_line: int) -> pa.Array:
@@ -276,15 +275,13 @@ def _refuse_nested(path: Path, name: str, column: pa.Array, first_line: int) -> 
     if not pa.types.is_struct(column.type):
         raise BenchError(f"{path}: the column '{name}' holds lists; give it plain values")
     there = column.field("nested") if column.type.names == ["nested"] else column.is_valid()
-    row = int(np.argmax(there.to_numpy(zero_copy_only=False)))
-    raise BenchError(f"{path}:{first_line + row}: the column '{name}' holds nested values; give it plain ones")
+    why = f"the column '{name}' holds nested values; give it plain ones"
+    refuse_first(path, there.to_numpy(zero_copy_only=False), first_line, lambda _: why)
 
 
 def _stamps(path: Path, name: str, column: pa.Array, first_line: int) -> np.ndarray:
     """Unix seconds of a column of points in time."""
-    if column.null_count:
-        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-        raise BenchError(f"{path}:{first_line + row}: the time is empty")
+    refuse_first(path, column.is_null().to_numpy(zero_copy_only=False), first_line, lambda _: "the time is empty")
     try:
         micro = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
     except pa.ArrowNotImplementedError as error:
@@ -327,11 +324,7 @@ def _item_text(path: Path, table: _Columns, form: _Form) -> tuple[dict[str, Item
             _categories(stated("categories", row), by_space, form.missing),
             _joined(stated("description", row), form.missing),
         )
-        # Twice the same is a copy; twice something else leaves open what the item is.
-        if text.setdefault(token, item) != item:
-            raise BenchError(
-                f"{path}:{first_line + row}: the item {token} appears twice with different text; keep one of its lines"
-            )
+        add_item_text(text, path, first_line + row, token, item)
     notes = list(table.notes)
     if count := sum(blanks.values()):
         said = "field says" if count == 1 else "fields say"

@@ -31,8 +31,6 @@ def read_bytes(path: Path, encoding: str = "") -> bytes:
 
     Parameters
     ----------
-    path : Path
-        The file.
     encoding : str
         Its encoding, when that is known not to be UTF-8; a mark at its start (UTF-16, UTF-32) says so as well.
 
@@ -127,8 +125,6 @@ def read_columns(
         For messages.
     data : bytes
         The file's content, or whole lines of it.
-    delimiter : str
-        One character.
     names : list of str, optional
         Column names; without them the first line is the header.
     quoted : bool

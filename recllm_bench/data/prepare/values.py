@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recllm_bench.data.item_texts import ItemText
 from recllm_bench.errors import BenchError
 
 # How programs write that there is no value; the case matters, since Nan, Nat and Na are names of people.
@@ -51,6 +52,20 @@ def clean_text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return " ".join(str(value).split())
+
+
+def refuse_first(path: Path, wrong: np.ndarray, first_line: int | np.ndarray, why: Callable[[int], str]) -> None:
+    """Raise with the line of the first row under a mask; ``first_line`` is the first row's, or has the line of each."""
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        line = int(first_line[row]) if isinstance(first_line, np.ndarray) else first_line + row
+        raise BenchError(f"{path}:{line}: {why(row)}")
+
+
+def add_item_text(text: dict[str, ItemText], path: Path, line: int, token: str, item: ItemText) -> None:
+    """Note what a line says of an item; BenchError where another line says something else of it."""
+    if text.setdefault(token, item) != item:  # twice the same is a copy
+        raise BenchError(f"{path}:{line}: the item {token} appears twice with different text; keep one of its lines")
 
 
 def encode_tokens(column: pa.Array) -> tuple[np.ndarray, list[str]]:
@@ -94,11 +109,13 @@ def refuse_empty(
     """Raise with the line of the first field that is empty, or one of the spellings of a missing value."""
     column = whole(column)
     empty = pc.is_in(column, value_set=pa.array(["", *missing], column.type)).to_numpy(zero_copy_only=False)
-    if empty.any():
-        row = int(np.argmax(empty))
+
+    def why(row: int) -> str:
         value = column[row].as_py()
         said = f"'{value}', which stands for a missing value" if value else "empty"
-        raise BenchError(f"{path}:{first_line + row}: the {what} is {said}{mend}")
+        return f"the {what} is {said}{mend}"
+
+    refuse_first(path, empty, first_line, why)
 
 
 def numbers(path: Path, column: pa.Array, what: str, first_line: int | np.ndarray) -> np.ndarray:
@@ -123,9 +140,7 @@ def numbers(path: Path, column: pa.Array, what: str, first_line: int | np.ndarra
         except pa.ArrowInvalid:
             values = np.array([_float(text) for text in column.to_pylist()])
         wrong = ~np.isfinite(values)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise BenchError(f"{path}:{line_of(first_line, row)}: the {what} {column[row].as_py()!r} is not a number")
+    refuse_first(path, wrong, first_line, lambda row: f"the {what} {column[row].as_py()!r} is not a number")
     return values
 
 
@@ -139,9 +154,7 @@ def ratings(path: Path, column: pa.Array, first_line: int) -> np.ndarray:
     """
     values = numbers(path, column, "rating", first_line)
     large = np.abs(values) > np.finfo(np.float32).max
-    if large.any():
-        row = int(np.argmax(large))
-        raise BenchError(f"{path}:{first_line + row}: the rating {column[row].as_py()!r} is too large for a rating")
+    refuse_first(path, large, first_line, lambda row: f"the rating {column[row].as_py()!r} is too large for a rating")
     return values.astype(np.float32)
 
 
@@ -165,15 +178,13 @@ def unix_seconds(path: Path, values: np.ndarray, first_line: int | np.ndarray) -
         value written as a number, or another unit.
     """
     seconds = in_seconds(values)
-    wrong = (seconds < 0) | (seconds >= LATEST)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        place, value = f"{path}:{line_of(first_line, row)}", values[row]
+
+    def why(row: int) -> str:
         if seconds[row] < 0:
-            raise BenchError(f"{place}: the time {value} lies before 1970; leave the line out if its time is unknown")
-        raise BenchError(
-            f"{place}: the time {value} lies beyond 2100; times are Unix seconds, milli-, micro- or nanoseconds"
-        )
+            return f"the time {values[row]} lies before 1970; leave the line out if its time is unknown"
+        return f"the time {values[row]} lies beyond 2100; times are Unix seconds, milli-, micro- or nanoseconds"
+
+    refuse_first(path, (seconds < 0) | (seconds >= LATEST), first_line, why)
     return seconds
 
 
@@ -206,10 +217,8 @@ def times(path: Path, column: pa.Array, first_line: int) -> tuple[np.ndarray, bo
     # Pandas knows no name of a zone in ISO form, and Arrow's kernels copy nothing that does not change.
     plain = pc.replace_substring_regex(column, _ZONE_NAME, "Z")
     stamps = pd.to_datetime(pd.Series(plain.to_pylist()), utc=True, errors="coerce", format="ISO8601")
-    wrong = np.flatnonzero(stamps.isna())
-    if len(wrong):
-        value = column[int(wrong[0])].as_py()
-        raise BenchError(f"{path}:{first_line + int(wrong[0])}: the time '{value}' is not a date like 2001-02-03")
+    wrong = stamps.isna().to_numpy()
+    refuse_first(path, wrong, first_line, lambda row: f"the time '{column[row].as_py()}' is not a date like 2001-02-03")
     seconds = ((stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy()
     return unix_seconds(path, seconds, first_line), False
 
@@ -217,11 +226,6 @@ def times(path: Path, column: pa.Array, first_line: int) -> tuple[np.ndarray, bo
 def before_the_web(seconds: np.ndarray) -> np.ndarray:
     """Which times lie before March 1973, as positions (1, 2, 3) and a 0 for a missing time do: bool [n]."""
     return seconds < _FIRST_SECOND
-
-
-def line_of(first_line: int | np.ndarray, row: int) -> int:
-    """Line of a row."""
-    return int(first_line[row]) if isinstance(first_line, np.ndarray) else first_line + row
 
 
 def _number_dates(values: np.ndarray) -> np.ndarray | None:

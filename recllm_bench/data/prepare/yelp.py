@@ -42,17 +42,7 @@ class Business(msgspec.Struct, gc=False):
 
 
 def open_yelp(files: dict[str, Path], most_bad: float = BAD_SHARE, with_text: bool = False) -> Stream:
-    """Open the reviews, and the businesses when they are there.
-
-    Parameters
-    ----------
-    files : dict
-        ``reviews``, and optionally ``items`` (businesses).
-    most_bad : float
-        Share of lines that may be bad.
-    with_text : bool
-        Read what was written, too.
-    """
+    """Open ``reviews`` and, when they are there, ``items`` (businesses); the rest as for :func:`.read_reviews`."""
     stream = Stream()
     fields = ReviewFields("user_id", "business_id", "date", dates, rating="stars", text="text")
     stream.reviews = read_reviews(files["reviews"], Review, WrittenReview, fields, with_text, most_bad, stream)

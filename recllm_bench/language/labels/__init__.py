@@ -1,36 +1,22 @@
 """Labels: short texts about users and items that a language model learns to reconstruct (ReLRec, section 3)."""
 
 from recllm_bench.language.labels.anonymise import TitleNames, anonymise
-from recllm_bench.language.labels.documents import Documents, label_documents
+from recllm_bench.language.labels.documents import label_documents
 from recllm_bench.language.labels.extractive import extractive_labels
 from recllm_bench.language.labels.generated import generated_labels
 from recllm_bench.language.labels.label_files import labels_from_file
 from recllm_bench.language.labels.profiles import import_profiles
-from recllm_bench.language.labels.records import (
-    Label,
-    Labels,
-    draw_versions,
-    find_label_file,
-    is_refusal,
-    item_token,
-    read_labels,
-    switched,
-    write_labels,
-)
+from recllm_bench.language.labels.records import Labels, draw_versions, is_refusal, read_labels, switched, write_labels
 
 __all__ = [
-    "Documents",
-    "Label",
     "Labels",
     "TitleNames",
     "anonymise",
     "draw_versions",
     "extractive_labels",
-    "find_label_file",
     "generated_labels",
     "import_profiles",
     "is_refusal",
-    "item_token",
     "label_documents",
     "labels_from_file",
     "read_labels",

@@ -66,15 +66,15 @@ class TitleNames:
                 self._items[words] = known if item in known else (*known, item)
                 self._longest[words[0]] = max(len(words), self._longest.get(words[0], 0))
 
-    def replace(self, text: str, about: int = 0) -> str:
+    def replace(self, text: str, about: int = 0, keep_own: bool = False) -> str:
         """The text with every title replaced by its item's token.
 
         Parameters
         ----------
-        text : str
-            A label.
         about : int
             The item the label describes, 0 for none.
+        keep_own : bool
+            Leave the title of that item in words.
         """
         spans = [match.span() for match in _WORD.finditer(text)]
         words = [text[start:end].casefold() for start, end in spans]
@@ -83,9 +83,10 @@ class TitleNames:
             for length in range(min(self._longest.get(words[place], 0), len(words) - place), 0, -1):
                 items = self._items.get(tuple(words[place : place + length]))
                 if items and self._is_name(text, spans[place : place + length]):
-                    pieces += [text[done : spans[place][0]], item_token(about if about in items else items[0])]
-                    done = spans[place + length - 1][1]
-                    self.replaced += 1
+                    if not (keep_own and about in items):
+                        pieces += [text[done : spans[place][0]], item_token(about if about in items else items[0])]
+                        done = spans[place + length - 1][1]
+                        self.replaced += 1
                     place += length - 1
                     break
             place += 1
@@ -109,11 +110,13 @@ class TitleNames:
         return start > 0 and (text[start - 1] in _QUOTES or bool(before and before[-1] not in _SENTENCE_ENDS))
 
 
-def anonymise(labels: Labels, titles: Sequence[str]) -> Labels:
-    """Replace the titles of catalogue items in every label; counted as ``names replaced``."""
+def anonymise(labels: Labels, titles: Sequence[str], keep_own: bool = False) -> Labels:
+    """Replace the titles of catalogue items in every label, or of other items alone; counted as ``names replaced``."""
     names = TitleNames(titles)
     users = [tuple(names.replace(text) for text in versions) for versions in labels.users]
-    items = [tuple(names.replace(text, item) for text in versions) for item, versions in enumerate(labels.items)]
+    items = [
+        tuple(names.replace(text, item, keep_own) for text in versions) for item, versions in enumerate(labels.items)
+    ]
     counts = {**labels.counts, "names replaced": names.replaced}
     return replace(labels, users=users, items=items, counts=counts)
 

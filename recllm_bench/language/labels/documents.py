@@ -44,6 +44,8 @@ class Documents:
         ``"reviews"`` or ``"catalogue"``.
     wrote : bool [n_users + 1]
         Users whose document is their own writing, not titles.
+    user_parts, item_parts : list of list of str
+        The same documents in pieces, a review or a description each; an item's without its beginning.
     counts : dict of str to int
         Users and items without a document, users with titles in place of reviews, documents that were cut.
     """
@@ -54,6 +56,8 @@ class Documents:
     scope: str
     source: str
     wrote: np.ndarray
+    user_parts: list[list[str]]
+    item_parts: list[list[str]]
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -65,10 +69,6 @@ def label_documents(dataset: PreparedDataset, split: Split, scope: str = "train_
 
     Parameters
     ----------
-    dataset : PreparedDataset
-        Histories, catalogue and reviews.
-    split : Split
-        Says which interactions train.
     scope : {"train_only", "all"}
         ``train_only`` reads no review, title or category of a validation or test interaction. An item's own title,
         year, categories and description are no interaction and always there.
@@ -108,6 +108,7 @@ def label_documents(dataset: PreparedDataset, split: Split, scope: str = "train_
     _append_titles(users, owners[silent], histories.items[silent], catalogue, words)
     joined_users = ["\n".join(parts) for parts in users]
     joined_items = [_first_words("\n".join(parts), words) for parts in items]
+    item_parts = [parts[bool(text) :] for parts, text in zip(items, about, strict=True)]
     counts = {
         "users without text": sum(not text for text in joined_users[1:]),
         "items without text": sum(not text for text in joined_items[1:]),
@@ -117,15 +118,13 @@ def label_documents(dataset: PreparedDataset, split: Split, scope: str = "train_
         "reviews cut": cut,
     }
     source = "catalogue" if reviews is None else "reviews"
-    return Documents(joined_users, joined_items, about, scope, source, wrote, counts)
+    return Documents(joined_users, joined_items, about, scope, source, wrote, users, item_parts, counts)
 
 
 def positions_in_scope(split: Split, scope: str) -> np.ndarray:
     """Interactions whose text a label may use: bool [total]."""
     histories = split.histories
-    if scope == "all":
-        return np.ones(len(histories.items), dtype=bool)
-    return np.arange(len(histories.items)) < split.train_ends[histories.users_of_positions() - 1]
+    return np.ones(len(histories.items), bool) if scope == "all" else histories.before(split.train_ends)
 
 
 def plain_title(title: str) -> str:

@@ -1,12 +1,14 @@
-"""Labels without any language model: key phrases of the own text, put into sentences.
+"""Labels without any language model: names, kinds and key phrases of the own text, put into sentences.
 
-What a label speaks of, its terms, are up to three categories that the user turns to more than others do (or the item's
-own), then key phrases of the reviews (:mod:`.phrases`). Users whose writing has none get the names of their two newest
-training items instead. The terms are set into templates of three forms in turn: a list, one sentence, two sentences.
+What a label speaks of, its terms, are for an item its title with the year and its categories, for a user up to three
+categories and decades that the user turns to more than others do; then key phrases of the reviews (:mod:`.phrases`), of
+who wrote none those of the titles of the own training items. The terms are set into templates of three forms in turn: a
+list, one sentence, two sentences.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,9 @@ import numpy as np
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.labels.anonymise import anonymise
-from recllm_bench.language.labels.documents import WORDS, Documents, label_documents, plain_title, positions_in_scope
+from recllm_bench.language.labels.documents import Documents, label_documents, plain_title, positions_in_scope
 from recllm_bench.language.labels.phrases import key_phrases
-from recllm_bench.language.labels.records import Labels, item_token, plural
+from recllm_bench.language.labels.records import Labels, plural
 
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 
 _CATEGORIES = 3
 _PHRASES = 6
-_NAMED = 2
+WORDS = 1500
+"""Words of a user's or item's text that are read: no language model's context bounds them."""
 _SHRINK = 5.0  # so many category mentions of the average user are added to everybody's
+_DECADE = re.compile(r"\d{3}0s")
 _WIDESPREAD = 0.5  # a category of more items than this tells nothing of an item
 
 # Forms in the order of versions; of each form one wording is drawn. {first} and {rest} are the two halves of {terms}.
@@ -44,7 +48,7 @@ _USER_FORMS = (
     ),
 )
 _ITEM_FORMS = (
-    ("{listed}", "Known for: {commas}.", "Has to do with {commas}."),
+    ("{listed}", "{commas}.", "Features: {commas}."),
     (
         "{a_thing} that people connect with {terms}.",
         "This {thing} is all about {terms}.",
@@ -73,20 +77,15 @@ def extractive_labels(
 
     Parameters
     ----------
-    dataset : PreparedDataset
-        Histories, catalogue and reviews.
-    split : Split
-        Says which interactions train.
-    scope : {"train_only", "all"}
-        Interactions whose text, categories and titles may be used.
+    dataset, split, scope, words
+        As for :func:`.label_documents`.
     versions : int
         Wordings of each label, 1 to 9: three forms, three templates each.
     seed : int
         Draws the order in which an id gets the templates of a form; equal seeds give equal labels.
-    words : int
-        Most words of a source document.
     anonymise_names : bool
-        Write ``iid_17`` for the titles of catalogue items.
+        Write ``iid_17`` for the titles of catalogue items; an item's own title stays in words in its own label, where a
+        token would say nothing.
     documents : Documents, optional
         Made before, with the same scope.
 
@@ -102,14 +101,17 @@ def extractive_labels(
     kinds = [_kinds_of(catalogue, item) for item in range(histories.n_items + 1)]
     allowed = np.flatnonzero(positions_in_scope(split, documents.scope))
     owners, chosen = histories.users_of_positions()[allowed], histories.items[allowed]
-    own_words = [text if own else "" for text, own in zip(documents.users, documents.wrote, strict=True)]
-    user_phrases = key_phrases(own_words, _PHRASES)
-    user_terms = _terms(_leanings(kinds, owners, chosen, histories.n_users), user_phrases)
-    silent = np.array([not phrases for phrases in user_phrases])
-    for user, names in _newest_names(catalogue, owners, chosen, silent, anonymise_names).items():
-        user_terms[user] += names
-    about_items = [text[len(about) :] for text, about in zip(documents.items, documents.about, strict=True)]
-    item_terms = _terms(_telling(kinds), key_phrases(about_items, _PHRASES))
+    titles = [plain_title(title) for title in catalogue.titles]
+    parts = [list(texts) if own else [] for texts, own in zip(documents.user_parts, documents.wrote, strict=True)]
+    for user, item in zip(owners.tolist(), chosen.tolist(), strict=True):
+        if not documents.wrote[user] and titles[item]:
+            parts[user].append(titles[item])
+    user_terms = _terms(_leanings(kinds, owners, chosen, histories.n_users), key_phrases(parts, _PHRASES))
+    names = [
+        (f"{title} ({year})" if year else title,) if title else ()
+        for title, year in zip(titles, catalogue.years.tolist(), strict=True)
+    ]
+    item_terms = _terms(names, _terms(_telling(kinds, names), key_phrases(documents.item_parts, _PHRASES)))
     labels = Labels(
         _worded(user_terms, _USER_FORMS, catalogue.domain, versions, (seed, 0)),
         _worded(item_terms, _ITEM_FORMS, catalogue.domain, versions, (seed, 1)),
@@ -117,7 +119,7 @@ def extractive_labels(
         documents.scope,
         {**documents.counts, "users without label": _empty(user_terms), "items without label": _empty(item_terms)},
     )
-    return anonymise(labels, catalogue.titles) if anonymise_names else labels
+    return anonymise(labels, catalogue.titles, keep_own=True) if anonymise_names else labels
 
 
 def _kinds_of(catalogue: Catalogue, item: int) -> tuple[str, ...]:
@@ -159,41 +161,25 @@ def _leanings(
     return found
 
 
-def _telling(kinds: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The rarest categories of each item, in the catalogue's order; none that half of the items have."""
-    names = sorted({name for row in kinds for name in row})
-    shares = dict.fromkeys(names, 0)
+def _telling(kinds: Sequence[tuple[str, ...]], names: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rarest categories of each item, in the catalogue's order; of an item without name none that half of the items
+    have, of one with a name all that are among its rarest but for the decade, which stands in the year.
+    """
+    shares: dict[str, int] = {}
     for row in kinds:
         for name in row:
-            shares[name] += 1
+            shares[name] = shares.get(name, 0) + 1
     widespread = _WIDESPREAD * max(sum(1 for row in kinds if row), 1)
     found = []
-    for row in kinds:
-        rare = sorted((name for name in row if shares[name] <= widespread), key=lambda name: (shares[name], name))
-        found.append(tuple(name for name in row if name in rare[:_CATEGORIES]))
+    for row, own in zip(kinds, names, strict=True):
+        told = [name for name in row if (not _DECADE.fullmatch(name) if own else shares[name] <= widespread)]
+        rare = sorted(told, key=lambda name: (shares[name], name))[:_CATEGORIES]
+        found.append(tuple(name for name in row if name in rare))
     return found
 
 
 def _terms(categories: Sequence[tuple[str, ...]], phrases: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [tuple(dict.fromkeys((*some, *more))) for some, more in zip(categories, phrases, strict=True)]
-
-
-def _newest_names(
-    catalogue: Catalogue, owners: np.ndarray, items: np.ndarray, silent: np.ndarray, as_tokens: bool
-) -> dict[int, tuple[str, ...]]:
-    """Names of the newest items of users who wrote nothing, newest first, by user; items without title have none."""
-    titled = np.array([bool(title) for title in catalogue.titles])
-    rows = np.flatnonzero(silent[owners] & titled[items])[::-1]
-    order = rows[np.argsort(owners[rows], kind="stable")]
-    first = np.flatnonzero(np.diff(owners[order], prepend=-1))
-    place = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
-    named: dict[int, tuple[str, ...]] = {}
-    for row in order[place < _NAMED].tolist():
-        item = int(items[row])
-        name = item_token(item) if as_tokens else plain_title(catalogue.titles[item])
-        user = int(owners[row])
-        named[user] = (*named.get(user, ()), *(() if name in named.get(user, ()) else (name,)))
-    return named
 
 
 def _worded(

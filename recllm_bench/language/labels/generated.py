@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.labels.anonymise import anonymise
@@ -27,25 +27,10 @@ from recllm_bench.progress import log, track
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset
     from recllm_bench.data.splits import Split
+    from recllm_bench.language.chat import ChatModel
 
 ANSWERS = "answers.jsonl"
 _CHARACTERS_PER_TOKEN = 4  # of English text under the usual tokenizers
-
-
-class ChatModel(Protocol):
-    """What this module needs of a chat model (:mod:`recllm_bench.language.chat`)."""
-
-    name: str
-
-    def complete(
-        self,
-        conversations: Sequence[Sequence[Mapping[str, str]]],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]:
-        """One answer for each conversation."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +69,10 @@ def generated_labels(
 
     Parameters
     ----------
-    dataset : PreparedDataset
-        Histories, catalogue and reviews.
-    split : Split
-        Says which interactions train.
+    dataset, split, scope, words
+        As for :func:`.label_documents`.
     chat : ChatModel
         Who writes.
-    scope : {"train_only", "all"}
-        Interactions whose text may reach a prompt.
     two_stage : bool
         Clean the profile before it is used (ReLRec, table 5); else the profile is the label.
     versions : int
@@ -99,8 +80,6 @@ def generated_labels(
     work : Path
         Folder of the answers. With the same folder a killed run goes on where it stopped; a question that changed,
         be it by its instructions or by its document, is asked again.
-    words : int
-        Most words of a source document.
     anonymise_names : bool
         Write ``iid_17`` for the titles of catalogue items; the answers on disk keep the titles.
     temperature, seed : float, int
@@ -155,6 +134,26 @@ def generated_labels(
     source = f"local:{chat.name}" if getattr(chat, "source", "") else chat.name
     labels = Labels(rows["user"], rows["item"], source, documents.scope, counts)
     return anonymise(labels, dataset.catalogue.titles) if anonymise_names else labels
+
+
+def estimate(
+    dataset: PreparedDataset, documents: Documents, *, two_stage: bool = True, versions: int = 3
+) -> tuple[int, int]:
+    """Questions that labels take, and the most tokens of prompts and answers, at four characters each.
+
+    Every answer counts at full length, also where it is the text of the next question; nothing is asked.
+    """
+    names = {"thing": dataset.catalogue.domain, "things": plural(dataset.catalogue.domain)}
+    questions = tokens = 0
+    for kind, texts in (("user", documents.users), ("item", documents.items)):
+        answer = most_tokens(kind)
+        known = [text for text in texts if text]
+        later = [clean_prompt(kind, "", **names)] * two_stage
+        later += [reword_prompt(kind, "", version, **names) for version in range(1, versions)]
+        tokens += sum(_tokens(profile_prompt(kind, text, **names)) + answer for text in known)
+        tokens += len(known) * sum(_tokens(prompt) + 2 * answer for prompt in later)
+        questions += len(known) * (1 + len(later))
+    return questions, tokens
 
 
 class _Asking:

@@ -27,7 +27,10 @@ def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
         When the file is neither, and whatever the two readers refuse.
     """
     path = find_label_file(name)
-    fields = _first_fields(path)
+    try:
+        fields = set(next(read_lines(path, "label"), ("", {}))[1])
+    except BenchError:
+        fields = set()
     if "kind" in fields:
         return read_labels(path, dataset.histories.n_users, dataset.histories.n_items)
     if "uid" in fields:
@@ -35,11 +38,3 @@ def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
     raise BenchError(
         f"{path}:1: neither labels (kind, id, version, text) nor profiles (uid, iid, user_summary, item_summary)"
     )
-
-
-def _first_fields(path: Path) -> set[str]:
-    try:
-        _, entry = next(read_lines(path, "label"), ("", {}))
-    except BenchError:
-        return set()
-    return set(entry)

@@ -1,11 +1,13 @@
-"""Key phrases of documents, one to three words each, by TF-IDF against the other documents.
+"""Key phrases of documents, one to three words each: what a document's pieces say again and again, and others do not.
 
 A phrase lies within a sentence and begins and ends with a content word; the middle of three may be a small word that
-joins ("range of motion"). Its weight in a document is ``sqrt(words) tf ln((N + 1) / (df + 1))``, with ``tf`` its
-occurrences there and ``df`` the documents, of ``N``, that have it: the usual TF-IDF, and a little more for phrases that
-say more. A phrase must be in ``max(3, N / 500)`` documents (in a third of them where there are few), which keeps slips
-of the pen and private names out; one of several words must occur clearly more often than its words would meet by
-chance. Of near-duplicates (phrases that share a content word, whatever its ending) only the heaviest stays.
+joins ("range of motion"). A document is several pieces, a review each. The weight of a phrase in a document is
+``sqrt(words) r ln((r + 1/2) / (e + 1/2))``, with ``r`` the pieces of the document that have it and ``e`` how many
+would if it were spread evenly over all pieces: a term of the log-likelihood ratio (Dunning 1993), and a little more
+for phrases that say more. A phrase must be in ``max(3, N / 500)`` of ``N`` documents (in a third of them where there
+are few), which keeps slips of the pen and private names out; one of several words must occur clearly more often than
+its words would meet by chance. What a single piece says is one person's word and stands behind all else. Of
+near-duplicates (phrases that share a content word, whatever its ending) only the heaviest stays.
 
 Everything but the last look-up is done on flat arrays of word codes.
 """
@@ -20,7 +22,6 @@ import pyarrow.compute as pc
 
 MOST_WORDS = 3
 _CANDIDATES = 24  # of a document, heaviest first; among these near-duplicates are looked for
-_COMMON = 0.2  # a single word in more than this share of the documents tells nothing
 _TOGETHER = 4.0  # how many times more often than by chance the words of a phrase stand together
 _END = "."
 _JOINING = ("of", "and", "for", "in", "to", "on", "&", "n")
@@ -72,42 +73,42 @@ STOP_WORDS = FUNCTION_WORDS | frozenset(_REVIEW.split())
 """Words with which no phrase begins or ends: function words, and those that reviews of anything are full of."""
 
 
-def key_phrases(documents: Sequence[str], most: int = 8, least_times: int = 1) -> list[tuple[str, ...]]:
+def key_phrases(documents: Sequence[Sequence[str]], most: int = 8) -> list[tuple[str, ...]]:
     """Find what each document speaks of that the others do not.
 
     Parameters
     ----------
-    documents : sequence of str [n]
-        Texts of one kind; empty ones have no phrases and count as no document.
+    documents : sequence of sequence of str [n]
+        The pieces of each document; one without pieces has no phrases and counts as no document.
     most : int
         Phrases a document.
-    least_times : int
-        Occurrences a phrase needs in the document.
 
     Returns
     -------
     list of tuple of str
         Phrases in lower case, heaviest first; equal weights in alphabetical order of their words.
     """
-    words, codes, owner = _words(documents)
+    sizes = np.array([len(parts) for parts in documents], dtype=np.int64)
+    document_of = np.repeat(np.arange(len(documents)), sizes)
+    words, codes, piece = _words([part for parts in documents for part in parts])
     none: list[tuple[str, ...]] = [() for _ in documents]
     if not len(codes):
         return none
-    n_documents = len(np.unique(owner))
     content = _is_content(words)
     end = words.index(_END) if _END in words else -1
     joining = np.isin(np.arange(len(words)), [words.index(word) for word in _JOINING if word in words])
     usable = np.bincount(codes, minlength=len(words)).astype(np.float64)
     rows = [
-        _weighed(owner, codes, usable, starts, length, n_documents, least_times)
-        for length, starts in enumerate(_starts(codes, owner, content, joining, end), 1)
+        _weighed(piece, document_of, codes, usable, starts, length)
+        for length, starts in enumerate(_starts(codes, piece, content, joining, end), 1)
     ]
     document = np.concatenate([row[0] for row in rows])
     weight = np.concatenate([row[1] for row in rows])
     grams = np.concatenate([row[2] for row in rows])  # [m, 3], -1 where there is no such word
+    often = np.concatenate([row[3] for row in rows])
     if not len(document):
         return none
-    order = np.lexsort((grams[:, 2], grams[:, 1], grams[:, 0], -weight, document))
+    order = np.lexsort((grams[:, 2], grams[:, 1], grams[:, 0], -weight, ~often, document))
     document, grams = document[order], grams[order]
     first = np.flatnonzero(np.diff(document, prepend=-1))
     sizes = np.diff(np.append(first, len(document)))
@@ -170,37 +171,39 @@ def _starts(
 
 
 def _weighed(
-    owner: np.ndarray,
+    piece: np.ndarray,
+    document_of: np.ndarray,
     codes: np.ndarray,
     occurrences: np.ndarray,
     starts: np.ndarray,
     length: int,
-    n_documents: int,
-    least_times: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Document, weight and words of the phrases of one length."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Document, weight and words of the phrases of one length, and whether more than one piece has them."""
     size = len(occurrences)
     key = np.zeros(len(starts), dtype=np.int64)
     for offset in range(length):
         key = key * size + codes[starts + offset]
     grams, which = np.unique(key, return_inverse=True)
-    pairs, times = np.unique(owner[starts] * max(len(grams), 1) + which, return_counts=True)
-    document, gram = pairs // max(len(grams), 1), pairs % max(len(grams), 1)
+    n_grams = max(len(grams), 1)
+    said = np.unique(piece[starts] * n_grams + which)  # a piece counts once, however often it repeats itself
+    in_pieces = np.bincount(said % n_grams, minlength=len(grams))
+    pairs, times = np.unique(document_of[said // n_grams] * n_grams + said % n_grams, return_counts=True)
+    document, gram = pairs // n_grams, pairs % n_grams
     in_documents = np.bincount(gram, minlength=len(grams))
     parts = np.full((len(grams), MOST_WORDS), -1, dtype=np.int64)
     for offset in range(length):
         parts[:, offset] = grams // size ** (length - 1 - offset) % size
-    usual = in_documents >= least_documents(n_documents)
-    if length == 1:
-        usual &= in_documents <= max(_COMMON * n_documents, 2)
-    else:
+    usual = in_documents >= least_documents(len(np.unique(document_of[piece])))
+    if length > 1:
         # How often the first and the last part meet, over how often they would if words were shuffled.
         chance = np.prod(occurrences[parts[:, :length]] / len(codes), axis=1) * len(codes)
         usual &= np.bincount(which, minlength=len(grams)) > _TOGETHER * chance
-    keep = usual[gram] & (times >= least_times)
-    document, gram, times = document[keep], gram[keep], times[keep]
-    weight = length**0.5 * times * np.log((n_documents + 1) / (in_documents[gram] + 1))
-    return document, weight, parts[gram]
+    spoken = np.unique(piece)  # pieces that have words
+    pieces = np.bincount(document_of[spoken], minlength=int(document_of.max()) + 1)
+    expected = pieces[document] * in_pieces[gram] / len(spoken)
+    weight = length**0.5 * times * np.log((times + 0.5) / (expected + 0.5))
+    keep = usual[gram] & (weight > 0)
+    return document[keep], weight[keep], parts[gram[keep]], times[keep] > 1
 
 
 def _stems(words: Sequence[str], content: np.ndarray) -> np.ndarray:

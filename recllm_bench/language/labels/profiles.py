@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def import_profiles(
                 unknown.add((kind, str(number)))
                 continue
             if kind == "item" and isinstance(title, str) and title.strip() and catalogue.titles[id]:
-                alike = _plain(title) == _plain(catalogue.titles[id])
+                alike = _letters(title) == _letters(catalogue.titles[id])
                 same, other = same + alike, other + (not alike)
             if reason := "empty" if not text else "refusals" if is_refusal(text) else "":
                 counts[reason] += 1
@@ -104,12 +104,9 @@ def _field(entry: Mapping[str, Any], name: str, kinds: Any, where: str) -> Any:
     value = entry.get(name)
     if not isinstance(value, kinds) or isinstance(value, bool):
         wanted = "text" if kinds is str else "a number or text"
-        raise BenchError(f"{where}: '{name}' is {wanted}, not {value!r}; a profile has {_needed()}")
+        needed = ", ".join([*_IDS.values(), *_SUMMARIES.values()])
+        raise BenchError(f"{where}: '{name}' is {wanted}, not {value!r}; a profile has {needed}")
     return value
-
-
-def _needed() -> str:
-    return ", ".join([*_IDS.values(), *_SUMMARIES.values()])
 
 
 def _owner_ids(path: str | Path | None, kind: str) -> dict[str, str] | None:
@@ -118,16 +115,12 @@ def _owner_ids(path: str | Path | None, kind: str) -> dict[str, str] | None:
         return None
     owners: dict[str, str] = {}
     for where, entry in read_lines(find_label_file(path), "number and id"):
-        number, names = entry.get(_IDS[kind]), _known(_OWNER_IDS[kind], entry)
+        number, names = entry.get(_IDS[kind]), [name for name in _OWNER_IDS[kind] if name in entry]
         if number is None or len(names) != 1:
             raise BenchError(f"{where}: an id map has {_IDS[kind]} and one of {', '.join(_OWNER_IDS[kind])} a line")
         owners[str(number)] = str(entry[names[0]])
     return owners
 
 
-def _known(names: Sequence[str], entry: Mapping[str, Any]) -> list[str]:
-    return [name for name in names if name in entry]
-
-
-def _plain(title: str) -> str:
+def _letters(title: str) -> str:
     return "".join(sign for sign in title.casefold() if sign.isalnum())

@@ -42,7 +42,7 @@ class Written:
     seconds: float
 
 
-def fallback_rate(counters: Mapping[str, int]) -> float:
+def fallback_rate(counters: Mapping[str, float]) -> float:
     """Share of lines that no title of the catalogue answered exactly; 0 under constrained decoding."""
     lost = sum(counters.get(name, 0) for name in ("n_fuzzy", "n_embed", "n_kept", "n_dropped"))
     return lost / max(1, counters.get("n_lines", 0))

@@ -48,7 +48,6 @@ def make_block(walk: Walk, rows: Rows, active: torch.Tensor, drafted: torch.Tens
 
     Parameters
     ----------
-    walk : Walk
     rows : Rows
         B of them.
     active : bool [B]

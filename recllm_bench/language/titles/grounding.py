@@ -83,7 +83,6 @@ def ground(
         What was written.
     before : sequence of sequence of int
         The lists as they were; 0 is a masked place.
-    matcher : TitleMatcher
     mode : {"sequence", "edits"}
         What was asked for.
     forbid : sequence of iterable of int, optional

@@ -31,8 +31,6 @@ class ListLayout:
 
     Parameters
     ----------
-    trie : TitleTrie
-        The catalogue's titles.
     tokenizer : PreTrainedTokenizerBase
         The one that the trie was built with.
     most_lines : int

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from recllm_bench.language.backbone import Backbone
+from recllm_bench.language.stepping import SHARED, shared_beginning
 from recllm_bench.language.titles.drafting import Block, make_block
 from recllm_bench.language.titles.walking import Rows, Walk
 
 _SCORES_AT_ONCE = 1 << 26  # numbers of a matrix [decisions, vocabulary]
-_SHARED = 16  # tokens with which all prompts begin, below which they are not read apart
 
 
 class Writer:
@@ -22,8 +22,6 @@ class Writer:
     ----------
     walk : Walk
         What all batches share.
-    backbone : Backbone
-        The language model.
     prompts, before, forbid, most_edits, speculate, score
         As for :func:`~recllm_bench.language.titles.writing.write_lists`.
 
@@ -116,8 +114,8 @@ class Writer:
         flat = np.concatenate([np.asarray(prompt, np.int64) for prompt in self.prompts])
         start = lengths.cumsum(0) - lengths + len(self.pool)
         self.pool = torch.cat([self.pool, torch.from_numpy(flat).to(device)])
-        shared = _shared(self.prompts) if len(self.prompts) > 1 else 0
-        if shared >= _SHARED:
+        shared = shared_beginning(self.prompts) if len(self.prompts) > 1 else 0
+        if shared >= SHARED:
             first = torch.from_numpy(flat[:shared]).to(device)[None]
             mask = torch.ones_like(first)
             _, cache = self.backbone.advance(self.backbone.embed(first), mask, mask.cumsum(1) - 1)
@@ -255,10 +253,3 @@ class Writer:
             self.cache.batch_select_indices(alive.nonzero()[:, 0])
         self.rows, self.mask = self.rows.take(alive), self.mask[alive]
         return alive[alive], drafted[alive]
-
-
-def _shared(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens with which all prompts begin; each keeps at least one of its own."""
-    shortest = min(map(len, prompts)) - 1
-    table = np.array([list(prompt[:shortest]) for prompt in prompts], np.int64)
-    return int(np.cumprod((table == table[0]).all(0)).sum()) if shortest else 0

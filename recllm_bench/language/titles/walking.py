@@ -29,8 +29,6 @@ class Walk:
         Lines of the longest list.
     mode : str
         ``sequence`` or ``edits``.
-    device : torch.device
-        Of the language model.
     popularity : array [n_items + 1], optional
         Decides which item a title means.
 

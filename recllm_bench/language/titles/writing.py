@@ -46,8 +46,6 @@ def write_lists(
 
     Parameters
     ----------
-    backbone : Backbone
-        The language model.
     layout : ListLayout
         Made with its tokenizer.
     prompts : sequence of sequence of int

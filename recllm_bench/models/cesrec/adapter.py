@@ -27,7 +27,7 @@ class AdapterOptions:
 
     hidden: int = option(512, "width between the two layers", low=1)
     standardise: bool = option(True, "scale each dimension of the language model's vectors to mean 0, variance 1")
-    learning_rate: float = option(1e-3, "step size of Adam", low=0)
+    learning_rate: float = option(1e-3, "learning rate of Adam", low=0)
     batch_size: int = option(512, "items in a step", low=1)
     epochs: int = option(200, "most passes over the items", low=1)
     patience: int = option(10, "passes without progress on held-out items before training stops", low=1)
@@ -41,7 +41,6 @@ class Adapter(nn.Module):
     ----------
     width_in, width_out : int
         Lengths d_l and d_r.
-    hidden : int
     """
 
     mean: Tensor
@@ -87,11 +86,8 @@ def fit_adapter(
     semantic : float [n_items + 1, d_l]
         Row 0 is padding.
     collaborative : float [n_items + 1, d_r]
-    options : AdapterOptions
     work : Path
         Gets the adapter, ``hybrid.npy`` and ``adapter.json``; after a kill, training goes on.
-    seed : int
-    device : torch.device
     label : str
         Name on bar and log.
     items : int [m], optional

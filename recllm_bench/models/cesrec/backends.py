@@ -26,16 +26,12 @@ class TrainedBackend:
 
     Parameters
     ----------
-    name : str
-        Shown in messages.
     model : Module
         In evaluation mode; never changed here.
     n_items : int
         Items of the dataset, padding not counted.
     history_length : int
         Most items it reads.
-    device : torch.device
-        Where it lies.
     """
 
     def __init__(

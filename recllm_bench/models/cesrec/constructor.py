@@ -9,10 +9,10 @@ import numpy as np
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.titles.writing import Written, write_lists
+from recllm_bench.models.cesrec.prompts import PromptWriter, with_hidden
 
 if TYPE_CHECKING:
     from recllm_bench.language.backbone import Backbone
-    from recllm_bench.models.cesrec.prompts import PromptWriter
 
 
 class Constructor:
@@ -30,8 +30,6 @@ class Constructor:
         Most items of a history that may change.
     speculate : bool
         Verify unchanged lines of a whole list at once.
-    batch_size : int
-        Histories at a time.
     """
 
     def __init__(
@@ -83,13 +81,8 @@ class Constructor:
         counts = {len(column) for column in (items, masked, feedback, forbid) if column is not None}
         if len(counts) > 1:
             raise BenchError(f"constructor: columns of {sorted(counts)} rows do not belong together")
-        lists = [list(map(int, row)) for row in items]
-        if masked is not None:
-            lists = [
-                [0 if hidden else item for item, hidden in zip(row, flags, strict=True)]
-                for row, flags in zip(lists, masked, strict=True)
-            ]
-        rows = [row for row, (told, before) in enumerate(zip(feedback, lists, strict=True)) if told.strip() and before]
+        lists = with_hidden(items, masked)
+        rows = [row for row, (said, before) in enumerate(zip(feedback, lists, strict=True)) if said.strip() and before]
         prompts, shown = self.prompts.write([lists[row] for row in rows], [feedback[row] for row in rows])
         older = [lists[row][: len(lists[row]) - count] for row, count in zip(rows, shown, strict=True)]
         banned = [

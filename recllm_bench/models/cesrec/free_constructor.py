@@ -11,7 +11,7 @@ from recllm_bench.language.titles.counting import Written
 from recllm_bench.language.titles.grounding import write_lists_freely
 from recllm_bench.language.titles.matching import TitleMatcher
 from recllm_bench.language.titles.trie import MASK_WORD, clean_title
-from recllm_bench.models.cesrec.prompts import INSTRUCTIONS
+from recllm_bench.models.cesrec.prompts import INSTRUCTIONS, with_hidden
 
 if TYPE_CHECKING:
     from recllm_bench.artifacts import ArtifactStore
@@ -73,12 +73,7 @@ class FreeConstructor:
         forbid: Sequence[Iterable[int]] | None = None,
     ) -> Written:
         """Pseudo-histories; see :meth:`recllm_bench.models.cesrec.constructor.Constructor.construct`."""
-        lists = [list(map(int, row)) for row in items]
-        if masked is not None:
-            lists = [
-                [0 if hidden else item for item, hidden in zip(row, flags, strict=True)]
-                for row, flags in zip(lists, masked, strict=True)
-            ]
+        lists = with_hidden(items, masked)
         older = [row[: -self.items] for row in lists]
         newest = [row[-self.items :] for row in lists]
         asked = [self.conversation(row, said) for row, said in zip(newest, feedback, strict=True)]

@@ -27,7 +27,6 @@ class StateEncoder(TextEncoder):
 
     Parameters
     ----------
-    backbone : Backbone
     pool : {"last_token", "mean"}
         The state of the last token, or the mean over all tokens but the one that begins a text.
     key : mapping, optional
@@ -95,7 +94,6 @@ def item_texts(catalogue: Catalogue, text: str = "title") -> list[str]:
 
     Parameters
     ----------
-    catalogue : Catalogue
     text : {"title", "title+category"}
         The latter adds the categories in brackets.
     """
@@ -125,7 +123,6 @@ def item_vectors(
     ----------
     model : Backbone or TextEncoder
         A causal language model, before any tuning; or an encoder, whose own pooling then holds.
-    catalogue : Catalogue
     store : ArtifactStore
         Where vectors are kept (kind ``"text-vectors"``).
     pool : {"last_token", "mean"}

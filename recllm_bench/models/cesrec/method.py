@@ -265,6 +265,12 @@ class CESRecMethod(Method):
         """Who answers recommendations, among the users of some words."""
         return words.feedback(self.options.feedback, self.options.feedback_facts, cases)
 
+    def speaker_key(self, words: Words) -> dict[str, Any]:
+        """Who answers recommendations: nobody here hears an opening."""
+        table = getattr(self.speaker, "attributes", None)
+        asked = {"simulator": f"feedback {self.options.feedback}", "wishes": self.options.feedback_facts}
+        return {**asked, **(table.key if table else {})}
+
     def semantic_vectors(self) -> np.ndarray:
         """E_llm, float32 [n_items + 1, d_l]."""
         from recllm_bench.models.cesrec.item_vectors import item_vectors
@@ -368,30 +374,21 @@ class CESRecMethod(Method):
     def _alignment(self) -> Any:
         from recllm_bench.models.cesrec.adapter import AdapterOptions
 
-        options = self.options
+        own = self.options
         return AdapterOptions(
-            hidden=options.adapter_hidden,
-            standardise=options.standardise,
-            learning_rate=options.adapter_learning_rate,
-            batch_size=options.adapter_batch,
-            epochs=options.adapter_epochs,
-            patience=options.adapter_patience,
-        )
+            hidden=own.adapter_hidden, standardise=own.standardise, learning_rate=own.adapter_learning_rate,
+            batch_size=own.adapter_batch, epochs=own.adapter_epochs, patience=own.adapter_patience,
+        )  # fmt: skip
 
     def _tuning(self) -> Any:
         from recllm_bench.language.tuning import TuningOptions
 
-        options = self.options
+        own = self.options
         return TuningOptions(
-            rank=options.lora_rank,
-            alpha=options.lora_alpha,
-            dropout=options.lora_dropout,
-            target_modules=options.lora_modules,
-            learning_rate=options.tune_learning_rate,
-            epochs=options.tune_epochs,
-            batch_size=options.tune_batch,
-            most_tokens=options.tune_tokens,
-        )
+            rank=own.lora_rank, alpha=own.lora_alpha, dropout=own.lora_dropout, target_modules=own.lora_modules,
+            learning_rate=own.tune_learning_rate, epochs=own.tune_epochs, batch_size=own.tune_batch,
+            most_tokens=own.tune_tokens,
+        )  # fmt: skip
 
     def _backend_key(self) -> dict[str, Any]:
         return {**self.cell.key, "history_only": self.cell.entry.reads_words}

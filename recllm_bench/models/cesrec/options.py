@@ -31,8 +31,8 @@ class CESRecOptions:
 
     # the language model
     llm: str = option(
-        "", "causal language model of vectors and constructor: a folder, a name under RECLLM_MODELS, a hub id; "
-        "empty: a miniature"
+        "", "causal language model of vectors and constructor: smollm2, a folder, a name under RECLLM_MODELS, "
+        "a hub id; empty: a miniature"
     )  # fmt: skip
     preset: str = option(
         "auto", "settings of prompts, pairs and tuning that the others do not name; auto: by the size of llm",
@@ -55,7 +55,7 @@ class CESRecOptions:
     adapter_hidden: int = option(512, "hidden width of the adapter (2)", low=1)
     adapter_epochs: int = option(200, "most passes of the adapter over the items", low=1, quick=20)
     adapter_patience: int = option(10, "passes without progress on held-out items before it stops", low=1)
-    adapter_learning_rate: float = option(1e-3, "step size of Adam", low=0)
+    adapter_learning_rate: float = option(1e-3, "learning rate of Adam", low=0)
     adapter_batch: int = option(512, "items in a step", low=1)
     collab_source: str = option(
         "item_table", "what the adapter is aligned with (11): the back end's item table, or its states behind an item",

@@ -18,6 +18,7 @@ import torch
 from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.progress import log
+from recllm_bench.training.sequence import training_counts
 
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue
@@ -146,7 +147,6 @@ def make_pairs(
         Item vectors that say what is like the target; needed for neighbours.
     held_out : float
         Share of the users kept aside for validation.
-    seed : int
 
     Raises
     ------
@@ -259,9 +259,9 @@ class _Drawn:
     def held_out_items(self) -> np.ndarray:
         """The same numbers of what eligible users validate and test on."""
         histories = self.split.histories
-        owners = histories.users_of_positions()
-        later = np.arange(len(owners)) >= self.stops[owners - 1]
-        return owners[later] * (histories.n_items + 1) + histories.items[later].astype(np.int64)
+        later = ~histories.before(self.stops)
+        owners = histories.users_of_positions()[later]
+        return owners * (histories.n_items + 1) + histories.items[later].astype(np.int64)
 
 
 def _masked(
@@ -314,9 +314,7 @@ def _neighbours(
     histories = split.histories
     main = {"": 0}
     category = np.array([main.setdefault(kinds[0] if kinds else "", len(main)) for kinds in catalogue.categories])
-    owners = histories.users_of_positions()
-    trained = np.zeros(histories.n_items + 1, bool)
-    trained[histories.items[np.arange(len(owners)) < split.train_ends[owners - 1]]] = True
+    trained = training_counts(split).numpy() > 0
     _, first = np.unique(np.where(trained, titles, 0), return_index=True)
     trained &= np.isin(np.arange(len(trained)), first) & (titles > 0)  # one item for each title
     table = torch.nn.functional.normalize(torch.as_tensor(vectors).float().cpu(), dim=1)

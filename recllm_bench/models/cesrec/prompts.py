@@ -36,6 +36,14 @@ _LIST_HERE, _REMARK_HERE = "\ue000", "\ue001"  # private characters mark where t
 _REMARK_TOKENS = 128
 
 
+def with_hidden(items: Sequence[Sequence[int]], masked: Sequence[Sequence[bool]] | None) -> list[list[int]]:
+    """Histories as a prompt shows them: 0 in every hidden place."""
+    if masked is None:
+        return [list(map(int, row)) for row in items]
+    pairs = (zip(row, flags, strict=True) for row, flags in zip(items, masked, strict=True))
+    return [[0 if hidden else int(item) for item, hidden in pair] for pair in pairs]
+
+
 class PromptWriter:
     """Prompts for one tokenizer, each piece tokenised apart and put together.
 
@@ -47,7 +55,6 @@ class PromptWriter:
     ----------
     layout : ListLayout
         How lists are written.
-    tokenizer : PreTrainedTokenizerBase
     output : {"edits", "sequence"}
         What is asked for.
     limit : int

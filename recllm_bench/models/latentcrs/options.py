@@ -85,7 +85,7 @@ class LatentCRSOptions:
     stage3_intent_init: str | None = option(
         None, f"intents of the inference net when joint training starts {_SAID}", choices=("from_generative", "own")
     )
-    warmup_epochs: int = option(0, "most epochs of each warm-up stage (0: training.epochs)", low=0)
+    warmup_epochs: int = option(0, "most epochs of each warm-up stage (0: training.epochs)", low=0, quick=True)
 
     # encoder
     train_encoder: bool = option(False, "train encoder and item table too (each network its own copy)")

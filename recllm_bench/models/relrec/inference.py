@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +12,30 @@ import torch
 from torch import Tensor
 
 from recllm_bench.errors import BenchError
-from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
+from recllm_bench.models.relrec.losses import negative_log_likelihood
+from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, pack, prompt_tokens
+from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, USER_PROMPTS
 
 if TYPE_CHECKING:
     from recllm_bench.data.splits import Split
     from recllm_bench.models.relrec.model import ReLRec
+    from recllm_bench.models.relrec.packing import Book, Plan
 
-_PROMPTS = {"user": USER_PROMPTS[0], "item": ITEM_PROMPTS[0]}
+_PROMPTS = {"user": USER_PROMPTS, "item": ITEM_PROMPTS}
+_KINDS = {"user": USER_LABEL, "item": ITEM_LABEL}
+_AT_ONCE = 16  # labels whose loss is taken in one pass
 
 
-def reconstruct(model: ReLRec, kind: str, ids: Sequence[int], *, most: int = 128, batch_size: int = 256) -> list[str]:
+def reconstruct(
+    model: ReLRec,
+    kind: str,
+    ids: Sequence[int],
+    *,
+    most: int = 128,
+    batch_size: int = 256,
+    prompt: str = "fixed",
+    seed: int = 42,
+) -> list[str]:
     """Write the labels of users or items from their tokens alone: greedily, all tokens allowed.
 
     Parameters
@@ -34,6 +49,10 @@ def reconstruct(model: ReLRec, kind: str, ids: Sequence[int], *, most: int = 128
         New tokens of a label.
     batch_size : int
         Labels written at once.
+    prompt : {"fixed", "random"}
+        Behind the first opening, or behind one drawn for each id; the draw of an id depends on no other.
+    seed : int
+        Of the draw.
 
     Returns
     -------
@@ -45,9 +64,13 @@ def reconstruct(model: ReLRec, kind: str, ids: Sequence[int], *, most: int = 128
     if kind == "user" and model.tables.users is None:
         raise BenchError("relrec: user labels need user tokens; set user_token=true")
     vocabulary = model.vocabulary
-    before, after = (vocabulary.encode([part])[0] for part in _PROMPTS[kind].split(SLOT))
+    openings = [prompt_tokens(vocabulary, text) for text in _PROMPTS[kind]]
     tokens = vocabulary.user(np.asarray(ids)) if kind == "user" else vocabulary.item(np.asarray(ids))
-    prompts = [[*vocabulary.start, *before, int(token), *after] for token in tokens]
+    prompts = []
+    for token in map(int, tokens):
+        drawn = int(np.random.default_rng([seed, token]).integers(len(openings))) if prompt == "random" else 0
+        before, after = openings[drawn]
+        prompts.append([*before, token, *after])
     with torch.no_grad():
         embed, score = extended_embedding(model), extended_scores(model)
         answers = generate(
@@ -135,6 +158,49 @@ def similarities(
     return np.add.reduceat(values, first) / counts
 
 
+@torch.no_grad()
+def own_against_other(model: ReLRec, book: Book, kind: str, *, sample: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Loss of labels behind their own token and behind another's, by teacher forcing: nothing is written.
+
+    Parameters
+    ----------
+    model : ReLRec
+    book : Book
+        With labels of the kind.
+    kind : {"user", "item"}
+    sample : int
+        Ids with a label, drawn once for a seed (0: all). Each lends its token to the next one drawn.
+    seed : int
+        Of ids, versions and openings, which both losses share.
+
+    Returns
+    -------
+    own, other : float64 [n]
+        Mean negative log-likelihood of a label's tokens, end token included; empty for fewer than two labels.
+    """
+    labels = book.labels[_KINDS[kind]]
+    generator = np.random.default_rng([seed, 0x0507])
+    known = np.flatnonzero(labels.count) if labels is not None else np.zeros(0, np.int64)
+    ids = generator.permutation(known)[: sample or None]
+    if len(ids) < 2:
+        return np.zeros(0), np.zeros(0)
+    own = book.label_plan(_KINDS[kind], ids, generator)
+    starts = own.starts.copy()
+    starts[:, 1] = np.roll(starts[:, 1], 1)
+    return _label_losses(model, book, own), _label_losses(model, book, replace(own, starts=starts))
+
+
+def _label_losses(model: ReLRec, book: Book, plan: Plan) -> np.ndarray:
+    found = []
+    for first in range(0, len(plan), _AT_ONCE):
+        some = plan.take(slice(first, first + _AT_ONCE))
+        batch = pack(book, some, model.backbone.device, capacity=model.options.pack_length)
+        values = negative_log_likelihood(model.blocks(model.states(batch)), batch.targets, model.at_once)
+        sizes = some.lengths.sum(1) - some.contexts
+        found.append(np.add.reduceat(values.double().cpu().numpy(), np.cumsum(sizes) - sizes) / sizes)
+    return np.concatenate(found)
+
+
 def measure(
     model: ReLRec,
     kind: str,
@@ -145,6 +211,7 @@ def measure(
     seed: int,
     most: int,
     over_versions: str,
+    prompt: str = "random",
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Reconstruct the labels of all users or items (or of a sample) and compare.
 
@@ -161,7 +228,7 @@ def measure(
         return {"mean": 0.0, "n": 0, "empty": 0, "other": 0.0}, []
     if sample and sample < len(labelled):
         labelled = np.sort(np.random.default_rng([seed, 0x1ABE]).choice(labelled, sample, replace=False))
-    written = reconstruct(model, kind, labelled.tolist(), most=most)
+    written = reconstruct(model, kind, labelled.tolist(), most=most, prompt=prompt, seed=seed)
     own = [references[number] for number in labelled]
     values = similarities(written, own, encode, over_versions)
     others = similarities(written, [*own[1:], own[0]], encode, over_versions)

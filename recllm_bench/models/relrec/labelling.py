@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.artifacts import file_hash
+from recllm_bench.errors import BenchError
 from recllm_bench.models.relrec.options import ReLRecOptions
+from recllm_bench.progress import log
 
 if TYPE_CHECKING:
     from recllm_bench.api.method import Job
@@ -22,6 +24,7 @@ _KEY = (
     "switched_labels",
     "switched_from",
 )
+_WRITER = ("chat", "document_words", "chat_temperature", "chat_precision")
 _MADE = ("extractive", "generated")
 PAPERS_GENERATOR = "gpt-3.5-turbo"
 """Who wrote the paper's labels."""
@@ -40,7 +43,7 @@ def labels_key(options: ReLRecOptions) -> dict[str, Any]:
     """
     key = {name: getattr(options, name) for name in _KEY}
     if options.labels == "generated":
-        key["chat"] = options.chat
+        key |= {name: getattr(options, name) for name in _WRITER}
     if options.labels not in _MADE:
         from recllm_bench.language.labels.label_files import find_label_file
 
@@ -55,8 +58,6 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
 
     Parameters
     ----------
-    job : Job
-    options : ReLRecOptions
     work : Path
         Folder in which a generator keeps what it has done.
 
@@ -104,16 +105,50 @@ def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work:
 
         return extractive_labels(dataset, split, seed=job.recipe.seed, **common)
     if options.labels == "generated":
-        from recllm_bench.language.chat import chat_model
-        from recllm_bench.language.labels.generated import generated_labels
-
-        work.mkdir(parents=True, exist_ok=True)
-        chat = chat_model(options.chat)
-        return generated_labels(dataset, split, chat, two_stage=options.two_stage, work=work, **common)
+        return _written(job, options, dataset, split, work, common)
     from recllm_bench.language.labels import anonymise, labels_from_file
 
     labels = labels_from_file(options.switched_file if is_other else options.labels, dataset)
     return anonymise(labels, dataset.catalogue.titles) if anonymous else labels
+
+
+def _written(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, common: dict[str, Any]) -> Any:
+    """Labels by a chat model.
+
+    Raises
+    ------
+    BenchError
+        With the questions and tokens that it would take, when a server is to write and no limit is set.
+    """
+    from recllm_bench.language.chat import chat_model
+    from recllm_bench.language.labels import label_documents
+    from recllm_bench.language.labels.generated import estimate, generated_labels
+
+    documents = label_documents(dataset, split, options.label_scope, options.document_words)
+    stages = {"two_stage": options.two_stage, "versions": options.label_versions}
+    questions, tokens = estimate(dataset, documents, **stages)
+    if options.chat.startswith("server:") and not options.token_budget:
+        raise BenchError(
+            f"labels of {dataset.name} take {questions:,} questions to {options.chat} and at most about {tokens:,} "
+            f"tokens, which may be paid for; set a limit, such as token_budget={tokens}, or -1 for none"
+        )
+    log.info(f"labels of {dataset.name}: {questions:,} questions, at most about {tokens:,} tokens")
+    local = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
+    chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
+    work.mkdir(parents=True, exist_ok=True)
+    return generated_labels(
+        dataset,
+        split,
+        chat,
+        work=work,
+        documents=documents,
+        two_stage=options.two_stage,
+        temperature=options.chat_temperature,
+        seed=job.recipe.seed if options.chat_temperature else 0,
+        batch_size=options.chat_batch,
+        token_budget=options.token_budget if options.token_budget > 0 else None,
+        **common,
+    )
 
 
 def _other_dataset(job: Job, options: ReLRecOptions) -> tuple[Any, Any]:

@@ -19,7 +19,6 @@ def step_memory(backbone: Any, trainable: int, tokens: int, scores: int, checkpo
 
     Parameters
     ----------
-    backbone : Backbone
     trainable : int
         Trainable numbers.
     tokens : int

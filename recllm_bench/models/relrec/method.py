@@ -15,13 +15,15 @@ from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
-from recllm_bench.models.relrec.inference import measure, ranking_speed
+from recllm_bench.evaluation.statistics import sign_flip
+from recllm_bench.language.labels.retrieval import known_texts, retrieval
+from recllm_bench.models.relrec.inference import measure, own_against_other, ranking_speed
 from recllm_bench.models.relrec.labelling import label_substitute, labels_key, make_labels
 from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.options import ReLRecOptions, check_options
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, SLOT, USER_PROMPTS
-from recllm_bench.models.relrec.trainer import Trainer, mark_warm_users
+from recllm_bench.models.relrec.trainer import Trainer, label_book, mark_warm_users
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.training.loop import fit, load_weights
 from recllm_bench.training.sequence import validator
@@ -29,8 +31,8 @@ from recllm_bench.training.sequence import validator
 LABELS, FACTS, WRITTEN, MEASURES = "labels.jsonl", "facts.json", "written.jsonl", "measures.json"
 _MODEL = ("user_token", "p", "proj", "share_projection", "init", "init_noise", "item_head", "seq_softmax")
 _TRAINING = ("seq_template", "recon", "alpha", "long_sequences", "pack_length", "warmup_share")
-_RECON = ("beta", "gamma", "label_tokens")
-_MEASURED = ("recon_users", "recon_items", "recon_similarity")
+_RECON = ("beta", "gamma", "label_tokens", "label_visits", "label_probe")
+_MEASURED = ("recon_users", "recon_items", "recon_similarity", "recon_prompt")
 
 
 class ReLRecMethod(Method):
@@ -127,7 +129,9 @@ class ReLRecMethod(Method):
         """Write labels from the trained tokens, and compare them with what was to be learnt."""
         job, options, model = self.job, self.options, self.load(done)
         labels = self._labels(done)
-        measures: dict[str, Any] = {}
+        book = label_book(model, job.split.histories, labels)
+        known, _ = known_texts(job.dataset, job.split)
+        measures: dict[str, Any] = {"retrieval": retrieval(labels.items, known, job.encode)}
         lines: list[dict[str, Any]] = []
         for kind, rows, sample in (
             ("user", labels.users, options.recon_users),
@@ -144,8 +148,13 @@ class ReLRecMethod(Method):
                 seed=job.recipe.seed,
                 most=options.label_tokens,
                 over_versions=options.recon_similarity,
+                prompt=options.recon_prompt,
             )
             lines += written
+            own, other = own_against_other(model, book, kind, sample=sample, seed=job.recipe.seed)
+            if len(own):
+                losses = {"own": float(own.mean()), "other": float(other.mean()), "labels": len(own)}
+                measures[kind]["loss"] = {**losses, "p": sign_flip(own, other)}
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_atomic(work / WRITTEN, lambda file: file.write(text.encode()))
         write_json(work / MEASURES, measures)
@@ -197,7 +206,17 @@ class ReLRecMethod(Method):
             found = json.loads((folders["speed"] / MEASURES).read_text())
             measures += [Measure(name, value) for name, value in found.items()]
         if "reconstruction" in folders:
-            for kind, found in json.loads((folders["reconstruction"] / MEASURES).read_text()).items():
+            held = json.loads((folders["reconstruction"] / MEASURES).read_text())
+            retrieved = held.pop("retrieval")
+            if retrieved["items"]:
+                measures.append(Measure("found by the own label, hit@10", retrieved["hit@10"], "items"))
+            for kind, found in held.items():
+                if loss := found.get("loss"):
+                    measures += [
+                        Measure("label loss, own token", loss["own"], f"{kind}s"),
+                        Measure("label loss, another's token", loss["other"], f"{kind}s"),
+                        Measure("p that both are equal", loss["p"], f"{kind}s"),
+                    ]
                 measures += [
                     Measure("label similarity", found["mean"], f"{kind}s"),
                     Measure("similarity to another's label", found["other"], f"{kind}s"),
@@ -242,10 +261,7 @@ class ReLRecMethod(Method):
 
         def texts() -> list[str]:
             documents = label_documents(job.dataset, job.split, scope="train_only")
-            spoken = extractive_labels(
-                job.dataset, job.split, scope="train_only", seed=job.recipe.seed, anonymise_names=False,
-                documents=documents,
-            )  # fmt: skip
+            spoken = extractive_labels(job.dataset, job.split, seed=job.recipe.seed, anonymise_names=False)
             titles = job.dataset.catalogue.titles
             told = [
                 *described(spoken.users, USER_PROMPTS, ["someone"] * len(spoken.users)),

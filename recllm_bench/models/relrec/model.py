@@ -75,7 +75,7 @@ class ReLRec(SequentialRecommender):
         self.register_buffer("warm_users", torch.ones(n_users, dtype=torch.bool, device=backbone.device))
         before, after = options.seq_template.removesuffix("{items}").split("{user}")
         self._opening = self.vocabulary.start + self.vocabulary.encode([before])[0]
-        self._joint = self.vocabulary.encode([after])[0]
+        self._joint = self.vocabulary.encode([after], inside=True)[0]
         self.history_length = self._fitting(int(self.max_seq_length), name)
         self.checkpointing = options.checkpointing == "on"
         self.at_once = scores_at_once(options.scores_at_once, backbone.device)
@@ -95,7 +95,7 @@ class ReLRec(SequentialRecommender):
         dict of str to Tensor
             Scalars ``sequence``, ``user``, ``item``.
         """
-        states = self._scored_states(batch)
+        states = self.states(batch)
         values = [
             negative_log_likelihood(self.blocks(states[part], items_only), self._targets(batch, part, items_only), at)
             for part, items_only, at in self._softmaxes(batch)
@@ -107,7 +107,7 @@ class ReLRec(SequentialRecommender):
 
         The same as ``weighted(losses(batch))`` with less work: the weights are known before the softmax.
         """
-        states = self._scored_states(batch)
+        states = self.states(batch)
         options = self.options
         shares = torch.tensor([options.alpha, options.gamma, options.beta]).to(batch.weights)
         weights = shares[batch.kinds] * batch.weights
@@ -200,7 +200,7 @@ class ReLRec(SequentialRecommender):
             rows = torch.where(cold[:, None], share @ table.weight, rows)
         return table.projection(rows)
 
-    def _scored_states(self, batch: PackedBatch) -> Tensor:
+    def states(self, batch: PackedBatch) -> Tensor:
         """States ``[N, D]`` before the targets of a packed step: one pass for all its sequences."""
         flat = self._words[batch.words.flatten()]
         flat = self._with_rows(flat, batch.user_places, batch.user_rows, self.tables.users)

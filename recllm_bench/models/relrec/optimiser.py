@@ -19,7 +19,6 @@ class RowAdamW(torch.optim.Optimizer):
 
     Parameters
     ----------
-    parameters : iterable of Parameter
     lr, betas, eps, weight_decay
         As in ``torch.optim.AdamW``.
     clip_norm : float

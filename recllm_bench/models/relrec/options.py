@@ -13,7 +13,9 @@ class ReLRecOptions:
     """Options of ReLRec (Findings of EMNLP 2024, 423); numbers in brackets are the paper's equations."""
 
     llm: str = option(
-        "", "frozen causal language model: a folder, a name under RECLLM_MODELS, a hub id; empty: see docs/relrec.md"
+        "",
+        "frozen causal language model: smollm2, a folder, a name under RECLLM_MODELS, a hub id; "
+        "empty: see docs/relrec.md",
     )
     llm_precision: str = option(
         "auto", "how its weights are held", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
@@ -47,12 +49,30 @@ class ReLRecOptions:
     # labels
     labels: str = option("extractive", "extractive, generated (by 'chat'), or a file of labels or profiles (.jsonl)")
     chat: str = option("", "who writes generated labels: local:NAME or server:MODEL@URL")
+    token_budget: int = option(
+        0, "most tokens of prompts and answers together; a server writes nothing without it, -1: no limit", low=-1
+    )
+    document_words: int = option(384, "words of a user's or item's text that the writer is given", low=8)
+    chat_temperature: float = option(0.0, "temperature of the writer", low=0)
+    chat_batch: int = option(64, "questions the writer is given at once, and answers that a kill may cost", low=1)
+    chat_precision: str = option(
+        "auto", "weights of a local writer", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
+    )
+    chat_device: str = option("auto", "where a local writer runs: auto, cpu, cuda, cuda:N")
     label_scope: str = option(
         "train_only", "reviews that labels are made of; all holds those to be predicted", choices=("train_only", "all")
     )
     two_stage: bool = option(True, "labels are profiles cleaned in a second stage, or the first draft")
     label_versions: int = option(3, "versions of a label; one is drawn at each step", low=1)
-    label_tokens: int = option(128, "most tokens of a label", low=1)
+    label_tokens: int = option(
+        384, "most tokens of a label, its end token among them; 200 words fit into the default", low=2
+    )
+    label_visits: int = option(
+        0, "passes over all labels, by their loss alone, before the first sequence (0: the paper's schedule)", low=0
+    )
+    label_probe: int = option(
+        64, "users and items whose label's loss is taken at each validation, own token against another's", low=0
+    )
     anonymise_names: bool = option(True, "titles of catalogue items in labels are written as their tokens")
     switched_labels: str = option(
         "none", "labels taken from another dataset", choices=("none", "users", "items", "both")
@@ -69,11 +89,16 @@ class ReLRecOptions:
     checkpointing: str = option(
         "auto", "recompute layers in the backward pass to save memory", choices=("auto", "on", "off")
     )
-    warmup_share: float = option(0.03, "share of all steps over which the step size rises", low=0, high=1)
+    warmup_share: float = option(0.03, "share of all steps over which the learning rate rises", low=0, high=1)
 
     # what is measured beside the ranking
     recon_users: int = option(0, "users whose label is reconstructed after training (0: all, -1: none)", low=-1)
     recon_items: int = option(0, "items whose label is reconstructed after training (0: all, -1: none)", low=-1)
+    recon_prompt: str = option(
+        "random",
+        "opening behind which a label is written: drawn for each, as in training, or the first",
+        choices=("random", "fixed"),
+    )
     recon_similarity: str = option("mean", "over the versions of a label", choices=("mean", "max"))
     timed_batches: int = option(0, "batches of 16 users whose ranking is timed, as in Table 12 (0: none)", low=0)
 

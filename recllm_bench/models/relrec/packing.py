@@ -50,7 +50,10 @@ class Plan:
 
     def only(self, kind: int) -> Plan:
         """The sequences of one kind."""
-        rows = self.kinds == kind
+        return self.take(self.kinds == kind)
+
+    def take(self, rows: slice | np.ndarray) -> Plan:
+        """Some sequences."""
         return Plan(self.starts[rows], self.lengths[rows], self.contexts[rows], self.kinds[rows])
 
 
@@ -117,9 +120,8 @@ class LabelTokens:
     ----------
     versions : sequence of sequence of str
         By id, entry 0 is padding; an id without a label has no version.
-    vocabulary : Vocabulary
     limit : int
-        Most tokens of a label; a longer one is cut and then has no end token.
+        Most tokens of a label with its end token, which a longer one keeps when it is cut.
 
     Attributes
     ----------
@@ -136,17 +138,19 @@ class LabelTokens:
         self.count = np.array([len(texts) for texts in versions], dtype=np.int64)
         self.first = np.cumsum(self.count) - self.count
         # The space lets byte-level tokenizers see a label as they see it inside a sentence.
-        rows = vocabulary.encode([f" {text.strip()}" for texts in versions for text in texts])
-        rows = [[*row, vocabulary.end] for row in rows]
-        self.cut = sum(len(row) > limit for row in rows)
-        self.lengths = np.array([min(len(row), limit) for row in rows], dtype=np.int64)
+        rows = vocabulary.encode([f" {text.strip()}" for texts in versions for text in texts], inside=True)
+        self.lengths = np.array([len(row) + 1 for row in rows], dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
-        self.flat = np.array([token for row in rows for token in row[:limit]], dtype=np.int64)
+        self.flat = np.array([token for row in rows for token in (*row, vocabulary.end)], dtype=np.int64)
+        self._end, self.cut = vocabulary.end, 0
+        self.cut_to(limit)
 
     def cut_to(self, limit: int) -> None:
-        """Shorten labels to ``limit`` tokens."""
-        self.cut += int((self.lengths > limit).sum())
+        """Shorten labels to ``limit`` tokens, the last of which is the end token."""
+        long = self.lengths > limit
+        self.cut += int(long.sum())
         self.lengths = np.minimum(self.lengths, limit)
+        self.flat[(self.starts + self.lengths)[long] - 1] = self._end
 
     def draw(self, ids: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One version of each id, uniformly; ids without a label are left out.
@@ -164,12 +168,8 @@ class Book:
 
     Parameters
     ----------
-    vocabulary : Vocabulary
-    histories : Histories
     template : str
         Words around a sequence, with ``{user}`` and ``{items}``.
-    user_token : bool
-    user_labels, item_labels : LabelTokens, optional
     user_prompts, item_prompts : sequence of str
         Each with one ``{token}``.
     """
@@ -194,7 +194,8 @@ class Book:
         self._specials = self._add(tokens) - vocabulary.n_words
         self._history = self._add(np.asarray(histories.items, np.int64) + vocabulary.item(1) - 1)
         before, after = template.removesuffix("{items}").split("{user}")
-        self.opening, self.joint = vocabulary.start + vocabulary.encode([before])[0], vocabulary.encode([after])[0]
+        self.opening = vocabulary.start + vocabulary.encode([before])[0]
+        self.joint = vocabulary.encode([after], inside=True)[0]
         self._opening, self._joint = self._add(self.opening), self._add(self.joint)
         self._prompts = {
             USER_LABEL: self._add_prompts(user_prompts),
@@ -254,10 +255,17 @@ class Book:
         for prompt in prompts:
             if prompt.count(SLOT) != 1:
                 raise BenchError(f"the prompt {prompt!r} must hold {SLOT} once")
-            before, after = (self.vocabulary.encode([part])[0] for part in prompt.split(SLOT))
-            before = self.vocabulary.start + before
+            before, after = prompt_tokens(self.vocabulary, prompt)
             rows.append((self._add(before), len(before), self._add(after), len(after)))
         return np.array(rows, dtype=np.int64).reshape(-1, 4)
+
+
+def prompt_tokens(vocabulary: Vocabulary, prompt: str) -> tuple[list[int], list[int]]:
+    """What stands before the token of an opening, begin token included, and what follows it."""
+    token = "uid_1" if vocabulary.n_users else "iid_1"
+    whole = vocabulary.encode([prompt.replace(SLOT, token)])[0]
+    place = whole.index(vocabulary.encode([token])[0][0])
+    return vocabulary.start + whole[:place], whole[place + 1 :]
 
 
 def join(plans: Sequence[Plan]) -> Plan:
@@ -272,10 +280,8 @@ def pack(
 
     Parameters
     ----------
-    book : Book
     plan : Plan
         At least one sequence.
-    device : torch.device
     capacity : int
         Tokens of a row (0: what leaves the fewest gaps); a longer sequence widens all rows.
     alone : bool

@@ -16,7 +16,7 @@ USER_PROMPTS = (
     "The following text is about {token}:",
     "About the person {token}:",
 )
-"""Openings of a user's label; the first is the one that labels are reconstructed with."""
+"""Openings of a user's label."""
 
 ITEM_PROMPTS = (
     "Here is a short profile of {token}:",
@@ -30,4 +30,4 @@ ITEM_PROMPTS = (
     "The following text is about {token}:",
     "About the item {token}:",
 )
-"""Openings of an item's label; the first is the one that labels are reconstructed with."""
+"""Openings of an item's label."""

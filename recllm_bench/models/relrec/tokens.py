@@ -18,6 +18,7 @@ from recllm_bench.errors import BenchError
 
 _TOKEN = re.compile(r"(?<!\w)([ui]id)_([1-9]\d*)(?!\w)")
 _BATCH = 4096  # texts tokenised in one call
+_ANCHOR = "\n"  # a text's own first word is marked by some tokenizers; behind this one it is in the middle of a text
 
 
 class Vocabulary:
@@ -45,6 +46,10 @@ class Vocabulary:
             raise BenchError("the language model's tokenizer has no end-of-text token; labels need one")
         self.end = int(tokenizer.eos_token_id)
         self.start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+        self._anchor: list[int] = []
+        anchor, marked, plain = (self._words([text])[0] for text in (_ANCHOR, f"{_ANCHOR}a", "a"))
+        if marked[: len(anchor)] == anchor and marked[len(anchor) :] != plain:
+            self._anchor = anchor
         self._check()
 
     def __len__(self) -> int:
@@ -70,8 +75,15 @@ class Vocabulary:
         """
         return self._shifted(items, self.n_items, self.n_words + self.n_users, "item")
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], inside: bool = False) -> list[list[int]]:
         """Extended ids of texts, without begin and end tokens; every ``uid_k`` and ``iid_k`` is one id.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        inside : bool
+            Whether the texts go on where another ended: a tokenizer that marks the beginning of a text (Llama-2's
+            writes a space of its own there) then marks none. What follows a token within a text is never marked.
 
         Raises
         ------
@@ -79,25 +91,39 @@ class Vocabulary:
             When a text names a user or item that does not exist.
         """
         pieces: list[str] = []
+        within: list[bool] = []
         plans: list[list[int]] = []  # for each text: -1 - place of a piece, or an extended id
         for text in texts:
             plan, last = [], 0
             for match in _TOKEN.finditer(text):
                 if match.start() > last:
                     plan.append(-1 - len(pieces))
-                    pieces.append(text[last : match.start()])
+                    # The mark of a word is its token's own business: the space before it would be a piece by itself.
+                    pieces.append(text[last : match.start()].rstrip(" " if self._anchor else ""))
+                    within.append(inside or last > 0)
                 number = int(match[2])
                 plan.append(int(self.user(number) if match[1] == "uid" else self.item(number)))
                 last = match.end()
             if last < len(text):
                 plan.append(-1 - len(pieces))
                 pieces.append(text[last:])
+                within.append(inside or last > 0)
             plans.append(plan)
-        words: list[list[int]] = []
-        for start in range(0, len(pieces), _BATCH):
-            batch = self.tokenizer(pieces[start : start + _BATCH], add_special_tokens=False, verbose=False)
-            words += batch["input_ids"]
+        words = self._words(pieces)
+        if self._anchor:
+            places = [place for place, is_within in enumerate(within) if is_within]
+            anchored = self._words([_ANCHOR + pieces[place] for place in places])
+            for place, row in zip(places, anchored, strict=True):
+                if row[: len(self._anchor)] == self._anchor:
+                    words[place] = row[len(self._anchor) :]
         return [[part for step in plan for part in (words[-1 - step] if step < 0 else [step])] for plan in plans]
+
+    def _words(self, texts: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = self.tokenizer(texts[start : start + _BATCH], add_special_tokens=False, verbose=False)
+            rows += batch["input_ids"]
+        return rows
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of extended ids; special tokens of the language model are left out."""

@@ -12,12 +12,15 @@ import torch
 
 from recllm_bench.api.method import Job
 from recllm_bench.artifacts import write_json
+from recllm_bench.data.histories import Histories
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
+from recllm_bench.models.relrec.inference import own_against_other
 from recllm_bench.models.relrec.memory import choose_checkpointing
 from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, Book, LabelTokens, Plan, join, pack
 from recllm_bench.models.relrec.prompts import ITEM_PROMPTS, USER_PROMPTS
 from recllm_bench.progress import log
+from recllm_bench.training.sequence import training_counts
 
 if TYPE_CHECKING:
     from recllm_bench.models.relrec.model import ReLRec
@@ -28,9 +31,6 @@ class Trainer:
 
     Parameters
     ----------
-    model : ReLRec
-    job : Job
-    labels : Labels or None
     curves : Path
         File of the mean of each loss in each epoch.
     """
@@ -40,25 +40,9 @@ class Trainer:
         split, options = job.split, model.options
         self.windows = self._cut(epoch=1)
         mark_warm_users(model, self.windows)
-        users = items = None
-        if labels is not None:
-            users = LabelTokens(labels.users, model.vocabulary, options.label_tokens) if options.gamma else None
-            items = LabelTokens(labels.items, model.vocabulary, options.label_tokens) if options.beta else None
-        self.book = Book(
-            model.vocabulary,
-            split.histories,
-            template=options.seq_template,
-            user_token=options.user_token,
-            user_labels=users if users is not None and len(users.flat) else None,
-            item_labels=items if items is not None and len(items.flat) else None,
-            user_prompts=USER_PROMPTS,
-            item_prompts=ITEM_PROMPTS,
-        )
+        self.book = label_book(model, split.histories, labels)
         self._check_length()
-        seen = np.zeros(split.histories.n_items + 1, dtype=bool)
-        owners = split.histories.users_of_positions()
-        seen[split.histories.items[np.arange(len(owners)) < split.train_ends[owners - 1]]] = True
-        self._unseen = ~seen
+        self._unseen = training_counts(split).numpy() == 0
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = json.loads(curves.read_text()) if curves.exists() else []
@@ -76,14 +60,32 @@ class Trainer:
         self._begin(epoch)
         self.windows = self._cut(epoch)
         generator = np.random.default_rng([self.job.recipe.seed, epoch])
+        if epoch == 1:
+            yield from map(self._packed, self.visits())
         order = generator.permutation(len(self.windows))
         size = self.job.training.batch_size
         for start in range(0, len(order), size):
             plan = self.plan(order[start : start + size], generator)
             if len(plan):
-                batch = pack(self.book, plan, self.job.device, capacity=self.options.pack_length)
-                self.tokens += batch.n_tokens
-                yield batch
+                yield self._packed(plan)
+
+    def visits(self) -> Iterator[Plan]:
+        """Plans of labels alone: ``label_visits`` times every user and item that has one, in an order of its own.
+
+        They come before the first sequence, so that whatever epoch validates best has seen them all.
+        """
+        generator = np.random.default_rng([self.job.recipe.seed, 0x715175])
+        known = {kind: np.flatnonzero(held.count) for kind, held in self.book.labels.items() if held is not None}
+        n_steps = -(-max(map(len, known.values()), default=0) // self.job.training.batch_size)
+        for _ in range(self.options.label_visits):
+            parts = {kind: np.array_split(generator.permutation(ids), n_steps) for kind, ids in known.items()}
+            for step in range(n_steps):
+                yield join([self.book.label_plan(kind, rows[step], generator) for kind, rows in parts.items()])
+
+    def _packed(self, plan: Plan) -> Any:
+        batch = pack(self.book, plan, self.job.device, capacity=self.options.pack_length)
+        self.tokens += batch.n_tokens
+        return batch
 
     def plan(self, rows: np.ndarray, generator: np.random.Generator) -> Plan:
         """Sequences of some windows, the labels of their users, and of as many items drawn uniformly."""
@@ -110,9 +112,17 @@ class Trainer:
             return None
 
         def measured() -> float:
+            probed: dict[str, float] = {}
             value = validate()
+            for kind in ("user", "item") if self.options.label_probe else ():
+                pair = own_against_other(
+                    self.model, self.book, kind, sample=self.options.label_probe, seed=self.job.recipe.seed
+                )
+                for name, losses in zip(("own", "other"), pair, strict=True):
+                    if len(losses):
+                        probed[f"{kind}, {name} token"] = float(losses.mean())
             means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-            self._rows.append({"epoch": self._epoch, **means, "validation": value, "tokens": self.tokens})
+            self._rows.append({"epoch": self._epoch, **means, **probed, "validation": value, "tokens": self.tokens})
             write_json(self.curves, self._rows)
             return value
 
@@ -143,8 +153,9 @@ class Trainer:
         longest, context = self.book.longest_label(), self.model.backbone.context
         if longest <= context:
             return
-        spare = context - (longest - self.options.label_tokens)
-        if self.options.long_sequences == "cut" and spare > 0:
+        longest_label = max(int(held.lengths.max()) for held in self.book.labels.values() if held is not None)
+        spare = context - (longest - longest_label)
+        if self.options.long_sequences == "cut" and spare > 1:
             for labels in self.book.labels.values():
                 if labels is not None:
                     labels.cut_to(spare)
@@ -154,6 +165,26 @@ class Trainer:
             f"{self.model.backbone.name} has {context} positions; set label_tokens={max(1, spare)} or "
             "long_sequences=cut"
         )
+
+
+def label_book(model: ReLRec, histories: Histories, labels: Any) -> Book:
+    """Sequences and labels as a model's tokens; kinds of label with no weight, or none at all, are left out."""
+    options = model.options
+    kinds: dict[str, LabelTokens | None] = {"user": None, "item": None}
+    for kind, weight in (("user", options.gamma), ("item", options.beta)):
+        if labels is not None and weight:
+            found = LabelTokens(labels.of(kind), model.vocabulary, options.label_tokens)
+            kinds[kind] = found if len(found.flat) else None
+    return Book(
+        model.vocabulary,
+        histories,
+        template=options.seq_template,
+        user_token=options.user_token,
+        user_labels=kinds["user"],
+        item_labels=kinds["item"],
+        user_prompts=USER_PROMPTS,
+        item_prompts=ITEM_PROMPTS,
+    )
 
 
 def mark_warm_users(model: ReLRec, windows: Windows) -> None:

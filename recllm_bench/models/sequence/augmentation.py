@@ -17,7 +17,6 @@ def crop(item_seq: torch.Tensor, lengths: torch.Tensor, ratio: float, generator:
     lengths : int64 [B]
     ratio : float
         Share kept.
-    generator : torch.Generator
 
     Returns
     -------
@@ -66,7 +65,6 @@ def random_view(
     lengths : int64 [B]
     ratios : tuple of float
         Of crop, mask and reorder.
-    generator : torch.Generator
 
     Returns
     -------

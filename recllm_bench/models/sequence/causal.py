@@ -47,35 +47,6 @@ class CausalRecommender(SequentialRecommender):
         return scores
 
 
-class PlainConfig(dict):
-    """The part of RecBole's ``Config`` that a sequence model reads, for a model that comes without a dataset."""
-
-    @classmethod
-    def of(cls, max_length: int, device: torch.device | str = "cpu", **options: Any) -> PlainConfig:
-        """Values for histories of ``max_length`` items and the given model options."""
-        return cls(
-            USER_ID_FIELD="user_id",
-            ITEM_ID_FIELD="item_id",
-            LIST_SUFFIX="_list",
-            ITEM_LIST_LENGTH_FIELD="item_length",
-            NEG_PREFIX="neg_",
-            MAX_ITEM_LIST_LENGTH=max_length,
-            device=torch.device(device),
-            **options,
-        )
-
-
-class PlainDataset:
-    """The part of RecBole's ``Dataset`` that a sequence model reads: how many items there are."""
-
-    def __init__(self, n_items: int) -> None:
-        self.n_items = n_items
-
-    def num(self, field: str) -> int:
-        """Size of the id space of ``field``, padding counted, as in RecBole."""
-        return self.n_items + 1
-
-
 def check_heads(where: str, hidden_size: int, n_heads: int) -> None:
     """Refuse a width that the heads cannot share.
 

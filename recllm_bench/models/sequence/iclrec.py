@@ -16,10 +16,11 @@ from recllm_bench.artifacts import write_atomic
 from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
 from recllm_bench.models.sequence.augmentation import random_view
-from recllm_bench.models.sequence.causal import CausalRecommender, PlainConfig, PlainDataset, check_heads
+from recllm_bench.models.sequence.causal import CausalRecommender, check_heads
 from recllm_bench.models.sequence.intents import contrast, kmeans, nearest_centroids
 from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, initialise
 from recllm_bench.options import option, options_from_config
+from recllm_bench.recbole_bridge.bare import Ids, bare_config
 
 MASKED = -10000.0  # added to scores of hidden keys; finite, so that rows of padding have a defined result
 
@@ -63,13 +64,6 @@ class ICLRec(CausalRecommender):
 
     The published encoder pads on the left to a fixed length, so that the newest item always has the last position.
     ``sequence_states`` takes right-padded histories and gives exactly the states of that layout.
-
-    Parameters
-    ----------
-    config : recbole.config.Config
-        Carries the fields of :class:`ICLRecOptions`.
-    dataset : recbole.data.dataset.Dataset
-        For the number of items.
     """
 
     Options = ICLRecOptions
@@ -270,10 +264,8 @@ class ICLRec(CausalRecommender):
             found = len(table) - 2  # padding first, the mask token last
             if n_items is not None and found != n_items:
                 raise BenchError(f"{path}: its item table has {found} items, the dataset {n_items}")
-            config = PlainConfig.of(
-                len(positions), hidden_size=table.shape[1], n_layers=n_layers, n_heads=n_heads, inner_size=inner
-            )
-            model = cls(config, PlainDataset(found))
+            shapes = {"hidden_size": table.shape[1], "n_layers": n_layers, "n_heads": n_heads, "inner_size": inner}
+            model = cls(bare_config(ICLRecOptions(**shapes), len(positions), torch.device("cpu")), Ids(found))
             model.load_state_dict(_renamed(tensors, n_layers, model), strict=True)
         except (KeyError, RuntimeError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

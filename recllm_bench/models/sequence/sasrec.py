@@ -31,15 +31,7 @@ class SASRecOptions:
 
 
 class SASRec(CausalRecommender):
-    """Causal Transformer over item and position vectors; an item's score is its dot product with the state.
-
-    Parameters
-    ----------
-    config : recbole.config.Config
-        Carries the fields of :class:`SASRecOptions`.
-    dataset : recbole.data.dataset.Dataset
-        For the number of items.
-    """
+    """Causal Transformer over item and position vectors; an item's score is its dot product with the state."""
 
     Options = SASRecOptions
     display_name = "SASRec (ours)"

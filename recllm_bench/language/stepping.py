@@ -1,0 +1,246 @@
+"""Reading a batch step by step with a key/value cache: what all prompts begin with once, then each row's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from recllm_bench.language.frozen import Backbone
+
+SHARED = 16
+"""Tokens with which all prompts begin, below which they are not read apart."""
+_MORE = 64  # places by which a cache grows
+
+
+def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens with which all prompts begin; each keeps at least one of its own."""
+    shortest = min(map(len, prompts)) - 1
+    if shortest < 1:
+        return 0
+    table = np.array([list(prompt[:shortest]) for prompt in prompts], np.int64)
+    return int(np.cumprod((table == table[0]).all(0)).sum())
+
+
+def steps(backbone: Backbone, beginning: torch.Tensor | None = None) -> Steps:
+    """A reader of batches whose rows all begin with the same inputs ``[P, D]``, which are read here, once."""
+    return LlamaSteps(backbone, beginning) if _is_plain_llama(backbone) else Steps(backbone, beginning)
+
+
+class Steps:
+    """Any model, through its own cache.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The model.
+    beginning : float [P, D], optional
+        Inputs with which every row begins.
+    """
+
+    def __init__(self, backbone: Backbone, beginning: torch.Tensor | None) -> None:
+        self.backbone, self.length = backbone, 0 if beginning is None else len(beginning)
+        self._beginning = beginning
+        self._cache: Any = None
+        self._mask: torch.Tensor
+
+    def begin(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Read the rows' own inputs.
+
+        Parameters
+        ----------
+        inputs : float [B, L, D]
+            Padded on the left.
+        mask : int64 [B, L]
+            1 for inputs, 0 for padding.
+
+        Returns
+        -------
+        float [B, D]
+            States of the last place.
+        """
+        self._cache, rows = None, len(inputs)
+        if self._beginning is not None:
+            ones = mask.new_ones(1, self.length)
+            _, cache = self.backbone.advance(self._beginning[None], ones, ones.cumsum(1) - 1)
+            if hasattr(cache, "batch_repeat_interleave"):
+                cache.batch_repeat_interleave(rows)
+                self._cache = cache
+            else:
+                inputs = _joined(self._beginning, inputs, mask)
+            mask = torch.cat([mask.new_ones(rows, self.length), mask], 1)
+            if self._cache is None:  # the beginning stands right before each row's own inputs
+                mask = mask.sort(1).values
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        states, self._cache = self.backbone.advance(inputs, mask, positions, self._cache)
+        self._mask = mask
+        return states[:, -1]
+
+    def step(self, inputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """States ``[B, D]`` of one further input ``[B, D]`` a row, at these positions ``[B]``."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(inputs), 1)], 1)
+        states, self._cache = self.backbone.advance(inputs[:, None], self._mask, positions[:, None], self._cache)
+        return states[:, -1]
+
+    def keep(self, rows: torch.Tensor) -> bool:
+        """Forget all rows but these; false where the cache cannot."""
+        if not hasattr(self._cache, "batch_select_indices"):
+            return False
+        self._cache.batch_select_indices(rows)
+        self._mask = self._mask[rows]
+        return True
+
+
+class LlamaSteps(Steps):
+    """A Llama on a CPU, from its own layers.
+
+    Keys and values lie in buffers that grow by whole blocks, a group of heads reads its keys without a copy for each
+    head, and those of the common beginning are one block that all rows read in one product.
+    """
+
+    def __init__(self, backbone: Backbone, beginning: torch.Tensor | None) -> None:
+        super().__init__(backbone, beginning)
+        model: Any = backbone.model
+        self._model, self._layers = model.model, list(model.model.layers)
+        config = model.config
+        self._heads, self._groups = config.num_attention_heads, config.num_key_value_heads
+        self._size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._first: list[tuple[torch.Tensor, torch.Tensor]] = []  # of the beginning, [groups, P, size] a layer
+        self._own: list[tuple[torch.Tensor, torch.Tensor]] = []  # of the rows, [B, groups, room, size] a layer
+        self._used = 0
+        self._hidden: torch.Tensor | None = None  # added to scores of the rows' own places, [B, 1, 1, used]
+        if beginning is not None:
+            places = torch.arange(self.length)[None]
+            read, _ = self._read(beginning[None], places, None)
+            self._first = [(keys[0], values[0]) for keys, values in read]
+
+    def begin(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Steps.begin`."""
+        rows, length = mask.shape
+        positions = (mask.cumsum(1) - 1).clamp(min=0) + self.length
+        seen = None
+        padded = not bool(mask.all())
+        if padded or self._first:
+            place = torch.arange(length)
+            own = (place <= place[:, None]) & (mask[:, None, :].bool() | (place == place[:, None]))
+            before = own.new_ones(rows, length, self.length)
+            seen = torch.cat([before, own], 2)[:, None]
+        read, states = self._read(inputs, positions, seen)
+        room = length + _MORE
+        self._own, self._used = [], length
+        for number, (keys, values) in enumerate(read):
+            pair = keys.new_empty(2, rows, self._groups, room, self._size)
+            pair[0, :, :, :length], pair[1, :, :, :length] = keys, values
+            self._own.append((pair[0], pair[1]))
+            read[number] = (keys[:0], values[:0])  # frees what has been copied
+        self._hidden = None
+        if padded:
+            lowest = torch.finfo(states.dtype).min
+            self._hidden = torch.zeros(mask.shape).masked_fill(mask == 0, lowest)[:, None, None]
+        return states[:, -1]
+
+    def step(self, inputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Steps.step`."""
+        if self._used == self._own[0][0].shape[2]:
+            self._own = [(_longer(keys), _longer(values)) for keys, values in self._own]
+        self._used += 1
+        if self._hidden is not None:
+            self._hidden = torch.nn.functional.pad(self._hidden, (0, 1))
+        states = inputs
+        cos, sin = (part[:, 0, None] for part in self._model.rotary_emb(inputs, positions[:, None]))
+        for number, layer in enumerate(self._layers):
+            found = self._attend(number, layer.self_attn, layer.input_layernorm(states), cos, sin)
+            states = states + layer.self_attn.o_proj(found)
+            states = states + layer.mlp(layer.post_attention_layernorm(states))
+        return self._model.norm(states)
+
+    def keep(self, rows: torch.Tensor) -> bool:
+        """See :meth:`Steps.keep`."""
+        self._own = [(keys[rows], values[rows]) for keys, values in self._own]
+        if self._hidden is not None:
+            self._hidden = self._hidden[rows]
+        return True
+
+    def _attend(self, number: int, own: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor):
+        """What one input a row sees of the beginning and of its own row, [B, heads * size]."""
+        rows, used, groups, size = len(states), self._used, self._groups, self._size
+        each = self._heads // groups
+        query = _turned(own.q_proj(states).view(rows, self._heads, size), cos, sin) * own.scaling
+        keys, values = self._own[number]
+        keys[:, :, used - 1] = _turned(own.k_proj(states).view(rows, groups, size), cos, sin)
+        values[:, :, used - 1] = own.v_proj(states).view(rows, groups, size)
+        query = query.view(rows, groups, each, size)
+        scores = query @ keys[:, :, :used].transpose(2, 3)
+        if self._hidden is not None:
+            scores += self._hidden
+        if not self._first:
+            return (scores.softmax(3) @ values[:, :, :used]).reshape(rows, -1)
+        first, theirs = self._first[number]
+        together = query.transpose(0, 1).reshape(groups, rows * each, size)
+        before = (together @ first.transpose(1, 2)).view(groups, rows, each, -1).transpose(0, 1)
+        weights = torch.cat([before, scores], 3).softmax(3)
+        found = weights[..., self.length :] @ values[:, :, :used]
+        shared = weights[..., : self.length].transpose(0, 1).reshape(groups, rows * each, self.length) @ theirs
+        return (found + shared.view(groups, rows, each, size).transpose(0, 1)).reshape(rows, -1)
+
+    def _read(self, inputs: torch.Tensor, positions: torch.Tensor, seen: torch.Tensor | None):
+        """Keys and values of each layer, and states, of rows of inputs behind the beginning."""
+        rows, length, _ = inputs.shape
+        cos, sin = (part[:, None] for part in self._model.rotary_emb(inputs, positions))
+        states, read = inputs, []
+        for number, layer in enumerate(self._layers):
+            own, normed = layer.self_attn, layer.input_layernorm(states)
+
+            def split(values: torch.Tensor) -> torch.Tensor:
+                return values.view(rows, length, -1, self._size).transpose(1, 2)
+
+            query = _turned(split(own.q_proj(normed)), cos, sin)
+            keys, values = _turned(split(own.k_proj(normed)), cos, sin), split(own.v_proj(normed))
+            read.append((keys, values))
+            if self._first:
+                keys, values = (
+                    torch.cat([first.expand(rows, -1, -1, -1), mine], 2)
+                    for first, mine in zip(self._first[number], (keys, values), strict=True)
+                )
+            keys, values = (part.repeat_interleave(self._heads // self._groups, 1) for part in (keys, values))
+            found = scaled_dot_product_attention(
+                query, keys, values, attn_mask=seen, is_causal=seen is None, scale=own.scaling
+            )
+            states = states + own.o_proj(found.transpose(1, 2).reshape(rows, length, -1))
+            states = states + layer.mlp(layer.post_attention_layernorm(states))
+        return read, self._model.norm(states)
+
+
+def _is_plain_llama(backbone: Backbone) -> bool:
+    model: Any = backbone.model
+    rope = getattr(model.config, "rope_parameters", None) or getattr(model.config, "rope_scaling", None) or {}
+    return (
+        type(model).__name__ == "LlamaForCausalLM"
+        and backbone.device.type == "cpu"
+        and backbone.dtype == torch.float32
+        and rope.get("rope_type", "default") in ("default", "linear", "llama3")  # others change with the length
+        and hasattr(model.model, "rotary_emb")
+    )
+
+
+def _turned(values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al., 2021) in the order of a Llama's halves."""
+    half = values.shape[-1] // 2
+    return values * cos + torch.cat([-values[..., half:], values[..., :half]], -1) * sin
+
+
+def _longer(buffer: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(buffer, (0, 0, 0, max(_MORE, buffer.shape[2] // 4)))
+
+
+def _joined(beginning: torch.Tensor, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The beginning right before each row's own inputs, padded on the left."""
+    rows, length, width = inputs.shape
+    joined = inputs.new_zeros(rows, len(beginning) + length, width)
+    for row, own in enumerate(mask.sum(1).tolist()):
+        joined[row, -own:] = inputs[row, length - own :]
+        joined[row, length - own : length - own + len(beginning)] = beginning
+    return joined
