@@ -86,7 +86,7 @@ bench-prepare: $(READY) ## speed and memory of preparing raw files, beside RecBo
 MEASURED := results/reference/benchmarks
 
 benchmark: $(READY) venv-peers ## speed and memory beside the peers, on the CPU
-	for s in startup embedding evaluation em training loading; do \
+	for s in startup embedding generation evaluation em training loading; do \
 		$(BIN)/python benchmarks/$$s.py --json $(MEASURED)/$$s.json || exit 1; done
 	$(BIN)/python benchmarks/training.py --peer rectools --to-quality --datasets ml-100k \
 		--json $(MEASURED)/training-rectools.json

@@ -168,7 +168,7 @@ def _ours(given: Work) -> tuple[Any, Any, Any]:
 def ours(**arguments: Any) -> dict[str, Any]:
     """A joint epoch by the project's loop; the states that it reads are computed before, and timed apart."""
     from recllm_bench.training.loop import fit, threads
-    from recllm_bench.training.options import TrainingOptions
+    from recllm_bench.training.training_options import TrainingOptions
 
     given = work(**arguments)
     before, start = side_by_side.resident(), time.perf_counter()

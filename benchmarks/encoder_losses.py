@@ -25,8 +25,8 @@ from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
 from recllm_bench.models.sequence.iclrec import ICLRec
 from recllm_bench.models.sequence.sasrec import SASRec
-from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.sequence import train_sequence_model, validator
+from recllm_bench.training.training_options import TrainingOptions
 
 LENGTH = 50
 LOW = {"dropout": 0.2, "attention_dropout": 0.0}

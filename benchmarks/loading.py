@@ -72,8 +72,8 @@ def ours(place: str, batches: bool, batch_size: int) -> dict[str, Any]:
     from recllm_bench.data.prepare import prepare
     from recllm_bench.data.splits import leave_one_out
     from recllm_bench.data.windows import DeviceHistories
-    from recllm_bench.training.options import TrainingOptions
     from recllm_bench.training.sequence import WindowBatches
+    from recllm_bench.training.training_options import TrainingOptions
 
     before, start = side_by_side.resident(), time.perf_counter()
     histories = prepare(str(Path(place) / "atomic")).histories

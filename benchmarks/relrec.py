@@ -46,7 +46,7 @@ from recllm_bench.progress import show_log
 from recllm_bench.recipe import Recipe
 from recllm_bench.reporting.machine import machine_facts
 from recllm_bench.runner import device_named
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 FASTER_TRAINING, FASTER_RANKING = 3.0, 5.0
 """Ratios to the straightforward way below which ``--assert`` fails on a CPU."""

@@ -81,8 +81,8 @@ def ours(
     from recllm_bench.evaluation.ranks import rank_cases
     from recllm_bench.options import read_options
     from recllm_bench.recbole_bridge import build_model
-    from recllm_bench.training.options import TrainingOptions
     from recllm_bench.training.sequence import train_sequence_model, validator
+    from recllm_bench.training.training_options import TrainingOptions
 
     split = leave_one_out(_histories(place))
     settings = read_options(TrainingOptions, {"max_length": 50, **training}, "training")

@@ -17,7 +17,7 @@ _PLACES = {
     "recllm_bench.python.runs": ("Run", "compare", "run"),
     "recllm_bench.python.outside": ("evaluate",),
     "recllm_bench.python.datasets": ("Dataset", "load_dataset"),
-    "recllm_bench.python.tables": ("Table",),
+    "recllm_bench.python.run_tables": ("Table",),
     "recllm_bench.api": (
         "CausalEncoder",
         "Converses",

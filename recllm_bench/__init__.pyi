@@ -16,8 +16,8 @@ from recllm_bench.evaluation.protocols import Protocol
 from recllm_bench.options import option
 from recllm_bench.python.datasets import Dataset, load_dataset
 from recllm_bench.python.outside import evaluate
+from recllm_bench.python.run_tables import Table
 from recllm_bench.python.runs import Run, compare, run
-from recllm_bench.python.tables import Table
 
 __version__: str
 __all__ = [

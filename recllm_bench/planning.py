@@ -19,12 +19,14 @@ _SHARED_OPTIONS = ("llm", "llm_precision")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
 
 
-def recipe_values(model: str, dataset: str, protocol: str = "") -> dict[str, Any]:
+def recipe_values(model: str, dataset: str, protocol: str = "", llm: str = "") -> dict[str, Any]:
     """Values of the recipe that ships for a model on a dataset, or just their names.
 
     ``recipes/<model>-<dataset>.yaml`` holds what was tuned for the pair; its protocol applies unless one is given.
+    ``recipes/<model>-<dataset>-<llm>.yaml`` goes before it where that language model is asked for.
     """
-    values = {**shipped_recipe(model, _canonical(dataset)), "model": model, "dataset": dataset}
+    shipped = shipped_recipe(model, f"{_canonical(dataset)}-{llm}") if llm else {}
+    values = {**(shipped or shipped_recipe(model, _canonical(dataset))), "model": model, "dataset": dataset}
     if protocol:
         values["protocol"] = protocol
     return values
@@ -250,7 +252,7 @@ def settable(model: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """Everything that ``--set`` may change for a model, in groups of (name, default, explanation)."""
     from recllm_bench.evaluation.protocols import PROTOCOLS
     from recllm_bench.options import describe_options
-    from recllm_bench.training.options import TrainingOptions
+    from recllm_bench.training.training_options import TrainingOptions
 
     entry = model_named(model)
     if entry.options is None:

@@ -303,7 +303,7 @@ class BenchCell:
         return self._said[whose]
 
     def _new_words(self, whose: str) -> Any:
-        from recllm_bench.conversation.words import SimulatedWords
+        from recllm_bench.conversation.simulated_words import SimulatedWords
 
         return SimulatedWords(
             dataclasses.replace(self.recipe.conversation, words=whose),
@@ -362,7 +362,7 @@ class BenchCell:
         talk = self.recipe.conversation
         if not talk.users or talk.words != "own" or not self.entry.converses:
             return None
-        from recllm_bench.conversation.loop import run_dialogues
+        from recllm_bench.conversation.dialogue_loop import run_dialogues
         from recllm_bench.evaluation.candidates import evaluated_cases
 
         job, words = self.talking_job(), self._words("own")
@@ -384,7 +384,7 @@ class BenchCell:
         """The dialogues as a file for people to read."""
         if outcomes is None:
             return {}
-        from recllm_bench.conversation.loop import write_transcripts
+        from recllm_bench.conversation.dialogue_loop import write_transcripts
 
         return {"dialogues.jsonl": lambda path: write_transcripts(path, outcomes, self.dataset.catalogue)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import recllm_bench
@@ -46,3 +47,10 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text('"""LatentCRS may be cited."""\nfrom a.cesrec import b\nx = "relrec.full"\n')
     assert named_in_code(planted) == ["planted.py:2: a.cesrec", "planted.py:3: relrec.full"]
+
+
+def test_files_of_the_framework_have_names_of_their_own() -> None:
+    """A file name says which file is meant; only the folders of methods repeat each other's."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "models"]
+    counts = Counter(path.name for path in files if path.name not in ("__init__.py", "__main__.py"))
+    assert [name for name, count in counts.items() if count > 1] == []

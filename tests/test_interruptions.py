@@ -55,7 +55,7 @@ METHODS: dict[str, list[str]] = {
         LLM,
     ],
 }
-TIMES = ("created", "seal", "stages", "evaluation_seconds", "hardware", "revision")
+TIMES = ("created", "seal", "stages", "evaluation_seconds", "answer_seconds", "hardware", "revision")
 
 
 @pytest.fixture(scope="module")

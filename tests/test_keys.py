@@ -14,7 +14,7 @@ from recllm_bench.api.registry import model_named
 from recllm_bench.planning import resolved
 from recllm_bench.recipe import ConversationOptions, Recipe
 from recllm_bench.runner import BenchCell
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
 
 MODELS = ("sasrec", "iclrec", "latentcrs", "relrec", "llama2-seq", "cesrec", "text-retrieval")

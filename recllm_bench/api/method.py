@@ -59,7 +59,7 @@ class Job:
         Where tensors live.
     options : object
         The model's ``Options`` (a dict for RecBole's zoo).
-    training : recllm_bench.training.options.TrainingOptions
+    training : recllm_bench.training.training_options.TrainingOptions
         Options of the training loop.
     encode : callable
         ``encode(texts) -> float32 [n, width]``: the run's text encoder.

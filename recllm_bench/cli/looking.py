@@ -40,6 +40,11 @@ def prepare(options: argparse.Namespace) -> None:
     from recllm_bench.data.interactions import NothingLeft
     from recllm_bench.data.prepare import filter_names, format_check, prepare
 
+    if options.again:
+        from recllm_bench.data.origins import ask_owners
+
+        asked = ask_owners(options.dataset, default_store())
+        print("\n".join(asked) or f"{options.dataset}: the cache holds no download without a checksum to ask about")
     for name in [options.filter] if options.filter else filter_names(options.dataset):
         try:
             prepared = prepare(options.dataset, filter=name, store=default_store(), most_bad=options.bad_lines)
@@ -56,7 +61,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 def describe(options: argparse.Namespace) -> None:
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.description import describe
+    from recllm_bench.data.dataset_description import describe
     from recllm_bench.data.prepare import prepare
     from recllm_bench.reporting.description import format_description, write_description
 

@@ -125,6 +125,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="share of lines of a large JSON source that may be bad (default RECLLM_BAD_LINES, or 0.001)",
     )
 
+    prepare.add_argument(
+        "--again", action="store_true", help="ask the owners of files without a checksum, and fetch what has changed"
+    )
+
     describe = _command(
         commands, "describe", looking.describe, "what a dataset looks like: counts, shapes, text, order"
     )

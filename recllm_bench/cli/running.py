@@ -32,7 +32,7 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if options.protocol:
             values["protocol"] = options.protocol
     else:
-        values = recipe_values(options.model, options.dataset, options.protocol)
+        values = recipe_values(options.model, options.dataset, options.protocol, options.llm)
         where = f"{options.model} on {options.dataset}"
     return override(values, _settings(options)), where
 

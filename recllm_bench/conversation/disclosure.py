@@ -84,8 +84,8 @@ def in_words(measures: Sequence[Measure]) -> str:
     found = {measure.about: measure.value for measure in measures if measure.name == FITTING}
     if not found:
         return ""
-    among = "" if found[_TARGET] == 1 else f"; the target is among them in {found[_TARGET]:.1%}"
+    among = "" if found[_TARGET] == 1 else f"; the target is among them in {100 * found[_TARGET]:.1f} %"
     return (
         f"the words leave a median of {found[_MEDIAN]:,.0f} of {found[_ALL]:,.0f} items (5 to 95 %: {found[_LOW]:,.0f} "
-        f"to {found[_HIGH]:,.0f}), the target alone in {found[_ALONE]:.1%}{among}"
+        f"to {found[_HIGH]:,.0f}), the target alone in {100 * found[_ALONE]:.1f} %{among}"
     )

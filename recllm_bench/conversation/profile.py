@@ -131,12 +131,15 @@ def build_profiles(
     ]
 
 
-def uttered_facts(profile: Profile, sentences: Sequence[str]) -> tuple[Fact, ...]:
-    """Facts of the target that the user's sentences state, found by their words."""
+def uttered_facts(
+    profile: Profile, sentences: Sequence[str], attributes: AttributeTable | None = None
+) -> tuple[Fact, ...]:
+    """Facts of the target that the user's sentences state, found by their words, or others that a vocabulary knows."""
     from recllm_bench.conversation.redaction import contains
 
     text = " . ".join(sentences)
-    return tuple(fact for fact in profile.facts if contains(text, fact.value))
+    forms = {fact: (fact.value, *(attributes.wordings(fact) if attributes else ())) for fact in profile.facts}
+    return tuple(fact for fact in profile.facts if any(contains(text, form) for form in forms[fact]))
 
 
 def _safe_facts(facts: Sequence[Fact], target: int, guard: Redactor) -> tuple[Fact, ...]:

@@ -192,7 +192,7 @@ class Redactor:
         return self._known[item]
 
     def _patterns(self, title: str, token: str) -> _Title:
-        whole, single, runs = set(), set(), set()
+        whole, single, runs = set[str](), set[str](), set[tuple[str, ...]]()
         forms = title_forms(title)
         for form in dict.fromkeys([*forms, *(other for each in forms for other in other_spellings(each))]):
             spelled = [word for word, _, _ in words(form)]

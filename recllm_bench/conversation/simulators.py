@@ -31,7 +31,7 @@ class Simulator(Protocol):
     """
 
     def open(self, profiles: Sequence[Profile]) -> list[str | None]:
-        """First sentence of each user; ``None`` where the back end failed for good."""
+        """First sentence of each user; ``None`` where the chat model failed for good."""
         ...
 
     def reply(
@@ -255,7 +255,9 @@ def simulator_named(
     if kind == "rules" and argument:
         maker, options = RuleSimulator, {"facts_in_opening": argument, **options}
     elif kind in ("local", "server"):
-        maker, options = resolve("simulators", kind), {"chat": name, **options}
+        from recllm_bench.conversation.chatting import Chatting
+
+        maker, options = Chatting, {"chat": name, **options}
     elif kind == "replay":
         maker, options = ReplaySimulator, {"path": argument, **options}
     else:

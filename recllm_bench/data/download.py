@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from recllm_bench.data.origins import note_origin
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import track
 
@@ -87,17 +88,28 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     resumed = part.exists() and part.stat().st_size > 0
-    _fetch(url, part, label or target.name)
+    said = _fetch(url, part, label or target.name)
     wrong = wrong_checksum(part, checksums)
     if wrong and resumed:  # the remains were of another file or damaged: once more from the start
         part.unlink()
-        _fetch(url, part, label or target.name)
+        said = _fetch(url, part, label or target.name)
         wrong = wrong_checksum(part, checksums)
     if wrong:
         part.unlink()
         raise BenchError(f"{url}: wrong checksum, {wrong}; the file was changed or damaged on its way, try again later")
+    if not checksums:
+        if not url.endswith((".html", ".htm")) and _is_page(part):
+            part.unlink()
+            raise BenchError(f"{url}: the server sends a web page in place of the file (a login or a notice){_WAY_OUT}")
+        note_origin(target.parent, url, said)
     part.replace(target)
     return target
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file is a web page."""
+    with open(path, "rb") as file:
+        return file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
 
 
 def wrong_checksum(path: Path, checksums: Mapping[str, str | Sequence[str]]) -> str:
@@ -273,14 +285,16 @@ def _write_member(file: _Zip | _Tar, name: str, path: Path) -> None:
             target.write(block)
 
 
-def _fetch(url: str, part: Path, label: str) -> None:
+def _fetch(url: str, part: Path, label: str) -> dict[str, str]:
+    """Fetch what is missing, with further tries; what the server said of the file."""
+    said: dict[str, str] = {}
     problem: Exception | None = None
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_PAUSE_S * 2**attempt)
         try:
-            if _fetch_rest(url, part, label):
-                return
+            if _fetch_rest(url, part, label, said):
+                return said
             problem = ConnectionError("the connection ended early")
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
@@ -301,8 +315,8 @@ def _fetch(url: str, part: Path, label: str) -> None:
 _WAY_OUT = "; check the network, or set RECLLM_DATA_MIRROR to a folder that has the file"
 
 
-def _fetch_rest(url: str, part: Path, label: str) -> bool:
-    """Append what is missing; tell whether the file is now as long as the server said."""
+def _fetch_rest(url: str, part: Path, label: str, said: dict[str, str]) -> bool:
+    """Append what is missing; tell whether the file is now as long as the server said. ``said`` gets the headers."""
     have = part.stat().st_size if part.exists() else 0
     # Identity: a compressed transfer would make byte ranges and the length mean something else.
     headers = {"User-Agent": "recllm-bench", "Accept-Encoding": "identity"}
@@ -316,8 +330,11 @@ def _fetch_rest(url: str, part: Path, label: str) -> bool:
         raise
     with answer:
         continues = answer.status == 206
-        length = answer.headers.get("Content-Length")
-        total = int(length) + (have if continues else 0) if length else None
+        length = answer.headers.get("Content-Length") or ""
+        total = int(length) + (have if continues else 0) if length.isdigit() else None
+        said.update(answer.headers.items())
+        if total is not None:
+            said["Content-Length"] = str(total)
         with open(part, "ab" if continues else "wb") as file, track(None, label, total, "B") as bar:
             bar.unit_scale = True
             bar.update(have if continues else 0)

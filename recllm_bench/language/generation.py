@@ -86,7 +86,7 @@ def generate(
         top_p,
         _draws(len(prompts), max_new_tokens, seed) if temperature > 0 else None,
     )
-    plain = [prompt for prompt in prompts if not (isinstance(prompt, torch.Tensor) and prompt.dim() == 2)]
+    plain: list[Any] = [prompt for prompt in prompts if not (isinstance(prompt, torch.Tensor) and prompt.dim() == 2)]
     shared = shared_beginning(plain) if len(plain) == len(prompts) > 1 else 0
     if shared >= SHARED and backbone.layout.pads:
         with torch.no_grad():

@@ -47,10 +47,10 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
         raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave llm_precision=auto")
     if stored or precision in ("8bit", "4bit"):
         what = f"llm_precision={precision}" if not stored else "its stored quantisation"
-        if device.type != "cuda":
+        if device.type not in ("cuda", "cpu"):  # what bitsandbytes has kernels for
             raise BenchError(
-                f"language model '{name}': {what} needs a CUDA device, not {device.type}; use llm_precision=float32, or"
-                " bfloat16 to halve the memory"
+                f"language model '{name}': {what} needs a CUDA device or a CPU, not {device.type}; use"
+                " llm_precision=float32, or bfloat16 to halve the memory"
             )
         if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
             raise BenchError(

@@ -90,16 +90,13 @@ def _convert(file: Path, work: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, GenerationConfig
 
-    from recllm_bench.language.backbone import quiet_transformers
-
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-        config, weights = _read(file)
-        tokenizer.model_max_length = config.max_position_embeddings
-        tokenizer.save_pretrained(work)
-        config.save_pretrained(work)
-        ends = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
-        GenerationConfig(**ends, pad_token_id=config.pad_token_id).save_pretrained(work)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    config, weights = _read(file)
+    tokenizer.model_max_length = config.max_position_embeddings
+    tokenizer.save_pretrained(work)
+    config.save_pretrained(work)
+    ends = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    GenerationConfig(**ends, pad_token_id=config.pad_token_id).save_pretrained(work)
     save_file(weights, work / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -113,14 +113,14 @@ class LlamaSteps(Steps):
         self._used = 0
         self._hidden: torch.Tensor | None = None  # added to scores of the rows' own places, [B, 1, 1, used]
         if beginning is not None:
-            places = torch.arange(self.length)[None]
-            read, _ = self._read(beginning[None], places, None)
+            length, self.length = self.length, 0
+            read, _ = self._read(beginning[None], torch.ones(1, length, dtype=torch.long), None)
+            self.length = length
             self._first = [(keys[0], values[0]) for keys, values in read]
 
     def begin(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """See :meth:`Steps.begin`."""
         rows, length = mask.shape
-        positions = (mask.cumsum(1) - 1).clamp(min=0) + self.length
         seen = None
         padded = not bool(mask.all())
         if padded or self._first:
@@ -128,7 +128,7 @@ class LlamaSteps(Steps):
             own = (place <= place[:, None]) & (mask[:, None, :].bool() | (place == place[:, None]))
             before = own.new_ones(rows, length, self.length)
             seen = torch.cat([before, own], 2)[:, None]
-        read, states = self._read(inputs, positions, seen)
+        read, states = self._read(inputs, mask, seen)
         room = length + _MORE
         self._own, self._used = [], length
         for number, (keys, values) in enumerate(read):
@@ -140,7 +140,7 @@ class LlamaSteps(Steps):
         if padded:
             lowest = torch.finfo(states.dtype).min
             self._hidden = torch.zeros(mask.shape).masked_fill(mask == 0, lowest)[:, None, None]
-        return states[:, -1]
+        return states
 
     def step(self, inputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """See :meth:`Steps.step`."""
@@ -186,19 +186,27 @@ class LlamaSteps(Steps):
         shared = weights[..., : self.length].transpose(0, 1).reshape(groups, rows * each, self.length) @ theirs
         return (found + shared.view(groups, rows, each, size).transpose(0, 1)).reshape(rows, -1)
 
-    def _read(self, inputs: torch.Tensor, positions: torch.Tensor, seen: torch.Tensor | None):
-        """Keys and values of each layer, and states, of rows of inputs behind the beginning."""
-        rows, length, _ = inputs.shape
-        cos, sin = (part[:, None] for part in self._model.rotary_emb(inputs, positions))
-        states, read = inputs, []
+    def _read(self, inputs: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor | None):
+        """Keys and values of each layer ``[B, groups, L, size]``, and last states ``[B, D]``, of rows of inputs behind
+        the beginning. Padding goes through attention alone: what is multiplied with weights is tokens only.
+        """
+        rows, length = mask.shape
+        real = mask.bool()
+        positions = (mask.cumsum(1) - 1)[real] + self.length
+        cos, sin = (part[0, :, None] for part in self._model.rotary_emb(inputs, positions[None]))
+        states, read = inputs[real], []
         for number, layer in enumerate(self._layers):
             own, normed = layer.self_attn, layer.input_layernorm(states)
 
-            def split(values: torch.Tensor) -> torch.Tensor:
-                return values.view(rows, length, -1, self._size).transpose(1, 2)
+            def placed(values: torch.Tensor) -> torch.Tensor:
+                grid = values.new_zeros(rows, length, values.shape[1], self._size)
+                grid[real] = values
+                return grid.transpose(1, 2)
 
-            query = _turned(split(own.q_proj(normed)), cos, sin)
-            keys, values = _turned(split(own.k_proj(normed)), cos, sin), split(own.v_proj(normed))
+            query, keys, values = (
+                part(normed).view(len(states), -1, self._size) for part in (own.q_proj, own.k_proj, own.v_proj)
+            )
+            query, keys, values = placed(_turned(query, cos, sin)), placed(_turned(keys, cos, sin)), placed(values)
             read.append((keys, values))
             if self._first:
                 keys, values = (
@@ -209,9 +217,9 @@ class LlamaSteps(Steps):
             found = scaled_dot_product_attention(
                 query, keys, values, attn_mask=seen, is_causal=seen is None, scale=own.scaling
             )
-            states = states + own.o_proj(found.transpose(1, 2).reshape(rows, length, -1))
+            states = states + own.o_proj(found.transpose(1, 2)[real].flatten(1))
             states = states + layer.mlp(layer.post_attention_layernorm(states))
-        return read, self._model.norm(states)
+        return read, self._model.norm(states[mask.sum(1).cumsum(0) - 1])
 
 
 def _is_plain_llama(backbone: Backbone) -> bool:

@@ -23,7 +23,7 @@ from recllm_bench.language.packing import Example, Packed, chunks, pack, units_o
 from recllm_bench.options import option
 from recllm_bench.progress import log
 from recllm_bench.training.loop import fit
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 __all__ = ["ADAPTER", "FACTS", "Example", "TuningOptions", "answer_loss", "tune"]
 

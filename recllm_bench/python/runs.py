@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from recllm_bench.artifacts import MANIFEST, ArtifactStore
 from recllm_bench.errors import BenchError
 from recllm_bench.python.datasets import Dataset, dataset_name, load_dataset
-from recllm_bench.python.tables import Table
+from recllm_bench.python.run_tables import Table
 from recllm_bench.reporting.users_file import DIALOGUE_METRICS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.reporting.page import Cell, Page
-from recllm_bench.reporting.published import PublishedCell, load_published, papers
+from recllm_bench.reporting.published_numbers import PublishedCell, load_published, papers
 from recllm_bench.reporting.records import RunRecord
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from recllm_bench.artifacts import content_hash
 from recllm_bench.conversation.disclosure import in_words
 from recllm_bench.errors import BenchError, nearest
-from recllm_bench.reporting.families import TESTS, Families, Family, Pair, direction, has, mean_of
+from recllm_bench.reporting.record_families import TESTS, Families, Family, Pair, direction, has, mean_of
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.remembered import Remembered
 from recllm_bench.reporting.seeds import UserValues, on_disk, over_seeds, with_intervals
@@ -116,9 +116,13 @@ class Comparison:
     def rows(self, block: str) -> list[int]:
         """Rows of a block; the best in the primary metric comes first."""
         block, _, number = block.partition(":")
-        heard = [*self.speakers, ("", "")][int(number or 1) - 1]
+        heard = [*self.speakers, None][int(number or 1) - 1]
         if block == "dialogue":
-            rows = [row for row, record in enumerate(self.records) if record.dialogue and record.hears == heard]
+            rows = [
+                row
+                for row, record in enumerate(self.records)
+                if record.dialogue and (record.hears == heard or not heard)
+            ]
             return sorted(rows, key=lambda row: -self.records[row].dialogue.get("S@5", {}).get("mean", 0.0))
         rows = [row for row, record in enumerate(self.records) if record.block == block]
         rows = [row for row in rows if block == "history" or self.records[row].hears == heard]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recllm_bench.reporting.comparison import Comparison
-from recllm_bench.reporting.families import Pair, mean_of
+from recllm_bench.reporting.record_families import Pair, mean_of
 
 
 def conclusion(comparison: Comparison, block: str) -> str:
@@ -34,7 +34,7 @@ def conclusion(comparison: Comparison, block: str) -> str:
     elif len(others) > 1:
         other += ", the best of the other rows" if subject.block == block else ", the best of these rows"
     if subject.block != block and subject.block == "text":
-        name += ", which also hears words,"
+        name += ", which also reads words,"
     return _sentence(name, other, comparison.primary, best.pair)
 
 

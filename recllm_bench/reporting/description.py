@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recllm_bench.artifacts import write_json
-from recllm_bench.data.description import RARE, Description, Histogram, TextCoverage, TimeSpan
+from recllm_bench.data.dataset_description import RARE, Description, Histogram, TextCoverage, TimeSpan
 from recllm_bench.data.sequential_structure import CUTOFF, SequentialStructure
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -27,7 +27,7 @@ def format_description(description: Description) -> str:
     Parameters
     ----------
     description : Description
-        From :func:`recllm_bench.data.description.describe`.
+        From :func:`recllm_bench.data.dataset_description.describe`.
     """
     lengths = [
         "history lengths (interactions per user)",

@@ -11,7 +11,7 @@ from recllm_bench.artifacts import write_atomic
 from recllm_bench.errors import BenchError
 from recllm_bench.reporting.comparison import DIALOGUE_METRICS, Comparison, compare
 from recllm_bench.reporting.figures import drawn, figures_of
-from recllm_bench.reporting.published import published_for, published_interval
+from recllm_bench.reporting.published_numbers import published_for, published_interval
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.table import (
     MARKS,

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from recllm_bench.api.measure import Measure
+from recllm_bench.artifacts import content_hash
 
+_HASHES = ("vocabulary", "prompt")  # of who speaks: parts that nobody reads
 SCHEMA = 2
 
 
@@ -123,14 +125,16 @@ class RunRecord:
             talk = self.recipe.get("conversation") or {}
             name = str(self.substitutes.get("simulator") or talk.get("simulator") or "not told")
             return "rules:1" if name == "rules" else name
-        name, facts, _ = who.pop("simulator", "not told"), who.pop("facts", None), who.pop("vocabulary", "")
+        name, facts = who.pop("simulator", "not told"), who.pop("facts", None)
         told = f" over {facts} facts" if facts is not None else ""
-        return ", ".join([f"{name}{told}", *(f"{option} {value}" for option, value in who.items())])
+        return ", ".join(
+            [f"{name}{told}", *(f"{option} {value}" for option, value in who.items() if option not in _HASHES)]
+        )
 
     @property
     def hears(self) -> tuple[str, str]:
-        """Who speaks, with the hash of the vocabulary: the part of the pairing that history-only rows lack."""
-        return self.users, str(self.speaker.get("vocabulary", ""))
+        """Who speaks, in words and as a hash of all of it: the part of the pairing that history-only rows lack."""
+        return self.users, content_hash(self.speaker)
 
     def pairs_with(self, other: RunRecord) -> bool:
         """Whether two rows can be tested against each other: the same cases, and no two speakers."""

@@ -257,7 +257,7 @@ def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
 def _dialogue_facts(outcomes: Any, protocol: Protocol) -> dict[str, Any]:
     import numpy as np
 
-    from recllm_bench.evaluation.dialogue import INVALID, dialogue_values
+    from recllm_bench.evaluation.dialogue_outcomes import INVALID, dialogue_values
     from recllm_bench.evaluation.statistics import bootstrap
 
     turns = np.asarray(outcomes.turns)

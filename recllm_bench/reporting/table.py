@@ -8,9 +8,9 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.conversation.disclosure import FITTING
 from recllm_bench.reporting.comparison import DIALOGUE_METRICS, Comparison, Pair, Planned, compare
 from recllm_bench.reporting.conclusion import conclusion
-from recllm_bench.reporting.families import mean_of
 from recllm_bench.reporting.page import Cell, Page
-from recllm_bench.reporting.published import Verdict, flags_of, published_for, verdict
+from recllm_bench.reporting.published_numbers import Verdict, flags_of, published_for, verdict
+from recllm_bench.reporting.record_families import mean_of
 from recllm_bench.reporting.records import RunRecord
 
 _SIDE_BY_SIDE = 6  # records in one grid of measures

@@ -187,7 +187,7 @@ def dialogue_values_of(record: RunRecord, metric: str) -> tuple[np.ndarray, np.n
     """Users (int64 [n]) and values (float64 [n]) of a dialogue metric; NaN for dialogues that could not be held."""
     import numpy as np
 
-    from recllm_bench.evaluation.dialogue import INVALID, success_at, turn_counts
+    from recllm_bench.evaluation.dialogue_outcomes import INVALID, success_at, turn_counts
 
     users, turns = dialogue_outcomes(record)
     values = np.full(len(turns), np.nan)

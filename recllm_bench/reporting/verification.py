@@ -125,7 +125,7 @@ def _compare_metrics(record: RunRecord, ranks: Any) -> list[str]:
 
 
 def _compare_dialogue(record: RunRecord, turns: np.ndarray) -> list[str]:
-    from recllm_bench.evaluation.dialogue import INVALID, dialogue_values
+    from recllm_bench.evaluation.dialogue_outcomes import INVALID, dialogue_values
 
     at_failure = record.protocol.get("at_failure", "max_turns")
     values = dialogue_values(turns, int(record.protocol.get("turns") or 5), at_failure)

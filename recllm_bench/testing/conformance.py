@@ -74,8 +74,8 @@ class ModelConformance:
     @classmethod
     def train(cls, split: Any, work: Path, seed: int = 0, **training: Any) -> tuple[Any, list[float]]:
         """Build and train as the bench does; ``training`` changes options of the loop."""
-        from recllm_bench.training.options import TrainingOptions
         from recllm_bench.training.sequence import train_sequence_model
+        from recllm_bench.training.training_options import TrainingOptions
 
         model = cls.build(split, seed)
         if not trains_by_gradient(model):

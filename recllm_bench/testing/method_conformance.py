@@ -25,7 +25,7 @@ import pytest
 from recllm_bench.api import Measure
 from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.testing.planted import planted_files
-from recllm_bench.testing.products import differences
+from recllm_bench.testing.product_differences import differences
 
 _REPORTED = {"measures", "substitutes", "tokens", "notes"}
 

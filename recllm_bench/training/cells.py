@@ -22,9 +22,9 @@ from recllm_bench.options import fitted, quickened, read_options
 from recllm_bench.provenance import code_hash, library_versions, package_code_hash
 from recllm_bench.recipe import shipped_recipe
 from recllm_bench.training.finished import OUTCOME
-from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.single import SingleStage
 from recllm_bench.training.stages import run_stages
+from recllm_bench.training.training_options import TrainingOptions
 
 _TRAINS = ("api", "data", "dropout.py", "evaluation", "options.py", "products.py", "recbole_bridge", "training")
 """Parts of the package that every training goes through."""

@@ -29,7 +29,7 @@ from recllm_bench.training.finished import (
     save_outcome,
     save_weights,
 )
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 CHECKPOINT = "last.pt"
 

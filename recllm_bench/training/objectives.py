@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from recllm_bench.products import ROWS, product
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Scores that stand at once: 1 MiB in fp32, so that a chunk stays in the cache of a core; a GPU wants larger work."""

@@ -14,7 +14,7 @@ from recllm_bench import recbole_bridge
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log, track
 from recllm_bench.training.finished import Outcome, load_outcome, load_weights, save_outcome, save_weights
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 
 def train_with_recbole(

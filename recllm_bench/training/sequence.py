@@ -19,7 +19,7 @@ from recllm_bench.dropout import draw_bytes
 from recllm_bench.training.finished import Outcome
 from recllm_bench.training.loop import fit
 from recllm_bench.training.objectives import objective_named
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from recllm_bench.evaluation.protocols import Protocol

@@ -11,7 +11,7 @@ import pytest
 
 from recllm_bench.api.registry import model_named
 from recllm_bench.recipe import ConversationOptions
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 MODELS = ("sasrec", "iclrec", "latentcrs", "relrec", "llama2-seq", "cesrec", "text-retrieval")
 """Every model of the bench; RecBole's follow below."""

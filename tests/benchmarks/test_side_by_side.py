@@ -117,6 +117,7 @@ TINY = {
     "evaluation": ["--users", "600", "--items", "500", "--peer-users", "300"],
     "em": ["--dataset", "ml-100k", "--users", "60", "--intents", "16", "--batch-size", "64", "--peer-steps", "2"],
     "embedding": ["--texts", "40", "--longest", "40"],
+    "generation": ["--model", "llama2-stories260k", "--prompts", "8", "--tokens", "12", "--batch", "4"],
     "loading": ["--interactions", "20000", "--peer-interactions", "10000"],
     "startup": [],
 }

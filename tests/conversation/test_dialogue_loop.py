@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from recllm_bench.conversation.dialogue import Dialogue, Reply, Response
-from recllm_bench.conversation.loop import run_dialogues, write_transcripts
+from recllm_bench.conversation.dialogue_loop import run_dialogues, write_transcripts
 from recllm_bench.conversation.profile import build_profiles
 from recllm_bench.conversation.rules import RuleSimulator
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.dialogue import dialogue_values
+from recllm_bench.evaluation.dialogue_outcomes import dialogue_values
 from tests.conftest import planted_catalogue, planted_histories
 
 HISTORIES = planted_histories(40, 100, 12)

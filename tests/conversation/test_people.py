@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from recllm_bench.conversation.attributes import AttributeTable, Fact
-from recllm_bench.conversation.dialogue import Dialogue
+from recllm_bench.conversation.dialogue import Dialogue, Response
+from recllm_bench.conversation.dialogue_loop import run_dialogues
 from recllm_bench.conversation.people import People, Taste
 from recllm_bench.conversation.phrasings import TESTED, TRAINING
 from recllm_bench.conversation.profile import build_profiles
-from recllm_bench.conversation.redaction import Redactor
+from recllm_bench.conversation.redaction import Redactor, contains
 from recllm_bench.conversation.simulators import simulator_named
 from recllm_bench.conversation.spoken import SpokenFacts, noun_phrase, spoken_title
 from recllm_bench.conversation.understanding import Understanding
+from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError
 from tests.conftest import planted_catalogue, planted_histories
 
@@ -250,3 +252,20 @@ def test_six_thousand_openings_take_two_seconds():
 def test_a_share_that_is_none_is_refused():
     with pytest.raises(BenchError, match="leaves is a share"):
         simulator_named("rules", CATALOGUE, leaves=0)
+
+
+def test_dialogues_count_what_fits_by_the_words_of_these_users():
+    cases = Cases(USERS[:50], ENDS[:50], HISTORIES.items[ENDS[:50]])
+    guarded = simulator_named("rules", CATALOGUE, seed=3)
+    made = profiles(table=guarded.attributes)[:50]
+    outcomes = run_dialogues(lambda talks: [Response([1]) for _ in talks], guarded, made, cases, HISTORIES, CATALOGUE)
+    stated = [
+        [fact for fact in profile.facts if any(
+            contains(" . ".join(talk.user_sentences()), form)
+            for form in (fact.value, *guarded.attributes.wordings(fact))
+        )]
+        for profile, talk in zip(made, outcomes.dialogues, strict=True)
+    ]  # fmt: skip
+    assert outcomes.n_match.tolist() == guarded.attributes.count_matches(stated).tolist()
+    assert outcomes.n_match.min() >= 1 and not outcomes.leaked.any()
+    assert {end for end in outcomes.ended} <= {"turns", "success"}

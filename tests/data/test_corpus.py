@@ -18,8 +18,8 @@ import pytest
 from raw_sources import FORMS, Form, Item, Review, mirror, write_lines
 
 from recllm_bench.data.cards import default_store
+from recllm_bench.data.prepare import line_records as records_module
 from recllm_bench.data.prepare import prepare
-from recllm_bench.data.prepare import records as records_module
 from recllm_bench.errors import BenchError
 
 __all__ = ["mirror"]  # a fixture

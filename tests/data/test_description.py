@@ -10,9 +10,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recllm_bench.data import description
+from recllm_bench.data import dataset_description as description
 from recllm_bench.data.catalogue import Catalogue
-from recllm_bench.data.description import (
+from recllm_bench.data.dataset_description import (
     describe,
     length_histogram,
     popularity,

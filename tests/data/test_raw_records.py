@@ -14,10 +14,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from recllm_bench.data.prepare import records as records_module
+from recllm_bench.data.prepare import line_records as records_module
 from recllm_bench.data.prepare.bad_lines import BadLines
-from recllm_bench.data.prepare.lines import stream_lines
-from recllm_bench.data.prepare.records import (
+from recllm_bench.data.prepare.line_records import (
     Records,
     dates,
     floats,
@@ -27,6 +26,7 @@ from recllm_bench.data.prepare.records import (
     ratings,
     seconds,
 )
+from recllm_bench.data.prepare.lines import stream_lines
 from recllm_bench.errors import BenchError
 
 

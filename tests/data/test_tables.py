@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from recllm_bench.data.prepare import json_lines as reader
+from recllm_bench.data.prepare import json_tables as reader
 from recllm_bench.data.prepare import prepare
 from recllm_bench.data.prepare.own_cards import own_card
 from recllm_bench.data.prepare.table_files import table_files

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.dialogue import (
+from recllm_bench.evaluation.dialogue_outcomes import (
     FAILED,
     INVALID,
     dialogue_values,

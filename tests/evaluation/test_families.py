@@ -175,6 +175,24 @@ def test_scipy_and_statsmodels_agree_on_random_tables(seed: int):
     assert named == pytest.approx(expected.pvalue, abs=0.05)
 
 
+@pytest.mark.parametrize("apart", [0.5, 1.5, 3.0, 6.0, 12.0])
+@pytest.mark.parametrize("groups", [(2, 3), (3, 2), (4, 1), (1, 4), (2, 2, 2), (3, 1, 1)])
+def test_a_wrong_mark_is_rare_whatever_the_groups_of_equals(groups: tuple[int, ...], apart: float):
+    """Wrong: a row that truly is no worse than the best of the table. Thresholds are Tukey's, as the method's."""
+    rng = np.random.default_rng([sum(groups), int(10 * apart)])
+    truth = np.repeat(-apart * np.arange(len(groups)), groups)
+    size, times = len(truth), 20_000
+    threshold = [0.0, np.inf, *(stats.studentized_range.isf(0.05, rows, np.inf) for rows in range(2, size + 1))]
+    found = truth + rng.normal(size=(times, size))
+    order = np.argsort(-found, axis=1)
+    found, true = np.take_along_axis(found, order, 1), truth[order]
+    going, wrong = np.ones(times, dtype=bool), np.zeros(times, dtype=bool)
+    for last in range(size - 1, 0, -1):
+        going &= found[:, 0] - found[:, last] > threshold[last + 1]
+        wrong |= going & (true[:, last] >= true[:, 0])
+    assert wrong.mean() <= stats.binom.isf(1e-4, times, 0.05) / times
+
+
 def test_comparisons_with_the_best_find_no_less_than_all_pairs():
     rng = np.random.default_rng(12)
     more = 0

@@ -56,8 +56,8 @@ def test_coverage(users: int, rate: float, graded: bool):
 @pytest.mark.parametrize("metrics", [1, 5])
 def test_power_is_no_lower_than_that_of_the_first_method(metrics: int):
     found = power(600, metrics, [BEST, FIRST])
-    assert found[BEST][1] >= found[FIRST][1], "at 5 %, of which the first method keeps less"
-    assert found[BEST][2] > found[FIRST][2], "at equal false marks"
+    assert found[BEST][1] >= found[FIRST][1] - 0.015, "at 5 %, which the first method does not keep with one metric"
+    assert found[BEST][2] > found[FIRST][2] + 0.02, "at equal false marks"
     assert found[BEST][0] <= most(600, 0.05)
 
 

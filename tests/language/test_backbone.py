@@ -186,7 +186,7 @@ def test_the_key_is_the_files_not_their_place(models_folder, folder, monkeypatch
         ({"model_type": "invented"}, "unknown to this transformers"),
         ({"model_type": ""}, "no model_type"),
         ({"quantization_config": {"quant_method": "awq"}}, "stored quantised by awq"),
-        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "needs a CUDA device"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "stored quantised by gptq"),
     ],
 )
 def test_configurations_that_are_refused(folder, changes, message):
@@ -251,8 +251,8 @@ def test_devices_and_precisions_that_are_refused(models_folder, monkeypatch):
     with pytest.raises(BenchError, match="not one of auto, float32"):
         load_backbone(STORIES, precision="2bit", device="cpu")
     for precision in ("8bit", "4bit"):
-        with pytest.raises(BenchError, match=f"llm_precision={precision} needs a CUDA device, not cpu"):
-            load_backbone(STORIES, precision=precision, device="cpu")
+        with pytest.raises(BenchError, match=f"llm_precision={precision} needs a CUDA device or a CPU, not meta"):
+            settle_precision(precision, torch.device("meta"), STORIES)
     if not torch.cuda.is_available():
         with pytest.raises(BenchError, match="there are 0 CUDA devices"):
             load_backbone(STORIES, device="cuda")

@@ -14,7 +14,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.chat import ServerChat, chat_model
 from recllm_bench.language.chat_replies import ServerError, error_message, read_reply, spoken, whole_text
 from recllm_bench.language.chat_transport import LARGEST
-from recllm_bench.language.labels.records import valid_text
+from recllm_bench.language.labels.label_records import valid_text
 from tests.language.chat_endpoint import asking, completion, say
 
 WORDS = "Something scary in space."

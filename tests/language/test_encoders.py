@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -258,3 +259,52 @@ def test_a_kill_keeps_the_finished_parts(tmp_path, tiny_llama, monkeypatch):
         text_vectors(encoder, texts, store)
     np.testing.assert_allclose(text_vectors(encoder, texts, store), expected, atol=1e-5)
     assert calls[2] == calls[1]  # the first part was not embedded again
+
+
+def test_large_weights_are_hashed_whole_and_once(tmp_path, monkeypatch):
+    from recllm_bench.files import file_hash
+    from recllm_bench.language import encoder_files
+
+    monkeypatch.setattr(encoder_files, "_REMEMBERED", 1 << 20)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(np.random.default_rng(0).bytes(130 << 20))
+    monkeypatch.setattr(encoder_files, "file_hash", lambda path, *more: read.append(path) or file_hash(path, *more))
+    read: list = []
+
+    def hashed() -> str:
+        monkeypatch.setattr(encoder_files, "_revisions", {})  # as in a new process
+        return revision(tmp_path)
+
+    first = hashed()
+    assert hashed() == first
+    assert len(read) == 1, "remembered"
+    place = (1 << 20) + 40_000  # between the samples, which lie 2.05 MiB apart
+    with open(weights, "r+b") as file:
+        file.seek(place)
+        old = file.read(1)
+        file.seek(place)
+        file.write(bytes([old[0] ^ 1]))
+    changed = hashed()
+    assert changed != first, "one bit of 130 MiB that no sample sees"
+    assert len(read) == 2
+    before = weights.stat()
+    with open(weights, "r+b") as file:
+        file.write(b"other header")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert hashed() not in (first, changed), "the samples guard a change that keeps size and time"
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "model.safetensors").write_bytes(weights.read_bytes())
+    assert revision(copy) == hashed(), "where it lies is no part of the hash"
+
+
+def test_weights_are_hashed_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    from recllm_bench.language import encoder_files
+
+    monkeypatch.setattr(encoder_files, "_REMEMBERED", 10)
+    (tmp_path / "model.safetensors").write_bytes(b"weights of a model")
+    kept = revision(tmp_path)
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / "no folder"))
+    monkeypatch.setattr(encoder_files, "_revisions", {})
+    assert revision(tmp_path) == kept

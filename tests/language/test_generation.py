@@ -148,3 +148,43 @@ def test_mistakes_are_refused(stories, prompts):
     with pytest.raises(BenchError, match="not numbers"):
         generate(stories, prompts, max_new_tokens=5, score=lambda states: stories.logits(states) * torch.nan)
     assert generate(stories, [], max_new_tokens=5) == []
+
+
+def test_steps_of_a_llama_give_the_states_that_its_own_forward_pass_gives(models_folder):
+    """Rows of several lengths behind a common beginning, one dropped on the way, against each row alone."""
+    from recllm_bench.language.stepping import LlamaSteps, Steps, shared_beginning, steps
+
+    backbone = load_backbone("llama2-stories260k")
+    rng = np.random.default_rng(5)
+    rows = [rng.integers(3, backbone.vocabulary, size).tolist() for size in (40, 29, 25, 41)]
+    rows = [rows[0][:20] + row[20:] for row in rows]
+    shared = shared_beginning(rows)
+    assert shared == 20
+    assert shared_beginning([[1, 2], [1, 2, 3]]) == 1  # each keeps one of its own
+    assert shared_beginning([[1], [1]]) == 0
+    further = rng.integers(3, backbone.vocabulary, (4, 90))  # more than a cache grows by
+    with torch.no_grad():
+        alone = [backbone.states(backbone.embed(torch.tensor(row + more.tolist()))[None])[0]
+                 for row, more in zip(rows, further, strict=True)]  # fmt: skip
+        own = [torch.tensor(row[shared:]) for row in rows]
+        longest = max(map(len, own))
+        inputs = torch.zeros(4, longest, backbone.width)
+        mask = torch.zeros(4, longest, dtype=torch.long)
+        for number, ids in enumerate(own):
+            inputs[number, longest - len(ids) :] = backbone.embed(ids)
+            mask[number, longest - len(ids) :] = 1
+        first = backbone.embed(torch.tensor(rows[0][:shared]))
+        assert type(steps(backbone)) is LlamaSteps
+        for kind in (LlamaSteps, Steps):
+            reader, kept = kind(backbone, first), torch.arange(4)
+            torch.testing.assert_close(
+                reader.begin(inputs, mask), torch.stack([alone[row][len(rows[row]) - 1] for row in range(4)])
+            )
+            for step in range(90):
+                if step == 30:
+                    kept = torch.tensor([0, 2, 3])
+                    assert reader.keep(kept)
+                places = torch.tensor([len(rows[row]) + step for row in kept])
+                states = reader.step(backbone.embed(torch.tensor(further[kept, step])), places)
+                expected = torch.stack([alone[row][len(rows[row]) + step] for row in kept])
+                torch.testing.assert_close(states, expected, atol=2e-4, rtol=2e-4)

@@ -15,8 +15,8 @@ from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.language.labels import extractive_labels, label_documents
 from recllm_bench.language.labels.extractive import _leanings, _telling
+from recllm_bench.language.labels.label_records import plural
 from recllm_bench.language.labels.phrases import STOP_WORDS, _diverse, _stem, key_phrases, least_documents
-from recllm_bench.language.labels.records import plural
 from tests.language.planted_reviews import POISON, THEMES, films, planted
 
 JOINING = {"of", "and", "for", "in", "to", "on", "&", "n"}

@@ -11,8 +11,8 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.labels import generated_labels, label_documents, prompts
 from recllm_bench.language.labels.generated import estimate
 from recllm_bench.language.labels.journal import Journal
+from recllm_bench.language.labels.label_records import Label
 from recllm_bench.language.labels.prompts import MOST_WORDS, REWORDINGS, cleaned, prompt_hash
-from recllm_bench.language.labels.records import Label
 from tests.language.planted_reviews import POISON, films, planted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from recllm_bench.artifacts import ArtifactStore
+from recllm_bench.artifacts import ArtifactStore, file_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.language import miniature
 from recllm_bench.language.backbone import backbone_key, load_backbone
@@ -77,8 +78,8 @@ def test_it_is_a_backbone_like_any_other(made):
     own, unigram = facts(made)["held_out_perplexity"], facts(made)["unigram_perplexity"]
     assert 2 < own < 10 < unigram
     assert backbone.substitute == (
-        f"miniature Llama ({facts(made)['parameters'] / 1e3:.1f}k, perplexity {own:.1f} against {unigram:.0f} of a"
-        " unigram model) for Llama-2-7b"
+        f"miniature Llama ({facts(made)['parameters'] / 1e3:.1f}k, 80 of 80 steps, perplexity {own:.1f} against"
+        f" {unigram:.0f} of a unigram model) for Llama-2-7b"
     )
     assert (backbone.width, backbone.context, backbone.vocabulary) == (32, 32, facts(made)["vocabulary"])
     assert len(backbone.tokenizer) == backbone.vocabulary
@@ -189,6 +190,20 @@ def test_a_slow_machine_gets_the_same_model(tmp_path, monkeypatch):
     monkeypatch.setattr(miniature, "_loss", lambda model, windows: (time.sleep(0.05), real(model, windows))[1])
     busy = quick(tmp_path, "busy", films())
     assert (quiet / "model.safetensors").read_bytes() == (busy / "model.safetensors").read_bytes()
+
+
+def test_a_busy_machine_gets_the_same_model_to_the_bit(tmp_path, made):
+    """Four processes that compute without end, beside a training like that of ``made``."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10000))"]) for _ in range(4)]
+    try:
+        loaded = miniature_llm(films(), ArtifactStore(tmp_path), {"texts": "films"}, options=SMALL)
+        assert all(process.poll() is None for process in busy)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    for name in ("model.safetensors", "tokenizer.json", "miniature.json"):
+        assert file_hash(loaded / name) == file_hash(made / name), name
 
 
 def test_what_is_worse_than_frequencies_of_tokens_is_refused(tmp_path, monkeypatch):

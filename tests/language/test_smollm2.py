@@ -100,3 +100,12 @@ def test_rotation_order_by_hand():
     rows = torch.arange(8.0)[:, None]
     assert smollm2._halves(rows, 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     assert np.array_equal(smollm2._halves(rows, 1)[:, 0].numpy(), [0, 2, 4, 6, 1, 3, 5, 7])
+
+
+def test_a_recipe_of_the_language_model_goes_before_the_general_one():
+    from recllm_bench.planning import recipe_values
+
+    small, general = (recipe_values("cesrec", "ml-100k", llm=llm) for llm in (SMOLLM2, "another/model"))
+    assert (small["options"]["llm"], small["options"]["examples"], small["dataset"]) == (SMOLLM2, 400, "ml-100k")
+    assert general == recipe_values("cesrec", "ml-100k")
+    assert recipe_values("relrec", "ml-100k", llm=SMOLLM2)["training"]["epochs"] == 2

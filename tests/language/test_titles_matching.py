@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recllm_bench.errors import BenchError
-from recllm_bench.language.titles.counting import fallback_rate
+from recllm_bench.language.titles.counters import fallback_rate
 from recllm_bench.language.titles.grounding import ground, parse_lines, write_lists_freely
 from recllm_bench.language.titles.matching import TitleMatcher, common_subsequence, plain_key, short_key
 

@@ -10,7 +10,7 @@ from planted_titles import TITLES, UNTITLED, Scripted, path, written_slowly
 from recllm_bench.data.prepare import prepare
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, load_backbone
-from recllm_bench.language.titles.counting import fallback_rate
+from recllm_bench.language.titles.counters import fallback_rate
 from recllm_bench.language.titles.lists import ListLayout
 from recllm_bench.language.titles.writing import write_lists
 

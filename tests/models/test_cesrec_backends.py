@@ -1,4 +1,4 @@
-"""Recommenders as back ends of CESRec: trained by their own recipes, never changed, one interface."""
+"""Recommenders as backends of CESRec: trained by their own recipes, never changed, one interface."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, tr
 from recllm_bench.models.cesrec.options import CESRecOptions, check_options
 from recllm_bench.recipe import Recipe
 from recllm_bench.training import cells as cells_module
-from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.stages import run_stages
+from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
 
 N_ITEMS = 40
@@ -126,7 +126,7 @@ def test_a_model_without_item_vectors_says_so(tmp_path):
 
 
 def test_a_model_that_changes_is_not_remembered():
-    """In plain RecBole the back end trains while it is wrapped: its item table must be read anew."""
+    """In plain RecBole the backend trains while it is wrapped: its item table must be read anew."""
     model = torch.nn.Module()
     model.table = torch.nn.Parameter(torch.ones(4, 2))
     model.item_vectors = lambda: model.table
@@ -139,7 +139,7 @@ def test_a_model_that_changes_is_not_remembered():
 
 
 def test_latentcrs_lends_its_encoder(tmp_path):
-    """A method that hears words is a back end through its history encoder alone."""
+    """A method that reads words is a backend through its history encoder alone."""
     backend = trained_backend(
         backend_cell(
             make_job(tmp_path), "latentcrs", {"backbone": "sasrec", "backbone_training": {**QUICK, "max_length": 9}}

@@ -11,7 +11,7 @@ from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.language.adapters import with_adapter
 from recllm_bench.language.backbone import load_backbone
-from recllm_bench.language.titles.counting import fallback_rate
+from recllm_bench.language.titles.counters import fallback_rate
 from recllm_bench.language.titles.lists import ListLayout
 from recllm_bench.language.tuning import TuningOptions, tune
 from recllm_bench.models.cesrec import constructor as module

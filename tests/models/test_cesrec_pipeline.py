@@ -1,4 +1,4 @@
-"""CESRec from its back end to rankings, on planted data with a tiny language model."""
+"""CESRec from its backend to rankings, on planted data with a tiny language model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recllm_bench.api.method import Job
 from recllm_bench.api.registry import model_named, resolve
 from recllm_bench.api.words import Undeclared
 from recllm_bench.artifacts import ArtifactStore
-from recllm_bench.conversation.words import SimulatedWords
+from recllm_bench.conversation.simulated_words import SimulatedWords
 from recllm_bench.data.catalogue import Catalogue
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
@@ -35,8 +35,8 @@ from recllm_bench.models.cesrec.options import CESRecOptions
 from recllm_bench.models.cesrec.outcomes import by_length, by_round
 from recllm_bench.models.cesrec.round_store import RoundStore
 from recllm_bench.recipe import ConversationOptions, Recipe
-from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.stages import run_stages
+from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
 from tests.models.relrec_planted import tiny_backbone
 
@@ -151,7 +151,7 @@ def test_from_the_back_end_to_a_record(tmp_path, protocol):
     assert all(isinstance(value, float) for value in measures.values())
     for metric in ("HR@10", "NDCG@10"):
         assert measures[f"{metric}, round 2"] == pytest.approx(found[metric])
-        assert measures[f"{metric}, round 0"] == pytest.approx(scored(job, model.recommender)[metric]), "the back end"
+        assert measures[f"{metric}, round 0"] == pytest.approx(scored(job, model.recommender)[metric]), "the backend"
     assert measures["fallback rate"] == 0, "titles are decoded from the catalogue alone"
     counters = [name for name in measures if name.startswith("n_")]
     assert {"n_lines", "n_exact", "n_ambiguous", "n_changed_positions", "n_unparsable"} <= set(counters)

@@ -107,7 +107,7 @@ def cesrec(backend: TrainedBackend) -> CESRec:
 @pytest.mark.parametrize("protocol", ["cesrec.sampled100", "cesrec.full"])
 @pytest.mark.parametrize("kind", ["products", "scores"])
 def test_a_constructor_that_repeats_its_input_changes_nothing(data, protocol, kind):
-    """Oracle 9.4: every metric equals the back end's, to the bit, for any number of rounds."""
+    """Oracle 9.4: every metric equals the backend's, to the bit, for any number of rounds."""
     model = Mean() if kind == "products" else Table(torch.randn(N_ITEMS + 1, generator=torch.manual_seed(0)))
     backend = backend_of(model)
     mask = lambda items, lengths: mask_outliers(torch.randn(N_ITEMS + 1, 3), items, lengths, k=0)  # noqa: E731
@@ -121,7 +121,7 @@ def test_a_constructor_that_repeats_its_input_changes_nothing(data, protocol, ki
 
 
 def test_without_the_constructor_it_is_the_back_end_on_the_kept_items(data):
-    """Oracle 9.5, first half: 'w/o c.' is the back end on the history minus what was masked."""
+    """Oracle 9.5, first half: 'w/o c.' is the backend on the history minus what was masked."""
     split, cases, _ = data
     vectors = torch.randn(N_ITEMS + 1, 4, generator=torch.manual_seed(2))
     mask = lambda items, lengths: mask_outliers(vectors, items, lengths, k=2)  # noqa: E731

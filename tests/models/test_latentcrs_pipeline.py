@@ -16,7 +16,7 @@ from torch import nn
 from recllm_bench.api.method import Job
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.conversation.dialogue import Dialogue
-from recllm_bench.conversation.words import SimulatedWords
+from recllm_bench.conversation.simulated_words import SimulatedWords
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.metrics import aggregate, per_user
@@ -29,9 +29,9 @@ from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.options import ABLATIONS, LatentCRSOptions
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import ConversationOptions, Recipe
-from recllm_bench.testing.products import differences
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.testing.product_differences import differences
 from recllm_bench.training.stages import run_stages
+from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
 
 WIDTH, N_ITEMS = 8, 60

@@ -32,8 +32,8 @@ from recllm_bench.models.relrec.prompts import USER_PROMPTS
 from recllm_bench.models.relrec.trainer import Trainer, label_book
 from recllm_bench.recipe import Recipe
 from recllm_bench.training import loop
-from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.stages import run_stages
+from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
 from tests.models.relrec_planted import planted_labels, spread, tiny_backbone, tiny_tokenizer
 
@@ -241,7 +241,7 @@ def test_labels_are_judged_by_who_wrote_them(writers, expected):
 
 def test_a_file_of_the_paper_s_generator_makes_a_comparable_run(tmp_path, tiny, monkeypatch):
     """With its labels and its language model a run has no substitute left, and the printed number is compared."""
-    from recllm_bench.reporting.published import published, verdict
+    from recllm_bench.reporting.published_numbers import published, verdict
 
     monkeypatch.undo()
     monkeypatch.setattr(ReLRecMethod, "backbone", lambda self: dataclasses.replace(tiny, substitute=""))

@@ -11,8 +11,8 @@ from recllm_bench.models.relrec.published import row
 from recllm_bench.options import read_options
 from recllm_bench.planning import sweep_recipes
 from recllm_bench.recipe import read_recipe_file, recipe_names
-from recllm_bench.reporting.published import load_published
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.reporting.published_numbers import load_published
+from recllm_bench.training.training_options import TrainingOptions
 
 MAIN = {
     # stated by the paper
@@ -179,7 +179,7 @@ def test_a_row_of_a_sweep_is_never_compared_with_another_row(name):
 
 
 def test_books_stand_beside_amazon_book_and_a_variant_beside_itself():
-    from recllm_bench.reporting.published import published
+    from recllm_bench.reporting.published_numbers import published
 
     assert published("relrec", BOOK, "relrec", "Recall", 10, table="T2", variant="full").dataset == "AmazonBook"
     values = {"model": "relrec", "dataset": YELP}

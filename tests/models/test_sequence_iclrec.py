@@ -20,8 +20,8 @@ from recllm_bench.models.sequence.iclrec import ICLRec, ICLRecOptions
 from recllm_bench.models.sequence.intents import contrast, kmeans, nearest_centroids
 from recllm_bench.models.sequence.sasrec import SASRec, SASRecOptions
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
-from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.sequence import EpochContext, encoder_loss
+from recllm_bench.training.training_options import TrainingOptions
 
 
 def iclrec(n_items=30, max_length=10, seed=0, **options) -> ICLRec:

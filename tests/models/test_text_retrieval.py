@@ -13,10 +13,10 @@ from recllm_bench.api.method import Job
 from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.conversation.dialogue import Dialogue
-from recllm_bench.conversation.loop import run_dialogues
+from recllm_bench.conversation.dialogue_loop import run_dialogues
 from recllm_bench.conversation.profile import build_profiles
+from recllm_bench.conversation.simulated_words import SimulatedWords, other_user
 from recllm_bench.conversation.simulators import simulator_named
-from recllm_bench.conversation.words import SimulatedWords, other_user
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError
 from recllm_bench.language.encoders import load_text_encoder

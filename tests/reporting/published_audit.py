@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from recllm_bench.errors import BenchError
-from recllm_bench.reporting.published import Flag, PublishedCell, papers
+from recllm_bench.reporting.published_numbers import Flag, PublishedCell, papers
 
 _RANKED = ("one_turn_full_rank_all_users", "one_turn_full_rank_500_users", "full_rank", "sampled_100neg")
 

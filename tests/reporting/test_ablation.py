@@ -10,7 +10,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.recipe import read_recipe_file, recipe_names
 from recllm_bench.reporting.ablation import ablation_table, check_table
 from recllm_bench.reporting.html import write_report
-from recllm_bench.reporting.published import load_published
+from recllm_bench.reporting.published_numbers import load_published
 from recllm_bench.reporting.table import comparison_table
 
 ROWS = ["proj=none", "proj=1layer"]

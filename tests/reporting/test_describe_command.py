@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recllm_bench import cli
-from recllm_bench.data.description import describe
+from recllm_bench.data.dataset_description import describe
 from recllm_bench.data.histories import Histories
 from recllm_bench.reporting.description import bar, format_description, percent, sparkline
 from tests.data.planted_prepared import prepared_from

@@ -9,8 +9,8 @@ import pytest
 from recllm_bench.data.cards import all_cards
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.statistics import Interval
-from recllm_bench.reporting import published as module
-from recllm_bench.reporting.published import (
+from recllm_bench.reporting import published_numbers as module
+from recllm_bench.reporting.published_numbers import (
     flags_of,
     load_flags,
     load_published,

@@ -218,7 +218,7 @@ def test_a_large_table_marks_what_is_there_in_time(make, size: int, users: int):
 def test_the_terminal_table(rows):
     text = comparison_table(rows, colour=True)
     table = text[text.index("History only") :]
-    places = [table.index(part) for part in ("Popularity", "\nLatentCRS, which also hears words, is", "With words")]
+    places = [table.index(part) for part in ("Popularity", "\nLatentCRS, which also reads words, is", "With words")]
     places += [table.index(part, places[-1]) for part in ("\nLatentCRS", "\nText retrieval", "\nLatentCRS is better")]
     assert places == sorted(places)  # blocks in order, rows by their quality
     assert "not with the rows above" in " ".join(text.split())

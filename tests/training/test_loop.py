@@ -17,7 +17,7 @@ from torch import nn
 
 from recllm_bench.errors import BenchError
 from recllm_bench.training.loop import fit, learning_rate, load_outcome, load_weights, seed_epoch
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 
 class Killed(BaseException):

@@ -18,7 +18,7 @@ from recllm_bench.training.objectives import (
     objective_named,
     sampled_softmax,
 )
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 
 @pytest.fixture

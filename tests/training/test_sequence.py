@@ -18,7 +18,6 @@ from recllm_bench.models.sequence.iclrec import ICLRec
 from recllm_bench.models.sequence.sasrec import SASRec
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.training.objectives import cross_entropy
-from recllm_bench.training.options import TrainingOptions
 from recllm_bench.training.sequence import (
     WindowBatches,
     batch_rows,
@@ -27,6 +26,7 @@ from recllm_bench.training.sequence import (
     training_counts,
     validator,
 )
+from recllm_bench.training.training_options import TrainingOptions
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(epochs=12, batch_size=32, max_length=10, learning_rate=5e-3)

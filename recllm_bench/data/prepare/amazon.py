@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from recllm_bench.data.prepare.bad_lines import BAD_SHARE
 from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews
-from recllm_bench.data.prepare.records import Records, seconds
+from recllm_bench.data.prepare.line_records import Records, seconds
 from recllm_bench.data.prepare.values import clean_text
 from recllm_bench.errors import BenchError
 

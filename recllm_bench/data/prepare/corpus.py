@@ -25,7 +25,7 @@ from recllm_bench.data.columns import TextFile, TextWriter, map_columns, write_c
 from recllm_bench.data.interactions import Interactions
 from recllm_bench.data.item_texts import ITEM_COLUMNS, ItemTable
 from recllm_bench.data.prepare.bad_lines import Skipped
-from recllm_bench.data.prepare.records import RecordChunk, Records, dates, ids, missing, ratings
+from recllm_bench.data.prepare.line_records import RecordChunk, Records, dates, ids, missing, ratings
 from recllm_bench.errors import BenchError
 
 _ITEMS_AT_ONCE = 2048

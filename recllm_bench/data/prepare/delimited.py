@@ -142,7 +142,7 @@ def _cut(line: str, delimiter: str) -> list[str]:
     if len(delimiter) > 1:
         return [name.strip().strip('"') for name in line.split(delimiter)]
     try:
-        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
     except csv.Error:
         return line.split(delimiter)
 
@@ -168,6 +168,11 @@ def _fields(
 ) -> tuple[dict[str, pa.Array], tuple[str, ...]]:
     if b'"' not in data or quoting == "none":
         return read_columns(path, data, delimiter, names, False, first_line), ()
+    if not _quotes_close(data, delimiter):
+        # Written by hand, or by R and SAS: blanks between a separator and the quote beside it.
+        sign = re.escape(delimiter.encode())
+        closer = re.sub(rb"(?m)(^|" + sign + rb')[ \t]+(?=")|(?<=")[ \t]+(?=' + sign + rb"|$)", rb"\1", data)
+        data = closer if _quotes_close(closer, delimiter) else data
     if quoting == "lines":
         return _line_by_line(path, data, delimiter, names, first_line), ()
     fault = 0 if _quotes_close(data, delimiter) else _open_quote(path, data, delimiter, first_line)

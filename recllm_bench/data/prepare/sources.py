@@ -273,7 +273,14 @@ def _downloaded(card: dict[str, Any], variant: dict[str, Any], base: str, store:
         checksums = archive.get("checksums", {})
         key = download_key(url, checksums)
         folder = store.build("download", key, lambda work: download(url, work / name, checksums, notice, card["title"]))
-        return _from_archive(card, variant, folder / name, store)
+        try:
+            return _from_archive(card, variant, folder / name, store)
+        except BenchError as error:
+            if checksums or getattr(error.__cause__, "errno", None):
+                raise
+            shutil.rmtree(folder, ignore_errors=True)  # it must not stand in the way of the next try
+            reason = str(error).removeprefix(f"{folder / name}: ").partition("; delete")[0]
+            raise BenchError(f"{url}: {reason}; it was removed, and the same command fetches it again") from error
     files = {}
     for role, entry in variant.get("files", {}).items():
         url = base + entry["path"] if base else entry.get("url")

@@ -17,7 +17,7 @@ from recllm_bench.data.prepare.column_names import COLUMNS, ITEM_COLUMNS, check_
 from recllm_bench.data.prepare.delimited import read_delimited
 from recllm_bench.data.prepare.item_lists import holds_item_lists, read_item_lists
 from recllm_bench.data.prepare.item_match import match_items
-from recllm_bench.data.prepare.json_lines import read_json_lines
+from recllm_bench.data.prepare.json_tables import read_json_lines
 from recllm_bench.data.prepare.table_files import JSON_LINES, PARQUET, PART, TABLE_KINDS, table_kind
 from recllm_bench.data.prepare.table_rows import join_parts, without_positions
 from recllm_bench.data.prepare.textfiles import header, read_bytes, read_columns, with_line_feeds
@@ -326,6 +326,11 @@ def _item_text(path: Path, table: _Columns, form: _Form) -> tuple[dict[str, Item
         )
         add_item_text(text, path, first_line + row, token, item)
     notes = list(table.notes)
+    if not any(item.title or item.categories or item.description for item in text.values()):
+        known = ", ".join(what for what in found if what != "item") or "no column of title, categories or description"
+        notes.append(
+            f"{path.name}: no item has any text ({known}); name the column in a card (item_columns: {{title: NAME}})"
+        )
     if count := sum(blanks.values()):
         said = "field says" if count == 1 else "fields say"
         words = ", ".join(f"'{word}'" for word, _ in blanks.most_common(3))

@@ -196,7 +196,9 @@ def header(path: Path, data: bytes, delimiter: str, quoted: bool, line: int = 1)
     """
     text = decode(path, data.split(b"\n", 1)[0].rstrip(b"\r"))
     try:
-        names = next(csv.reader([text], delimiter=delimiter)) if quoted else text.split(delimiter)
+        names = (
+            next(csv.reader([text], delimiter=delimiter, skipinitialspace=True)) if quoted else text.split(delimiter)
+        )
     except csv.Error as error:
         raise BenchError(f"{path}:{line}: the header cannot be read ({error})") from error
     names = [name.strip() for name in names]

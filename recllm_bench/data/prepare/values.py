@@ -19,6 +19,7 @@ from recllm_bench.errors import BenchError
 MISSING = (
     *("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "NULL", "Null", "null", "(null)"),
     *("None", "NONE", "none", "undefined", "\\N", "-", "--"),
+    *("N.A.", "n.a.", "#NULL!", "#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "#NUM!", "#ERROR!"),
 )
 LATEST = 4_102_444_800  # 2100-01-01
 # From here on a number is in a finer unit: as seconds it would lie beyond the year 5000. (From, per second.) Below

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from recllm_bench.data.prepare.bad_lines import BAD_SHARE
 from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews
-from recllm_bench.data.prepare.records import Records, dates, ratings
+from recllm_bench.data.prepare.line_records import Records, dates, ratings
 from recllm_bench.data.prepare.values import clean_text
 
 

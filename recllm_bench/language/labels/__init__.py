@@ -5,8 +5,15 @@ from recllm_bench.language.labels.documents import label_documents
 from recllm_bench.language.labels.extractive import extractive_labels
 from recllm_bench.language.labels.generated import generated_labels
 from recllm_bench.language.labels.label_files import labels_from_file
+from recllm_bench.language.labels.label_records import (
+    Labels,
+    draw_versions,
+    is_refusal,
+    read_labels,
+    switched,
+    write_labels,
+)
 from recllm_bench.language.labels.profiles import import_profiles
-from recllm_bench.language.labels.records import Labels, draw_versions, is_refusal, read_labels, switched, write_labels
 
 __all__ = [
     "Labels",

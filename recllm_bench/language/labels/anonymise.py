@@ -21,8 +21,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from recllm_bench.language.labels.documents import plain_title
+from recllm_bench.language.labels.label_records import Labels, item_token
 from recllm_bench.language.labels.phrases import FUNCTION_WORDS
-from recllm_bench.language.labels.records import Labels, item_token
 
 _WORD = re.compile(r"[^\W_]+")
 _BRACKETS_LAST = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")

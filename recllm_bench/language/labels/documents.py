@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recllm_bench.errors import BenchError, nearest
-from recllm_bench.language.labels.records import SCOPES
+from recllm_bench.language.labels.label_records import SCOPES
 
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue

@@ -17,8 +17,8 @@ import numpy as np
 from recllm_bench.errors import BenchError
 from recllm_bench.language.labels.anonymise import anonymise
 from recllm_bench.language.labels.documents import Documents, label_documents, plain_title, positions_in_scope
+from recllm_bench.language.labels.label_records import Labels, plural
 from recllm_bench.language.labels.phrases import key_phrases
-from recllm_bench.language.labels.records import Labels, plural
 
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue

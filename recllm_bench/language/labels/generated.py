@@ -11,6 +11,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.labels.anonymise import anonymise
 from recllm_bench.language.labels.documents import WORDS, Documents, label_documents
 from recllm_bench.language.labels.journal import Journal, Question
+from recllm_bench.language.labels.label_records import KINDS, Label, Labels, is_refusal, plural, valid_text
 from recllm_bench.language.labels.prompts import (
     REWORDINGS,
     Conversation,
@@ -21,7 +22,6 @@ from recllm_bench.language.labels.prompts import (
     prompt_hash,
     reword_prompt,
 )
-from recllm_bench.language.labels.records import KINDS, Label, Labels, is_refusal, plural, valid_text
 from recllm_bench.progress import log, track
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.json_lines import append, appended
-from recllm_bench.language.labels.records import Label
+from recllm_bench.language.labels.label_records import Label
 from recllm_bench.progress import log
 
 Question = tuple[str, int, int, int, str, str]

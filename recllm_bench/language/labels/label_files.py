@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.json_lines import read_lines
+from recllm_bench.language.labels.label_records import Labels, find_label_file, read_labels
 from recllm_bench.language.labels.profiles import import_profiles
-from recllm_bench.language.labels.records import Labels, find_label_file, read_labels
 
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset

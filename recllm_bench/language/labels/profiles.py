@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.json_lines import read_lines
-from recllm_bench.language.labels.records import KINDS, Labels, find_label_file, is_refusal, valid_text
+from recllm_bench.language.labels.label_records import KINDS, Labels, find_label_file, is_refusal, valid_text
 
 if TYPE_CHECKING:
     from recllm_bench.data.prepared import PreparedDataset

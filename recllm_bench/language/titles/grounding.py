@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recllm_bench.errors import BenchError
-from recllm_bench.language.titles.counting import Written, fresh_counters
+from recllm_bench.language.titles.counters import Written, fresh_counters
 from recllm_bench.language.titles.lists import MODES
 from recllm_bench.language.titles.matching import NONE, TitleMatcher, banned_rows, common_subsequence
 

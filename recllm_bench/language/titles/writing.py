@@ -11,7 +11,7 @@ import torch
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone
-from recllm_bench.language.titles.counting import COUNTERS, Written, fresh_counters
+from recllm_bench.language.titles.counters import COUNTERS, Written, fresh_counters
 from recllm_bench.language.titles.lists import MODES, ListLayout
 from recllm_bench.language.titles.lockstep import Writer
 from recllm_bench.language.titles.walking import Walk

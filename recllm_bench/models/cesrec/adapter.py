@@ -15,7 +15,7 @@ from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.options import option
 from recllm_bench.training.loop import fit, load_weights, threads
-from recllm_bench.training.options import TrainingOptions
+from recllm_bench.training.training_options import TrainingOptions
 
 VECTORS, FACTS = "hybrid.npy", "adapter.json"
 _COLLAPSED = 1e-6  # share of the collaborative vectors' variance under which hybrid vectors count as equal

@@ -22,7 +22,7 @@ _SCORES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 
 class TrainedBackend:
-    """A trained model of the bench or of RecBole's zoo as a back end.
+    """A trained model of the bench or of RecBole's zoo as a backend.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class TrainedBackend:
 def backend_cell(
     job: Job, name: str, options: Mapping[str, Any] | None = None, training: Mapping[str, Any] | None = None
 ) -> Cell:
-    """The back end of a job: its own recipe on the same data, split and seed, with the changes asked for.
+    """The backend of a job: its own recipe on the same data, split and seed, with the changes asked for.
 
     Raises
     ------
@@ -172,14 +172,14 @@ def backend_cell(
     cell = inner_cell(job, name, options, training, f"backend {name} of cesrec")
     if cell.entry.reads_words and cell.entry.method.history_encoder is Method.history_encoder:
         raise BenchError(
-            f"cesrec: backend {cell.entry.name} ranks by what users say, and a back end sees histories alone; use "
+            f"cesrec: backend {cell.entry.name} ranks by what users say, and a backend sees histories alone; use "
             "sasrec, GRU4Rec, iclrec or relrec"
         )
     return cell
 
 
 def trained_backend(cell: Cell) -> TrainedBackend:
-    """The back end in evaluation mode on the job's device; trained now where no run has trained it before."""
+    """The backend in evaluation mode on the job's device; trained now where no run has trained it before."""
     job = cell.job
     if cell.entry.reads_words:  # the encoder of a method that reads words: its own length, not that of the method
         model = cell.method.history_encoder()

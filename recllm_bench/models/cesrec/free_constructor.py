@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recllm_bench.language.titles.counting import Written
+from recllm_bench.language.titles.counters import Written
 from recllm_bench.language.titles.grounding import write_lists_freely
 from recllm_bench.language.titles.matching import TitleMatcher
 from recllm_bench.language.titles.trie import MASK_WORD, clean_title

@@ -1,4 +1,4 @@
-"""CESRec as stages: back end, aligned item vectors, training pairs, constructor."""
+"""CESRec as stages: backend, aligned item vectors, training pairs, constructor."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _CONTRACTS = 1  # part of keys: raise it when equal options give another product
 
 
 class CESRecMethod(Method):
-    """Back end, aligned item vectors, training pairs, constructor; what the options leave out is not there."""
+    """Backend, aligned item vectors, training pairs, constructor; what the options leave out is not there."""
 
     model = CESRec
 
@@ -71,7 +71,7 @@ class CESRecMethod(Method):
         return run_stages(self.job, self.stages(), self.job.recipe.family)[0]
 
     def load(self, folders: Mapping[str, Path]) -> CESRec:
-        """The model around the trained back end, in evaluation mode."""
+        """The model around the trained backend, in evaluation mode."""
         return CESRec.around(self.job, self.backend(folders), self.reader if self.options.ranks_by_words else None)
 
     def columns(self, cases: Cases, words: Words | Undeclared) -> dict[str, np.ndarray]:
@@ -88,10 +88,10 @@ class CESRecMethod(Method):
 
     @classmethod
     def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
-        """The back end itself, each half of the method alone, and controls; these are played without acceptance.
+        """The backend itself, each half of the method alone, and controls; these are played without acceptance.
 
         A user who says yes to the target keeps the history that ranks it first: with acceptance a number holds what
-        only a simulation knows, so what is compared with the back end is without.
+        only a simulation knows, so what is compared with the backend is without.
         """
         backend = {"model": options.get("backend") or CESRecOptions().backend}
         for part in ("options", "training"):
@@ -156,7 +156,7 @@ class CESRecMethod(Method):
             if self.train_k:
                 drawn |= self._key(_MASKING)
             needs = (ADAPTER,) if self.train_k or self.has_neighbours else ()
-            # The vectors of neighbours and masks are the adapter's; without either, pairs are every back end's.
+            # The vectors of neighbours and masks are the adapter's; without either, pairs are every backend's.
             stages.append(Stage(PAIRS, {**drawn, "version": _CONTRACTS}, self.make_pairs, needs))
             tuned = {**self._key(_PROMPTS), "tuning": dataclasses.asdict(self._tuning()), "llm": self.llm_key}
             stages.append(Stage(CONSTRUCTOR, {**tuned, "version": _CONTRACTS}, self.make_constructor, (PAIRS,)))

@@ -27,12 +27,12 @@ class CESRec(SequentialRecommender):
 
     On the bench :class:`~recllm_bench.models.cesrec.method.CESRecMethod` trains it and plays the rounds of feedback:
     the model itself only scores what they left. In plain RecBole there are neither stages nor words, and it is its
-    back end.
+    backend.
 
     Parameters
     ----------
     config : recbole.config.Config
-        Carries the fields of :class:`CESRecOptions`, and in plain RecBole those of the back end.
+        Carries the fields of :class:`CESRecOptions`, and in plain RecBole those of the backend.
     dataset : recbole.data.dataset.Dataset
         For the number of items.
     backend : TrainedBackend, optional
@@ -73,7 +73,7 @@ class CESRec(SequentialRecommender):
 
     @classmethod
     def around(cls, job: Job, backend: TrainedBackend, reader: Any = None) -> CESRec:
-        """The model around a trained back end, in evaluation mode; ``reader`` knows which items fit what was said."""
+        """The model around a trained backend, in evaluation mode; ``reader`` knows which items fit what was said."""
         config = bare_config(job.options, backend.history_length, job.device)
         model = cls(config, Ids(job.split.histories.n_items), backend)
         model.reader = reader
@@ -82,7 +82,7 @@ class CESRec(SequentialRecommender):
     # scores
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """The back end's own loss: CESRec never changes how it is trained."""
+        """The backend's own loss: CESRec never changes how it is trained."""
         return self.recommender.calculate_loss(interaction)
 
     def predict(self, interaction: Any) -> Tensor:

@@ -26,7 +26,7 @@ class CESRecOptions:
 
     # the recommender whose history is rewritten
     backend: str = option("sasrec", "recommender that scores histories: any model of the bench or of RecBole's zoo")
-    backend_options: dict | None = option(None, "changes to the options of the back end's own recipe")  # noqa: RUF009
+    backend_options: dict | None = option(None, "changes to the options of the backend's own recipe")  # noqa: RUF009
     backend_training: dict | None = option(None, "changes to its training options")  # noqa: RUF009
 
     # the language model
@@ -58,7 +58,7 @@ class CESRecOptions:
     adapter_learning_rate: float = option(1e-3, "learning rate of Adam", low=0)
     adapter_batch: int = option(512, "items in a step", low=1)
     collab_source: str = option(
-        "item_table", "what the adapter is aligned with (11): the back end's item table, or its states behind an item",
+        "item_table", "what the adapter is aligned with (11): the backend's item table, or its states behind an item",
         choices=("item_table", "contextual"),
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ class CESRecOptions:
     )  # fmt: skip
 
     # the loop
-    rounds: int = option(1, "rounds of feedback; 0 is the back end alone", low=0)
+    rounds: int = option(1, "rounds of feedback; 0 is the backend alone", low=0)
     early_accept: bool = option(True, "a user whose target is shown says yes and stops")
     refine_from: str = option(
         "last", "what a later round rewrites: the last pseudo-history, or the original", choices=("last", "original")
@@ -86,7 +86,7 @@ class CESRecOptions:
     # controls: the trained method with another edit
     edit: str = option(
         "constructor", "who edits: the constructor; controls: a random item is masked, a random title or one that fits "
-        "the words is written where the constructor writes; or the words rank, alone or before the back end",
+        "the words is written where the constructor writes; or the words rank, alone or before the backend",
         choices=("constructor", "random_mask", "random_title", "fitting_title", "words", "words_backend"),
     )  # fmt: skip
     draw: int = option(0, "which draw of a random edit", low=0)

@@ -14,7 +14,7 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import write_json
 from recllm_bench.evaluation.metrics import per_user
 from recllm_bench.evaluation.places import Ranks
-from recllm_bench.language.titles.counting import fallback_rate
+from recllm_bench.language.titles.counters import fallback_rate
 from recllm_bench.models.cesrec.edits import collapse, when_accepting
 from recllm_bench.models.cesrec.latency import measure_latency
 from recllm_bench.models.cesrec.round_store import ADAPTER, CONSTRUCTOR, FACTS, PAIRS, Played, RoundStore
@@ -122,7 +122,7 @@ def in_full_ranking(store: RoundStore) -> list[Measure]:
 
 
 def by_round(played: Played, protocol: Protocol) -> list[Measure]:
-    """Each metric after each round; round 0 is the back end alone."""
+    """Each metric after each round; round 0 is the backend alone."""
     if len(played.rounds) < 2:
         return []
     return [

@@ -12,7 +12,7 @@ _USERS = {"SASRec": 1000, "LLaRA": 100, "Recformer": 80}
 
 
 def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The printed row of a recipe: back ends alone."""
+    """The printed row of a recipe: backends alone."""
     model = str(recipe["model"])
     return model, "base" if model.casefold() in ("sasrec", "recbole:sasrec") else ""
 

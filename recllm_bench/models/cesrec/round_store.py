@@ -87,7 +87,7 @@ class RoundStore:
             "cases": hashlib.sha256(rows.tobytes()).hexdigest(),
             "candidates": "" if self.candidates is None else self.candidates.hash(),
             "options": {name: getattr(options, name) for name in names},
-            "feedback": self.speaker.key() if self._hears else "",
+            "feedback": self.speaker.key() if self._uses_words else "",
             "seed": job.recipe.seed,
             "version": _VERSION,
         }
@@ -120,7 +120,7 @@ class RoundStore:
                 mask=method.masker(self.folders),
                 construct=method.constructor(self.folders),
                 # Who rewrites nothing by words, nor ranks by them, needs none.
-                say=self.speaker.say if self._hears else None,
+                say=self.speaker.say if self._uses_words else None,
                 early_accept=options.early_accept,
                 refine_from=options.refine_from,
                 pool=options.pool,
@@ -142,10 +142,10 @@ class RoundStore:
         played.save(work)
 
     def _leaks(self) -> int:
-        return self.speaker.n_leaks if self._hears else 0
+        return self.speaker.n_leaks if self._uses_words else 0
 
     @property
-    def _hears(self) -> bool:
+    def _uses_words(self) -> bool:
         return self.options.writes or self.options.ranks_by_words
 
     def columns(self, played: Round) -> dict[str, np.ndarray]:

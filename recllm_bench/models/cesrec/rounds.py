@@ -1,6 +1,6 @@
 """The loop of CESRec: recommend, hear, mask, rewrite, recommend again; all users in lock-step.
 
-What a user sees and says depends on the target; the back end and the constructor get histories and sentences only.
+What a user sees and says depends on the target; the backend and the constructor get histories and sentences only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Say = Callable[[np.ndarray, np.ndarray, np.ndarray, int], list[str]]
 
 @dataclass(frozen=True)
 class Pseudo:
-    """Histories as the back end reads them, right-padded.
+    """Histories as the backend reads them, right-padded.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class Round:
     Attributes
     ----------
     pseudo : Pseudo
-        The histories that the back end reads next.
+        The histories that the backend reads next.
     accepted : bool [n]
         Users who were shown their target before this round and said yes.
     shown : int32 [n]

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from recllm_bench.errors import BenchError
+from recllm_bench.progress import log
 
 GIB = 2**30
 
 
-def step_memory(backbone: Any, trainable: int, tokens: int, scores: int, checkpointed: bool) -> float:
-    """GiB of a training step, estimated.
+def memory_plan(backbone: Any, trainable: int, tokens: int, scores: int, checkpointed: bool) -> dict[str, float]:
+    """GiB of a training step by what takes them, estimated.
 
     Counted are the frozen weights, four numbers for each trainable one (value, gradient, two moments), what each layer
     keeps of each token for the backward pass, and the logits in flight.
@@ -35,7 +36,13 @@ def step_memory(backbone: Any, trainable: int, tokens: int, scores: int, checkpo
     weights = sum(parameter.numel() * parameter.element_size() for parameter in backbone.model.parameters())
     layer = tokens * (10 * width + 4 * inner) * size
     kept = layers * tokens * width * size + layer if checkpointed else layers * layer
-    return (weights + 16 * trainable + kept + 12 * scores) / GIB
+    found = {"frozen weights": weights, "trainable rows": 16 * trainable, "layers": kept, "logits": 12 * scores}
+    return {name: value / GIB for name, value in found.items()}
+
+
+def step_memory(backbone: Any, trainable: int, tokens: int, scores: int, checkpointed: bool) -> float:
+    """GiB of a training step: the sum of :func:`memory_plan`."""
+    return sum(memory_plan(backbone, trainable, tokens, scores, checkpointed).values())
 
 
 def choose_checkpointing(wanted: str, backbone: Any, trainable: int, tokens: int, scores: int, name: str) -> bool:
@@ -47,6 +54,7 @@ def choose_checkpointing(wanted: str, backbone: Any, trainable: int, tokens: int
         When the step does not fit on the GPU either way.
     """
     if backbone.device.type != "cuda":
+        _tell(name, memory_plan(backbone, trainable, tokens, scores, wanted == "on"))
         return wanted == "on"
     needs = {again: step_memory(backbone, trainable, tokens, scores, again) for again in (False, True)}
     weights = sum(parameter.numel() * parameter.element_size() for parameter in backbone.model.parameters()) / GIB
@@ -60,4 +68,10 @@ def choose_checkpointing(wanted: str, backbone: Any, trainable: int, tokens: int
         raise BenchError(
             f"{name}: a training step takes about {needs[chosen]:.0f} GiB and the GPU has {room:.0f}; set {fitting}"
         )
+    _tell(name, memory_plan(backbone, trainable, tokens, scores, chosen))
     return chosen
+
+
+def _tell(name: str, plan: dict[str, float]) -> None:
+    parts = ", ".join(f"{what} {value:.3f}" for what, value in plan.items())
+    log.info(f"{name}: a training step takes about {sum(plan.values()):.2f} GiB: {parts}")

@@ -28,7 +28,7 @@ def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
         return model, ""
     own = {name: (recipe.get("options") or {}).get(name, value) for name, value in _MAIN.items()}
     apart = {name: value for name, value in own.items() if value != _MAIN[name]}
-    variant = _variant(own, apart, str(recipe["dataset"]))
+    variant = _variant(own, apart, str(recipe.get("dataset") or ""))
     return None if variant is None else (model, variant)
 
 

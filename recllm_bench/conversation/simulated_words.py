@@ -130,7 +130,9 @@ class SimulatedWords:
 
     def disclosure(self, cases: Cases) -> list[Measure]:
         """What the openings of some cases give away; nothing where the simulator does not tell its facts."""
-        return [Measure.of(each) for each in self._given_away(cases)["measures"]]
+        found = [Measure.of(each) for each in self._given_away(cases)["measures"]]
+        counts = self._counts.get(content_hash(self._key_of(cases)), {})
+        return [*found, *(Measure("openings by a chat model", count, name) for name, count in counts.items())]
 
     def check_facts(self, cases: Cases) -> str:
         """What to say about users who have nothing to say; empty when all have.
@@ -179,6 +181,11 @@ class SimulatedWords:
         return {} if visibility == VISIBILITIES[0] else {"target_visibility": visibility}
 
     @cached_property
+    def _counts(self) -> dict[str, dict[str, int]]:
+        """What a chat model was asked for and what of it served, by the key of the openings."""
+        return {}
+
+    @cached_property
     def _simulator(self) -> GuardedSimulator:
         return self.speaker()
 
@@ -214,12 +221,16 @@ class SimulatedWords:
 
     def _spoken(self, cases: Cases) -> list[str]:
         def make(work: Path) -> None:
+            counts = getattr(self._simulator.simulator, "counts", {})
+            before = dict(counts)
             texts = [(text or "").strip() for text in self._simulator.open(self.profiles(cases))]
+            write_json(work / "counts.json", {name: count - before[name] for name, count in counts.items()})
             unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
             write_atomic(work / "texts.json", lambda file: file.write(json.dumps(unique.tolist()).encode()))
             write_atomic(work / "rows.npy", lambda file: np.save(file, place.reshape(-1).astype(np.int64)))
 
         folder = self.store.build("utterances", self._key_of(cases), make)
+        self._counts[content_hash(self._key_of(cases))] = json.loads((folder / "counts.json").read_text())
         unique = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         return [unique[row] for row in np.load(folder / "rows.npy").tolist()]
 

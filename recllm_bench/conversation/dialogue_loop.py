@@ -18,7 +18,7 @@ from recllm_bench.conversation.dialogue import Dialogue, Reply, Response
 from recllm_bench.conversation.profile import Profile, uttered_facts
 from recllm_bench.conversation.simulators import GuardedSimulator, Simulator
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.dialogue import FAILED, INVALID, valid_outcomes
+from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, valid_outcomes
 from recllm_bench.progress import log, track
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def run_dialogues(
         active = state.open_rows(active)
         if turn < max_turns and len(active):
             active = state.hear(guarded, profiles, active, shown)
-    outcomes = state.outcomes(profiles)
+    outcomes = state.outcomes(profiles, guarded.attributes)
     valid_outcomes(outcomes.turns)
     facts = outcomes.facts()
     log.info(f"dialogues: {facts['ended']['success']} of {len(cases)} succeed", extra={"facts": facts})
@@ -305,10 +305,9 @@ class _State:
         """Those of the rows whose dialogue goes on."""
         return np.array([row for row in rows.tolist() if not self.ended[row]], dtype=np.int64)
 
-    def outcomes(self, profiles: Sequence[Profile]) -> Outcomes:
-        attributes = AttributeTable(self.catalogue)
+    def outcomes(self, profiles: Sequence[Profile], attributes: AttributeTable) -> Outcomes:
         stated = [
-            uttered_facts(profile, dialogue.user_sentences())
+            uttered_facts(profile, dialogue.user_sentences(), attributes)
             for profile, dialogue in zip(profiles, self.dialogues, strict=True)
         ]
         return Outcomes(
