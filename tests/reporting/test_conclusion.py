@@ -42,7 +42,7 @@ def test_the_strongest_control_decides(make, subject, control, said):
     roles = {found.records[each.row].name: each.role for each in found.planned}
     assert roles["Popularity, told"] == "ceiling", "and no control that a system could fail"
     assert conclusion(found, "history").startswith(
-        "LatentCRS, which also hears words, is better than SASRec (NDCG@20 +"
+        "LatentCRS, which also reads words, is better than SASRec (NDCG@20 +"
     )
 
 
