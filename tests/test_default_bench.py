@@ -27,10 +27,20 @@ def test_the_default_bench_keeps_its_promises(capsys, tmp_path):
     assert time.perf_counter() - start < 20, "everything is cached"
     assert capsys.readouterr().out == table
     found = records(tmp_path)
-    rows = {"Pop (RecBole)", "SASRec (RecBole)", "GRU4Rec (RecBole)", "SASRec (ours)", "ICLRec"}
-    assert set(found) == rows | {"Text retrieval only", "LatentCRS, shuffled words", "LatentCRS"}
+    rows = {
+        "Pop (RecBole)",
+        "SASRec (RecBole)",
+        "GRU4Rec (RecBole)",
+        "SASRec (ours)",
+        "ICLRec",
+        "ItemKNN (recent items)",
+    }
+    orders = ("Popularity", "ItemKNN", "Best history row")
+    words = {f"{who} among items that fit{what}" for who in orders for what in (" the words", ", told the facts")}
+    words |= {"Text retrieval only", "Text retrieval with the best history row", "LatentCRS"}
+    assert set(found) == rows | words | {"LatentCRS, another user's words", "LatentCRS, no words"}
     score = {name: record["metrics"]["NDCG@20"] for name, record in found.items()}
-    assert score["LatentCRS"]["low"] > score["LatentCRS, shuffled words"]["high"]
+    assert score["LatentCRS"]["low"] > score["LatentCRS, another user's words"]["high"]
     assert all(score[name]["low"] > score["Pop (RecBole)"]["high"] for name in rows - {"Pop (RecBole)"})
     assert max(record["hardware"]["peak_memory_gib"] for record in found.values()) < 4
 

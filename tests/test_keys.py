@@ -46,9 +46,10 @@ WITH: dict[str, dict[str, Any]] = {
     "two_stage": {"labels": "generated", "chat": "server:m@http://localhost:9/v1"},
     "recon": {"user_token": True},
     "decoding": {"chat": ""},
+    "edit": {"early_accept": False},
 }
 """What must be set beside an option so that it may change."""
-REFUSED = {"decoding", "switched_labels", "edit"}
+REFUSED = {"decoding", "switched_labels"}
 """Options whose other values need a chat model or another dataset; their parts are tested with them."""
 _TRAINING = {field.name for field in dataclasses.fields(TrainingOptions)}
 UNTRAINED: dict[str, set[str]] = {

@@ -78,7 +78,7 @@ class Words(Protocol):
         """The vocabulary of facts that the users speak of (an ``AttributeTable``)."""
         ...
 
-    def facts(self, cases: Any) -> list[tuple[Any, ...]]:
+    def facts(self, cases: Any) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
         """Facts that each opening wants, and refuses: for a class that declares ``reads_facts`` alone."""
         ...
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.redaction import SMALL_WORDS, words
-from recllm_bench.conversation.spoken import spoken_title
+from recllm_bench.conversation.spoken import SpokenFacts, spoken_title
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recllm_bench.conversation.attributes import AttributeTable, Fact
+    from recllm_bench.conversation.attributes import Fact
     from recllm_bench.data.catalogue import Catalogue
 
 Words = tuple[str, ...]
@@ -37,6 +38,7 @@ _NO_REFUSAL_LIST = """not only/not just/no doubt/no problem/no matter/not sure/n
 _ENDING_LIST = "for me/my thing/my taste/what i/to my/my cup"
 _TURN_LIST = "but i rather instead just only"
 _ASK_LIST = "give show find recommend suggest make want prefer like need try"
+_ABOUT_LIST = "about with featuring involving on"
 _HOLD_LIST = "to me ever would really"  # "do not really want"
 
 
@@ -44,7 +46,7 @@ def _pairs(text: str) -> frozenset[Words]:
     return frozenset(tuple(pair.split()) for pair in text.split("/"))
 
 
-_NOT, _TURNS, _ASKS = (frozenset(text.split()) for text in (_NOT_LIST, _TURN_LIST, _ASK_LIST))
+_NOT, _TURNS, _ASKS, _ABOUT = (frozenset(text.split()) for text in (_NOT_LIST, _TURN_LIST, _ASK_LIST, _ABOUT_LIST))
 _HOLDS = _NOT | set(_HOLD_LIST.split())
 _NOT_PAIRS, _NO_REFUSAL, _ENDINGS = (_pairs(text) for text in (_NOT_PAIR_LIST, _NO_REFUSAL_LIST, _ENDING_LIST))
 _DECADES = ("twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties")
@@ -73,8 +75,8 @@ class Understanding:
     ----------
     catalogue : Catalogue
         Its titles are passed over.
-    attributes : AttributeTable
-        Its vocabulary of facts.
+    *tables : AttributeTable
+        Its vocabularies of facts; by default all that simulated users know to say.
 
     Attributes
     ----------
@@ -84,26 +86,27 @@ class Understanding:
         Which item has which.
     """
 
-    def __init__(self, catalogue: Catalogue, attributes: AttributeTable) -> None:
+    def __init__(self, catalogue: Catalogue, *tables: AttributeTable) -> None:
+        tables = tables or (AttributeTable(catalogue), SpokenFacts(catalogue))
+        facts = [fact for table in tables for fact in table.vocabulary]
         number: dict[Words, int] = {}
-        place = [number.setdefault(_folded(fact.value), len(number)) for fact in attributes.vocabulary]
+        place = [number.setdefault(_folded(fact.value), len(number)) for fact in facts]
         self._number, self.terms = number, list(number)
-        merge = sparse.csr_matrix(
-            (np.ones(len(place), dtype=np.int32), (np.arange(len(place)), place)), shape=(len(place), len(number))
-        )
-        self.matrix = ((attributes.matrix @ merge) > 0).tocsc()
+        entries = (np.ones(len(place), dtype=np.int32), (np.arange(len(place)), place))
+        merge = sparse.csr_matrix(entries, shape=(len(place), len(number)))
+        self.matrix = ((sparse.hstack([table.matrix for table in tables]) @ merge) > 0).tocsc()
         self._forms: dict[Words, int] = {}
         noun = _folded(catalogue.domain)
         for term, spelled in enumerate(self.terms):
             if spelled and spelled != noun and not (len(spelled) == 1 and spelled[0] in SMALL_WORDS):
                 self._forms[spelled] = term
-        for term, spelled in enumerate(self.terms):  # other forms never take a fact's own words
-            if spelled in self._forms:
-                for form in _other_forms(spelled):
+        wordings = [table.wordings(fact) for table in tables for fact in table.vocabulary]
+        for term, others in zip(place, wordings, strict=True):  # other forms never take a fact's own words
+            if self.terms[term] in self._forms:
+                for form in [*_other_forms(self.terms[term]), *map(_folded, others)]:
                     self._forms.setdefault(form, term)
-        for fact, term in zip(attributes.vocabulary, place, strict=True):
-            for wording in attributes.wordings(fact):
-                self._forms.setdefault(_folded(wording), term)
+        # A word of descriptions ("love") is meant where something is said to be about it.
+        self._of_content = set(place) - {term for fact, term in zip(facts, place, strict=True) if fact.kind != "word"}
         self._longest = max(map(len, self._forms), default=0)
         titles = {_folded(form) for title in set(catalogue.titles) for form in (title, spoken_title(title))}
         titles |= {title[:-1] for title in titles if title[-1:] and len(title[-1]) == 4 and title[-1].isdigit()}
@@ -120,11 +123,10 @@ class Understanding:
 
     def told(self, facts: Sequence[tuple[Sequence[Fact], Sequence[Fact]]]) -> list[Wish]:
         """Wishes of users whose wanted and refused facts are known."""
-        return [Wish(*(self._numbers(said) for said in sides)) for sides in facts]
+        return [Wish(*(tuple(sorted(set(map(self._term, side)) - {-1})) for side in sides)) for sides in facts]
 
-    def _numbers(self, facts: Sequence[Fact]) -> tuple[int, ...]:
-        found = (self._number.get(_folded(fact.value)) for fact in facts)
-        return tuple(sorted({number for number in found if number is not None}))
+    def _term(self, fact: Fact) -> int:
+        return self._number.get(_folded(fact.value), -1)
 
     def fits(self, wish: Wish) -> np.ndarray:
         """Items that have all that is wanted and nothing that is refused, bool [n_items + 1]; padding never fits."""
@@ -176,20 +178,23 @@ class Understanding:
         gaps = [text[end:start] for (_, _, end), (_, start, _) in pairwise(spelled)]
         opens = [True, *(bool(_CLAUSE_ENDS & set(gap)) for gap in gaps)]
         sides: tuple[set[int], set[int]] = (set(), set())
-        place, refused, prefers, clause = 0, False, False, list[int]()
+        place, refused, prefers, about, clause = 0, False, False, False, list[int]()
         while place < len(found):
             if opens[place]:
-                refused, prefers, clause = False, False, []
+                refused, prefers, about, clause = False, False, False, []
             length = self._title_at(found, opens, place)
             if length:
                 place += length
                 continue
             term, length = self._fact_at(found, opens, place)
+            if length and term in self._of_content and not about:
+                length = 0
             if length:
                 sides[refused].add(term)
                 clause.append(term)
                 place += length
                 continue
+            about = found[place] in _ABOUT or (about and found[place] in ("and", "or", "a", "an", "the"))
             word, following = found[place], tuple(found[place : place + 2])
             after = gaps[place] if place < len(gaps) else ""
             denies = (word in _NOT or following in _NOT_PAIRS) and not (

@@ -128,7 +128,7 @@ def test_only_a_declared_class_is_handed_the_facts(tmp_path):
         cell.job.words.facts(cell.split.test)
     told = BenchCell(resolved(recipe_from({**values, "model": "facts-fit"}, "test")), store=cell.store)
     assert all(told.job.words.facts(told.split.test))
-    assert set(told.job.words.of("none").facts(told.split.test)) == {()}
+    assert set(told.job.words.of("none").facts(told.split.test)) == {((), ())}
     with pytest.raises(BenchError, match=r"give it facts_said\(profiles\)"):
         score(tmp_path, "facts-fit", source, f"{__name__}:Quiet")
 

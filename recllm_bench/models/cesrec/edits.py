@@ -84,13 +84,22 @@ def fitting_title(reader: Understanding, popularity: np.ndarray) -> Callable[[in
     return choose
 
 
-def when_accepting(played: Played) -> Any:
-    """Places where every user who is shown the target says yes and keeps that history: the reading with acceptance."""
+def when_accepting(played: Played, first: bool = False) -> Any:
+    """Places where every user who is shown the target says yes and keeps the place: the reading with acceptance.
+
+    Parameters
+    ----------
+    played : Played
+        Rounds without acceptance.
+    first : bool
+        Such a user's target is first, whatever ranked it: what is shown is the back end's best, and words may rank.
+    """
     found = played.ranks[-1]
     higher, tied = found.higher.copy(), found.tied.copy()
     for number in range(len(played.rounds) - 1, 0, -1):
         hit = played.rounds[number].shown == found.targets
-        higher[hit], tied[hit] = played.ranks[number - 1].higher[hit], played.ranks[number - 1].tied[hit]
+        before = played.ranks[number - 1]
+        higher[hit], tied[hit] = (0, 1) if first else (before.higher[hit], before.tied[hit])
     return type(found)(found.users, found.targets, higher, tied, found.candidates, None, found.lengths)
 
 

@@ -15,7 +15,6 @@ import torch
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Speaker, Undeclared, Words
 from recllm_bench.artifacts import write_json
-from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError, NotEnough
@@ -333,8 +332,7 @@ class CESRecMethod(Method):
     @cached_property
     def reader(self) -> Understanding:
         """Reads remarks by the catalogue's facts, as any system could."""
-        catalogue = self.job.dataset.catalogue
-        return Understanding(catalogue, AttributeTable(catalogue))
+        return Understanding(self.job.dataset.catalogue)
 
     # parts
 

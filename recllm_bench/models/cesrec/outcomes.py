@@ -32,7 +32,7 @@ def report(store: RoundStore) -> dict[str, Any]:
     job, folders, played, options = store.job, store.folders, store.played, store.options
     measures = [*by_round(played, job.protocol), *monitored(played, job.protocol), *by_length(played, job.protocol)]
     measures += in_full_ranking(store)
-    measures += accepted(played, job.protocol) if not options.early_accept else []
+    measures += accepted(played, job.protocol, options.ranks_by_words) if not options.early_accept else []
     measures += counted(played) if options.writes else []
     measures += latencies(store)
     # Empty: no text encoder has a part, and no simulator where nothing is rewritten by words.
@@ -132,9 +132,9 @@ def by_round(played: Played, protocol: Protocol) -> list[Measure]:
     ]
 
 
-def accepted(played: Played, protocol: Protocol) -> list[Measure]:
+def accepted(played: Played, protocol: Protocol, first: bool) -> list[Measure]:
     """The metrics as they are where a user who is shown the target accepts it."""
-    found = _means(when_accepting(played), protocol)
+    found = _means(when_accepting(played, first), protocol)
     return [Measure(name, value, "where users accept", round=len(played.rounds) - 1) for name, value in found.items()]
 
 

@@ -17,6 +17,8 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Undeclared, Words
 from recllm_bench.artifacts import write_json
+from recllm_bench.conversation.attributes import AttributeTable
+from recllm_bench.conversation.spoken import SpokenFacts
 from recllm_bench.conversation.understanding import Understanding, Wish
 from recllm_bench.data.splits import Cases
 from recllm_bench.models.controls.history_rows import AmongOptions, HistoryRows, all_scores
@@ -94,7 +96,9 @@ class WordsFitMethod(Method):
     @cached_property
     def reader(self) -> Understanding:
         """Reads sentences by the catalogue's facts."""
-        return Understanding(self.job.dataset.catalogue, self.job.words.attributes)
+        catalogue, own = self.job.dataset.catalogue, self.job.words.attributes
+        tables = [AttributeTable(catalogue), SpokenFacts(catalogue)]
+        return Understanding(catalogue, *tables, *([] if type(own) in map(type, tables) else [own]))
 
     def stages(self) -> list[Stage]:
         """``choose``; its key holds what the rows and the words depend on."""
