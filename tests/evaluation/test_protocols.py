@@ -68,6 +68,7 @@ FINGERPRINTS = {
     "cesrec.sampled100": "c411daf03ac0999c",
     "cesrec.sampled100.n1000": "5d152f7753077076",
     "cesrec.sampled100.n100": "717abbea99e790ec",
+    "cesrec.sampled100.n300": "4c406a0c4b5cc857",
     "cesrec.full": "719e07accd907c25",
     "relrec.full": "105f4607a1170316",
     "iclrec.released": "0b267fef0ca948e7",
