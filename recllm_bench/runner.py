@@ -345,8 +345,6 @@ class BenchCell:
         from recllm_bench.training.cells import outcomes
 
         notes = [self.cell.schedule] if self.recipe.budget else []
-        if self.entry.reads_words and not self.dataset.catalogue.has_text:
-            notes.append(f"the items of {self.dataset.name} have no text, so the words say nothing of the target")
         if self.recipe.quick:
             notes.append(f"quick: at most {self.recipe.quick} passes over the data in every training")
         for name, facts in outcomes(folders).items():

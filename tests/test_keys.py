@@ -34,6 +34,7 @@ TEXTS: dict[str, tuple[Any, ...]] = {
     "lora_modules": (("q_proj",),),
     "feedback": ("server:m@http://localhost:9/v1",),
     "seq_template": ("{user} likes {items}",),
+    "chat_device": ("cpu",),
 }
 """Other values of options whose type alone gives none."""
 NOT_TRIED = {"encoder", "llm", "chat", "labels", "switched_from", "switched_file", "backbone", "variant_output",
@@ -43,7 +44,10 @@ WITH: dict[str, dict[str, Any]] = {
     "train_encoder": {"encoder_states": "live"},
     "intents": {"intents": 4},
     "user_token": {"recon": False},
-    "two_stage": {"labels": "generated", "chat": "server:m@http://localhost:9/v1"},
+    **{
+        name: {"labels": "generated", "chat": "server:m@http://localhost:9/v1"}
+        for name in ("two_stage", "document_words", "chat_temperature", "chat_precision")
+    },
     "recon": {"user_token": True},
     "decoding": {"chat": ""},
     "edit": {"early_accept": False},
@@ -58,12 +62,16 @@ UNTRAINED: dict[str, set[str]] = {
     "latentcrs": {
         "text_width", "exclude_pad", "x_text", "seen_policy",  # plain RecBole; ranking; dialogues
     },
-    "relrec": {"scores_at_once", "checkpointing"},  # memory alone
+    "relrec": {
+        "scores_at_once", "checkpointing",  # memory alone
+        "token_budget", "chat_batch", "chat_device",  # limits and places of a writer whose answers stay the same
+    },
     "llama2-seq": {
         "scores_at_once", "checkpointing",
         # it has no labels
         "beta", "gamma", "label_scope", "label_versions", "label_tokens", "anonymise_names", "recon_users",
-        "recon_items", "recon_similarity", "two_stage",
+        "recon_items", "recon_similarity", "two_stage", "label_visits", "label_probe", "recon_prompt",
+        "token_budget", "document_words", "chat_temperature", "chat_batch", "chat_precision", "chat_device",
     },
     "cesrec": {
         # what is done with a trained constructor

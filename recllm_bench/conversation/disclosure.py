@@ -8,7 +8,7 @@ import numpy as np
 
 from recllm_bench.api.measure import Measure
 from recllm_bench.conversation.attributes import AttributeTable, Fact
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import NotEnough
 
 FITTING = "items that fit the words"
 """Name of the measures of :func:`disclosure`."""
@@ -65,12 +65,12 @@ def nothing_to_say(simulator: str, dataset: str, silent: int, users: int) -> str
 
     Raises
     ------
-    BenchError
+    NotEnough
         When no user has a fact: there would be words without content.
     """
     text = "categories (genres, tags), years or descriptions of the items"
     if silent and silent == users:
-        raise BenchError(
+        raise NotEnough(
             f"simulator {simulator} on {dataset}: {silent:,} of {users:,} users have nothing to say, for the "
             f"catalogue has no facts; give the data {text}, or take a data set that has them (recllm-bench list)"
         )

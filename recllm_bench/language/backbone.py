@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone",
     "backbone_key",
+    "chat_key",
     "default_llm",
     "load_backbone",
     "packed_mask",
@@ -253,6 +254,14 @@ def substitute_for(files: BackboneFiles, stands_for: str) -> str:
 
 def _rounded(perplexity: float) -> str:
     return f"{perplexity:.0f}" if perplexity >= 10 else f"{perplexity:.1f}"
+
+
+def chat_key(spec: str) -> dict[str, Any]:
+    """What an artifact that depends on a chat model's answers carries in its key, beside the name ``spec``.
+
+    A local model counts by its files, so that other weights in its folder are another writer.
+    """
+    return backbone_key(spec.removeprefix("local:")) if spec.startswith("local:") else {}
 
 
 @contextmanager

@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from recllm_bench.errors import BenchError
-from recllm_bench.language.backbone import Backbone, backbone_key, load_backbone, packed_mask, packed_positions
+from recllm_bench.language.backbone import (
+    Backbone,
+    backbone_key,
+    chat_key,
+    load_backbone,
+    packed_mask,
+    packed_positions,
+)
 from recllm_bench.language.quantisation import placement, settle_precision, weight_bytes
 
 STORIES = "llama2-stories260k"
@@ -327,3 +334,15 @@ def test_precisions_on_cuda(models_folder, precision):
     assert torch.isfinite(inputs.grad).all()
     assert inputs.grad.abs().sum() > 0
     assert backbone.weights_hash() == before
+
+
+@pytest.mark.shared
+def test_a_local_writer_counts_by_its_files(models_folder, tmp_path):
+    """Other weights in the folder of a chat model are another writer: labels and histories are written again."""
+    place = tmp_path / "writer"
+    shutil.copytree(models_folder / STORIES, place)
+    before = chat_key(f"local:{place}")
+    assert before == backbone_key(str(place)) and chat_key("server:m@http://localhost:9/v1") == {}
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, "rope_theta": 20000.0}))
+    assert chat_key(f"local:{place}") != before

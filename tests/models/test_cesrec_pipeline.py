@@ -356,7 +356,7 @@ def test_the_whole_pipeline_with_a_chat_model(tmp_path, monkeypatch):
     from recllm_bench.language import chat as chat_module
 
     monkeypatch.setattr(chat_module, "chat_model", lambda spec: Scribe())
-    job = make_job(tmp_path, decoding="free", chat="local:x")
+    job = make_job(tmp_path, decoding="free", chat="server:x@http://localhost:9/v1")
     assert names(job) == ["backend", "adapter"]
     original = FreeConstructor.__init__
     monkeypatch.setattr(FreeConstructor, "__init__", lambda self, *rows: original(self, *rows, encoder=None))

@@ -53,6 +53,7 @@ class TestCESRec(MethodConformance):
     method = "cesrec"
     options: ClassVar[dict[str, Any]] = {
         "llm": "llama2-stories260k",
+        "preset": "8b",
         "backend_options": {"hidden_size": 8, "n_layers": 1},
         "backend_training": {"epochs": 1},
         "adapter_hidden": 8,

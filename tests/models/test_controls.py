@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from recllm_bench.api.registry import model_named
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.rules import RuleSimulator
@@ -75,7 +76,9 @@ class Quiet:
 def score(tmp_path: Path, model: str, source: Path, simulator: str = "rules:2", whose: str = "own", **options) -> float:
     """Recall@10 on the test cases, under full ranking; nothing is kept between calls but trainings."""
     values = {"model": model, "dataset": str(source), "device": "cpu", "protocol": "latentcrs.one_turn"}
-    values |= {"options": options, "conversation": {"simulator": simulator, "words": whose}}
+    values |= {"options": options}
+    if model_named(model).reads_words:
+        values |= {"conversation": {"simulator": simulator, "words": whose}}
     cell = BenchCell(resolved(recipe_from(values, "test")), store=ArtifactStore(tmp_path / "store"))
     trained, cases = cell.cell.load(), cell.split.test
     ranks = rank_cases(

@@ -555,7 +555,7 @@ def test_a_server_writes_nothing_without_a_limit(tmp_path, monkeypatch):
 
 
 def test_what_the_writer_s_options_decide_is_in_the_key(tmp_path):
-    options = make_job(tmp_path, labels="generated", chat="local:x").options
+    options = make_job(tmp_path, labels="generated", chat="server:x@http://localhost:9/v1").options
     base = labelling.labels_key(options)
     for change in ({"document_words": 99}, {"chat_temperature": 0.7}, {"chat_precision": "bfloat16"}):
         assert labelling.labels_key(dataclasses.replace(options, **change)) != base

@@ -71,6 +71,8 @@ class RoundStore:
 
     def key(self, number: int) -> dict[str, Any]:
         """What a round depends on; the number of rounds asked for is no part of it."""
+        from recllm_bench.language.backbone import chat_key
+
         options, job, cases = self.options, self.job, self.cases
         masks = self.method.masks or options.edit == "random_mask"
         names = _LOOP + (_MASKING if masks else ()) + (_WRITING if options.writes else ())
@@ -87,6 +89,7 @@ class RoundStore:
             "cases": hashlib.sha256(rows.tobytes()).hexdigest(),
             "candidates": "" if self.candidates is None else self.candidates.hash(),
             "options": {name: getattr(options, name) for name in names},
+            "writer": chat_key(options.chat) if options.writes else {},
             "feedback": self.speaker.key() if self._uses_words else "",
             "seed": job.recipe.seed,
             "version": _VERSION,

@@ -44,6 +44,9 @@ def labels_key(options: ReLRecOptions) -> dict[str, Any]:
     key = {name: getattr(options, name) for name in _KEY}
     if options.labels == "generated":
         key |= {name: getattr(options, name) for name in _WRITER}
+        from recllm_bench.language.backbone import chat_key
+
+        key |= {"writer": chat_key(options.chat)}
     if options.labels not in _MADE:
         from recllm_bench.language.labels.label_files import find_label_file
 
