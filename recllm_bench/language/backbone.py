@@ -261,7 +261,8 @@ def chat_key(spec: str) -> dict[str, Any]:
 
     A local model counts by its files, so that other weights in its folder are another writer.
     """
-    return backbone_key(spec.removeprefix("local:")) if spec.startswith("local:") else {}
+    name = spec.removeprefix("local:")
+    return backbone_key(name) if name and name != spec else {}
 
 
 @contextmanager

@@ -130,14 +130,14 @@ def _written(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: P
     documents = label_documents(dataset, split, options.label_scope, options.document_words)
     stages = {"two_stage": options.two_stage, "versions": options.label_versions}
     questions, tokens = estimate(dataset, documents, **stages)
+    local = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
+    chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
     if options.chat.startswith("server:") and not options.token_budget:
         raise BenchError(
-            f"labels of {dataset.name} take {questions:,} questions to {options.chat} and at most about {tokens:,} "
+            f"labels of {dataset.name} take {questions:,} questions to {chat.name} and at most about {tokens:,} "
             f"tokens, which may be paid for; set a limit, such as token_budget={tokens}, or -1 for none"
         )
     log.info(f"labels of {dataset.name}: {questions:,} questions, at most about {tokens:,} tokens")
-    local = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
-    chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
     work.mkdir(parents=True, exist_ok=True)
     return generated_labels(
         dataset,
