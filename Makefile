@@ -68,8 +68,15 @@ format: $(READY) ## mend style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two processes of one thread each: the two threads of one process wait for each other longer than they help.
+FIRST := tests/bad_inputs tests/benchmarks tests/conversation tests/evaluation tests/language tests/setup tests/training
+SECOND := $(filter-out $(FIRST) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
+
 test: $(READY) ## the tests, on the CPU
-	$(BIN)/python -m pytest
+	@export OMP_NUM_THREADS=1; $(BIN)/python -m pytest $(FIRST) -p no:cacheprovider & first=$$!; \
+		trap "kill $$first" INT TERM; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SECOND); second=$$?; \
+		wait $$first && exit $$second
 
 test-slow: $(READY) ## tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"
