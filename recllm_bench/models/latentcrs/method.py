@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -243,7 +244,7 @@ class LatentCRSMethod(Method):
         self, work: Path, done: dict[str, Path], inference: InferenceNet, generative: GenerativeNet, batches: Any
     ) -> None:
         em, modules = self._em(inference, generative, done), {"inference": inference, "generative": generative}
-        self._fit(work, em, lambda epoch: batches(em, epoch), modules, self._validator(generative, done), False)
+        self._fit(work, em, MethodType(batches, em), modules, self._validator(generative, done), False)
 
     # networks
 
