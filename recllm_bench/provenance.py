@@ -83,7 +83,7 @@ def package_code_hash(parts: Iterable[str]) -> str:
     return content_hash(found)
 
 
-def library_versions(names: Iterable[str]) -> dict[str, str]:
+def versions_of_libraries(names: Iterable[str]) -> dict[str, str]:
     """Installed versions by distribution name; empty for what is not installed."""
     return {name: _version(name) for name in sorted(set(names))}
 

@@ -94,8 +94,8 @@ def _code(bench: Bench) -> None:
 
 
 def _library(bench: Bench) -> None:
-    known = provenance.library_versions
-    bench.monkeypatch.setattr(cells, "library_versions", lambda names: {**known(names), "torch": "99"})
+    known = provenance.versions_of_libraries
+    bench.monkeypatch.setattr(cells, "versions_of_libraries", lambda names: {**known(names), "torch": "99"})
 
 
 def _threads(bench: Bench) -> None:

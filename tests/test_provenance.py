@@ -11,7 +11,7 @@ import pytest
 from recllm_bench import provenance
 from recllm_bench.errors import BenchError
 from recllm_bench.models.sequence.sasrec import SASRec
-from recllm_bench.provenance import code_hash, library_versions, package_code_hash, stripped_source
+from recllm_bench.provenance import code_hash, package_code_hash, stripped_source, versions_of_libraries
 
 MODEL = '''
 """A model."""
@@ -167,8 +167,8 @@ def test_stripped_source_keeps_what_runs() -> None:
     assert stripped_source("x = 1; 'kept'") != stripped_source("x = 1")
 
 
-def test_library_versions() -> None:
-    found = library_versions(["torch", "numpy", "a-package-that-is-not-there"])
+def test_versions_of_libraries() -> None:
+    found = versions_of_libraries(["torch", "numpy", "a-package-that-is-not-there"])
     import numpy
     import torch
 

@@ -12,7 +12,7 @@ from recllm_bench.artifacts import file_hash
 from recllm_bench.data.cards import default_store
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
-from recllm_bench.provenance import library_versions, package_code_hash
+from recllm_bench.provenance import package_code_hash, versions_of_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def _key(file: Path) -> dict[str, Any]:
         "model": CALLED,
         "file": _listed_hash() or file_hash(file),
         "code": package_code_hash(["language/smollm2.py"]),
-        "libraries": library_versions(["gguf", "tokenizers", "transformers"]),
+        "libraries": versions_of_libraries(["gguf", "tokenizers", "transformers"]),
     }
 
 

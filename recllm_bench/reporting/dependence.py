@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recllm_bench.errors import BenchError
-from recllm_bench.provenance import library_versions
+from recllm_bench.provenance import versions_of_libraries
 from recllm_bench.reporting.records import RunRecord
 
 GROUPS = (
@@ -74,7 +74,7 @@ def installed_now(record: RunRecord) -> dict[str, Any]:
     recorded = depends_of(record)
     return {
         **recorded,
-        "libraries": library_versions(recorded.get("libraries", {})),
+        "libraries": versions_of_libraries(recorded.get("libraries", {})),
         "package": {**recorded.get("package", {}), "version": __version__},
     }
 

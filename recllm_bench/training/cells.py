@@ -19,7 +19,7 @@ from recllm_bench.api.words import Undeclared
 from recllm_bench.data.splits import Split
 from recllm_bench.evaluation.metrics import metric_code, validation_metric
 from recllm_bench.options import fitted, quickened, read_options
-from recllm_bench.provenance import code_hash, library_versions, package_code_hash
+from recllm_bench.provenance import code_hash, package_code_hash, versions_of_libraries
 from recllm_bench.recipe import shipped_recipe
 from recllm_bench.training.finished import OUTCOME
 from recllm_bench.training.single import SingleStage
@@ -162,7 +162,7 @@ def code_of(entry: ModelEntry, device: Any, validate_metric: str = "") -> dict[s
     return {
         "package": package_code_hash(parts),
         "classes": outside,
-        "libraries": library_versions(libraries),
+        "libraries": versions_of_libraries(libraries),
         "threads": torch.get_num_threads() if torch.device(device).type == "cpu" else 0,
     }
 

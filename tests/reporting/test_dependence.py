@@ -8,7 +8,7 @@ import pytest
 
 from recllm_bench import __version__, cli
 from recllm_bench.errors import BenchError
-from recllm_bench.provenance import library_versions
+from recllm_bench.provenance import versions_of_libraries
 from recllm_bench.reporting.dependence import GROUPS, depends_of, difference, why
 from recllm_bench.reporting.records import read_record
 
@@ -25,7 +25,7 @@ DEPENDS = {
     "training": {"package": "t-1", "threads": 2},
     "evaluation": {"code": "e-1"},
     "words": {"simulator": "rules"},
-    "libraries": library_versions(["torch", "numpy"]),
+    "libraries": versions_of_libraries(["torch", "numpy"]),
     "package": {"version": __version__},
 }
 
@@ -100,7 +100,9 @@ def test_why_compares_libraries_where_the_run_cannot_be_looked_at(make, monkeypa
         raise BenchError("the data are gone")
 
     assert "cannot be looked at now: the data are gone" in why(record, fails)
-    monkeypatch.setattr("recllm_bench.reporting.dependence.library_versions", lambda names: dict.fromkeys(names, "9"))
+    monkeypatch.setattr(
+        "recllm_bench.reporting.dependence.versions_of_libraries", lambda names: dict.fromkeys(names, "9")
+    )
     for said in (why(record, fails), why(record)):
         assert f"  libraries.torch: {DEPENDS['libraries']['torch']} -> 9" in said
         assert "only libraries and the package's version were compared" in said
