@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from recbole.model.abstract_recommender import SequentialRecommender
 from scipy import sparse
 
 from recllm_bench.api.method import Method, Stage
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.options import option, options_from_config
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
+from recllm_bench.recbole_bridge.untrained import Untrained
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RecentKNNOptions:
     last: int = option(5, "newest items of a history whose neighbours are summed", low=1)
 
 
-class RecentKNN(SequentialRecommender):
+class RecentKNN(Untrained):
     """Scores an item by the sum of its cosines with a user's newest items (Sarwar et al., 2001).
 
     The cosine of two items is ``n_ij / sqrt(n_i n_j)``: users whose training part holds both, and each.
@@ -48,21 +48,12 @@ class RecentKNN(SequentialRecommender):
     def __init__(self, config: Any, dataset: Any, users: Any = None) -> None:
         super().__init__(config, dataset)
         self.history_length = options_from_config(RecentKNNOptions, config).last
-        self.nothing = torch.nn.Parameter(torch.zeros(1))  # RecBole's trainer needs a parameter and a loss
         users = (dataset.inter_matrix(form="csr") if users is None else users).tocsr().astype(np.float32)
         users.data[:] = 1
         counts = np.asarray(users.sum(0), dtype=np.float32).ravel()
         self.known = counts > 0
         # Cosines are the products of these columns; they are never all in memory at once.
         self.users = (users @ sparse.diags((1 / np.sqrt(counts.clip(min=1))).astype(np.float32))).tocsr()
-
-    def calculate_loss(self, interaction: Any) -> torch.Tensor:
-        """Zero: there is nothing to learn by gradient."""
-        return self.nothing.sum() * 0
-
-    def predict(self, interaction: Any) -> torch.Tensor:
-        """Score ``float [B]`` of one given item for each history."""
-        return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID][:, None])[:, 0]
 
     def full_sort_predict(self, interaction: Any) -> torch.Tensor:
         """Scores ``float [B, n_items + 1]``; an item is no neighbour of itself."""
@@ -92,12 +83,11 @@ class RecentKNNMethod(Method):
         return self.model(config, Ids(job.split.histories.n_items), users).to(job.device).eval()
 
     def _count(self, work: Path, done: Mapping[str, Path]) -> None:
-        split = self.job.split
-        starts = split.histories.offsets[:-1]
-        lengths = split.train_ends - starts
-        rows = np.repeat(np.arange(len(starts)), lengths)
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + starts[rows]
-        entries = (np.ones(len(rows), dtype=np.float32), (rows, split.histories.items[places]))
-        users = sparse.csr_matrix(entries, shape=(len(starts), split.histories.n_items + 1))
+        histories, ends = self.job.split.histories, self.job.split.train_ends
+        owned = histories.items[histories.before(ends)]
+        pointers = np.concatenate([[0], np.cumsum(ends - histories.offsets[:-1])])
+        shape = (len(ends), histories.n_items + 1)
+        users = sparse.csr_matrix((np.ones(len(owned), dtype=np.float32), owned, pointers), shape=shape)
+        users.sum_duplicates()
         users.data[:] = 1
         write_atomic(work / "users.npz", lambda file: sparse.save_npz(file, users))

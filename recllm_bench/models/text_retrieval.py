@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from recbole.model.abstract_recommender import SequentialRecommender
-from torch import nn
 from torch.nn.functional import normalize
 
 from recllm_bench.api.method import Job, Method, Stage
@@ -20,6 +18,7 @@ from recllm_bench.artifacts import content_hash, write_atomic
 from recllm_bench.options import option, options_from_config
 from recllm_bench.progress import log
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
+from recllm_bench.recbole_bridge.untrained import Untrained
 
 if TYPE_CHECKING:
     from recllm_bench.conversation.dialogue import Dialogue, Response
@@ -32,7 +31,7 @@ class TextRetrievalOptions:
     text_width: int = option(384, "width of text vectors where no text encoder says it (plain RecBole)", low=1)
 
 
-class TextRetrieval(SequentialRecommender):
+class TextRetrieval(Untrained):
     """Ranks items by the cosine of the utterance's vector and the item text's vector. Nothing is trained.
 
     A method that reads utterances made from the target has to beat this row: what it leaves on the table is what the
@@ -50,7 +49,6 @@ class TextRetrieval(SequentialRecommender):
         options = options_from_config(TextRetrievalOptions, config)
         self.history_length = int(self.max_seq_length)
         self.register_buffer("text_vectors", torch.zeros(self.n_items, options.text_width))
-        self.nothing = nn.Parameter(torch.zeros(1))  # RecBole's trainer needs a parameter and a loss
 
     def item_vectors(self) -> torch.Tensor:
         """Unit vectors of the items' texts, ``float [n_items + 1, width]``; zero where an item has no text."""
@@ -61,10 +59,6 @@ class TextRetrieval(SequentialRecommender):
         if "utterance_vector" not in getattr(batch, "columns", batch):
             return self.text_vectors.new_zeros(len(batch[self.ITEM_SEQ]), self.text_vectors.shape[1])
         return normalize(batch["utterance_vector"].float(), dim=1)
-
-    def calculate_loss(self, interaction: Any) -> torch.Tensor:
-        """Zero: there is nothing to learn."""
-        return self.nothing.sum() * 0
 
     def predict(self, interaction: Any) -> torch.Tensor:
         """Cosine ``float [B]`` of the utterance and one given item."""

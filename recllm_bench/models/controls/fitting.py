@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from recbole.model.abstract_recommender import SequentialRecommender
 
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Undeclared, Words
@@ -23,11 +22,12 @@ from recllm_bench.conversation.understanding import Understanding, Wish
 from recllm_bench.data.splits import Cases
 from recllm_bench.models.controls.history_rows import AmongOptions, HistoryRows, all_scores
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
+from recllm_bench.recbole_bridge.untrained import Untrained
 
 CHOSEN = "chosen.json"
 
 
-class WordsFit(SequentialRecommender):
+class WordsFit(Untrained):
     """Orders items by a history-only row, those that fit what the user's sentence says before those that do not.
 
     Nothing is trained on words: the sentence is read by :mod:`recllm_bench.conversation.understanding`, as any system
@@ -54,15 +54,6 @@ class WordsFit(SequentialRecommender):
     def __init__(self, config: Any, dataset: Any, row: Any = None, reader: Understanding | None = None) -> None:
         super().__init__(config, dataset)
         self.row, self.reader = row, reader
-        self.nothing = torch.nn.Parameter(torch.zeros(1))  # RecBole's trainer needs a parameter and a loss
-
-    def calculate_loss(self, interaction: Any) -> torch.Tensor:
-        """Zero: there is nothing to learn."""
-        return self.nothing.sum() * 0
-
-    def predict(self, interaction: Any) -> torch.Tensor:
-        """Score ``float [B]`` of one given item."""
-        return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID][:, None])[:, 0]
 
     def full_sort_predict(self, interaction: Any) -> torch.Tensor:
         """Scores ``float [B, n_items + 1]``; padding has minus infinity."""

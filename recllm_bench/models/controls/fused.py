@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from recbole.model.abstract_recommender import SequentialRecommender
 
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import write_json
 from recllm_bench.models.controls.history_rows import AmongOptions, HistoryRows, all_scores
 from recllm_bench.options import option
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
+from recllm_bench.recbole_bridge.untrained import Untrained
 from recllm_bench.training.cells import inner_cell
 
 CHOSEN = "chosen.json"
@@ -29,7 +29,7 @@ class TextFusedOptions(AmongOptions):
     steps: int = option(10, "weights of the text that are tried on validation, from 0 to 1 in so many steps", low=1)
 
 
-class TextFused(SequentialRecommender):
+class TextFused(Untrained):
     """The sum of two scores, each standardised over a user's items: of the text, and of a history-only row.
 
     Parameters
@@ -53,15 +53,6 @@ class TextFused(SequentialRecommender):
     def __init__(self, config: Any, dataset: Any, row: Any = None, text: Any = None, weight: float = 0.5) -> None:
         super().__init__(config, dataset)
         self.row, self.text, self.weight = row, text, weight
-        self.nothing = torch.nn.Parameter(torch.zeros(1))  # RecBole's trainer needs a parameter and a loss
-
-    def calculate_loss(self, interaction: Any) -> torch.Tensor:
-        """Zero: there is nothing to learn by gradient."""
-        return self.nothing.sum() * 0
-
-    def predict(self, interaction: Any) -> torch.Tensor:
-        """Score ``float [B]`` of one given item."""
-        return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID][:, None])[:, 0]
 
     def full_sort_predict(self, interaction: Any) -> torch.Tensor:
         """Scores ``float [B, n_items + 1]``; padding has minus infinity."""
