@@ -21,12 +21,16 @@ class Dialogue:
         ``("user", ...)`` and ``("assistant", ...)``, oldest first; the last one is the user's.
     shown : list of int
         Items shown so far, in order.
+    asked : list of str
+        What the system asked for in each of its turns: a kind of fact (of the catalogue's ``AttributeTable``), or
+        ``""`` where it only recommended.
     """
 
     user: int
     history: np.ndarray
     messages: list[tuple[str, str]] = field(default_factory=list)
     shown: list[int] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
     def user_sentences(self) -> list[str]:
         """What the user said so far, oldest first, empty messages left out."""
@@ -40,7 +44,9 @@ class Response:
     Attributes
     ----------
     items : list of int
-        Recommended items, best first.
+        Recommended items, best first; may be empty where the system asks instead.
+    ask : str
+        The kind of fact the system asks for (``Dialogue.asked``); ``say`` then holds the question.
     say : str
         Its sentence; when it is empty, the loop lists the titles.
     input_tokens, output_tokens : int
@@ -57,6 +63,7 @@ class Response:
     output_tokens: int = 0
     seconds: float = 0.0
     error: str = ""
+    ask: str = ""
 
 
 @dataclass

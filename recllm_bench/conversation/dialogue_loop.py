@@ -290,6 +290,7 @@ class _State:
         target, dialogue = self.targets[row], self.dialogues[row]
         dialogue.messages.append(("assistant", answer.say or self._listed(items)))
         dialogue.shown.extend(items)
+        dialogue.asked.append(answer.ask)
         same = [item for item in items if item != target and self.titles[item] == self.titles[target] != ""]
         self.near_misses[row] += len(same)
         if target in items:
@@ -299,7 +300,9 @@ class _State:
     def view(self, row: int) -> Dialogue:
         """What the system sees: a copy, so that nothing it does changes the record."""
         dialogue = self.dialogues[row]
-        return Dialogue(dialogue.user, dialogue.history.copy(), list(dialogue.messages), list(dialogue.shown))
+        return Dialogue(
+            dialogue.user, dialogue.history.copy(), list(dialogue.messages), list(dialogue.shown), list(dialogue.asked)
+        )
 
     def open_rows(self, rows: np.ndarray) -> np.ndarray:
         """Those of the rows whose dialogue goes on."""

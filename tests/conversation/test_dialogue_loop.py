@@ -211,7 +211,7 @@ def test_the_system_sees_dialogues_and_nothing_of_the_profile():
                     [int(dialogue.user), dialogue.history.tolist(), dialogue.messages, dialogue.shown]
                 )  # plain values all through: no profile hides in there
                 assert values
-                assert set(vars(dialogue)) == {"user", "history", "messages", "shown"}
+                assert set(vars(dialogue)) == {"user", "history", "messages", "shown", "asked"}
                 seen.append(dialogue)
                 dialogue.messages.clear()  # and what it does to them changes nothing
                 dialogue.shown.append(1)
