@@ -7,6 +7,7 @@ MODELS = {
     "relrec": "recllm_bench.models.relrec.method:ReLRecMethod",
     "llama2-seq": "recllm_bench.models.relrec.method:LlamaSeqMethod",
     "cesrec": "recllm_bench.models.cesrec.method:CESRecMethod",
+    "zero-shot": "recllm_bench.models.systems.zero_shot:ZeroShotMethod",
     "text-retrieval": "recllm_bench.models.text_retrieval:TextRetrievalMethod",
     "recent-knn": "recllm_bench.models.recent_knn:RecentKNNMethod",
     "words-fit": "recllm_bench.models.controls.fitting:WordsFitMethod",
