@@ -7,11 +7,6 @@ from collections.abc import Sequence
 Messages = list[dict[str, str]]
 
 
-def numbered(lines: Sequence[str]) -> str:
-    """Lines with their numbers, from 1."""
-    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-
-
 def past(titles: Sequence[str], domain: str) -> str:
     """A history in words; not numbered, or small models go on where it ends."""
     return f"The user's past, each a {domain}, the newest last: {'; '.join(titles)}." if titles else ""
