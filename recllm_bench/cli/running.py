@@ -96,9 +96,11 @@ def chat(options: argparse.Namespace) -> None:
     from recllm_bench.recipe import recipe_from
     from recllm_bench.talk import talk
 
+    wording, options.llm = options.llm, ""  # it words answers here, and is no option of the model
     (values, *_), where = seeded(options)
     values.pop("compare", None)
-    talk(resolved(recipe_from(values, where)), options.user)
+    recipe = resolved(recipe_from(values, where))
+    talk(recipe, options.user, options.history, llm=wording, shown=options.items, filters=options.filter)
 
 
 def _held(options: argparse.Namespace) -> dict[str, str]:
