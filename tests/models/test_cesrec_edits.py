@@ -107,8 +107,15 @@ def played(written: list[int], shown: list[int], before: list[int], after: list[
     start = Pseudo.from_lists([[1, 2]] * n)
     no = np.zeros(n, dtype=bool)
     rounds = [
-        Round(start, no, np.zeros(n, np.int32), no, [""] * n),
-        Round(Pseudo.from_lists([[1, item] for item in written]), no, np.array(shown), no, ["a Comedy"] * n),
+        Round(start, no, np.zeros(n, np.int32), no, [""] * n, start.items[:, :0]),
+        Round(
+            Pseudo.from_lists([[1, item] for item in written]),
+            no,
+            np.array(shown),
+            no,
+            ["a Comedy"] * n,
+            start.items[:, :0],
+        ),
     ]
     ones, targets = np.ones(n, dtype=np.int64), np.arange(1, n + 1)
     ranks = [Ranks(targets, targets, np.array(each), ones, ones * 30, None, ones) for each in (before, after)]

@@ -86,6 +86,10 @@ class CESRecMethod(Method):
         """What the rounds of :meth:`columns` measured, and what stood in for the paper's parts."""
         return report(self.rounds)
 
+    def happened(self) -> list[list[dict[str, Any]]]:
+        """The rounds of each case."""
+        return self.rounds.told()
+
     @classmethod
     def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
         """The backend itself, each half of the method alone, and controls; these are played without acceptance.
