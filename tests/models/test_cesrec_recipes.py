@@ -122,14 +122,6 @@ def test_a_table_of_the_paper_has_its_values(table):
         assert recipe.protocol == "cesrec.sampled100.n1000", "the grain of the paper's rates is that of 1,000 users"
 
 
-def test_every_paper_recipe_of_cesrec_is_among_these():
-    named = {name for name in recipe_names() if name.startswith("cesrec") and name.endswith("-paper")}
-    assert named == {
-        *(f"cesrec-table{table}-paper" for table in TABLES),
-        *(f"cesrec-{what}{dataset}-paper" for what in ("", "sasrec-") for dataset in (ML, GAMES)),
-    }
-
-
 def test_the_protocols_are_the_papers():
     sampled, wide = protocol_named("cesrec.sampled100"), protocol_named("cesrec.recformer")
     assert (sampled.metrics, sampled.cutoffs, sampled.candidates) == (("HR", "NDCG"), (5, 10), "sampled100")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LOOP = ("use_masking", "use_constructor", "early_accept", "refine_from", "pool", "forbid_target", "edit", "draw")
 _MASKING = ("k", "min_keep", "similarity", "mask_mode")
-_WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
+WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
 _VERSION = 2  # part of keys: raise it when equal options give other rounds, or rounds keep more
 BACKEND, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "adapter", "pairs", "constructor"
 FACTS = "facts.json"
@@ -75,7 +75,7 @@ class RoundStore:
 
         options, job, cases = self.options, self.job, self.cases
         masks = self.method.masks or options.edit == "random_mask"
-        names = _LOOP + (_MASKING if masks else ()) + (_WRITING if options.writes else ())
+        names = _LOOP + (_MASKING if masks else ()) + (WRITING if options.writes else ())
         rows = np.column_stack([cases.users, cases.ends, cases.targets]).astype(np.int64)
         needed = [BACKEND]
         needed += [ADAPTER] if self.method.masks else []
