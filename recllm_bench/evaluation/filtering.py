@@ -16,11 +16,10 @@ more pays for the norms' own roundings and for halves that are larger than what 
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
 from recllm_bench.evaluation.counting import Counter
+from recllm_bench.products import has_bfloat16, product_of_halves, sums_wide
 
 _AT_ONCE = 1 << 26
 """Quick scores that stand at once: 256 MiB."""
@@ -153,20 +152,8 @@ def _halves(vectors: torch.Tensor, side: str) -> torch.Tensor:
 
 def _quick(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Scores ``float32 [n, m]``."""
-    if left.dtype == torch.float32:
-        return left @ right.T
-    if left.device.type == "cuda":
-        return torch.mm(left, right.T, out_dtype=torch.float32)
-    return left.float() @ right.float().T  # the same products; a CPU has no faster way
+    return left @ right.T if left.dtype == torch.float32 else product_of_halves(left, right)
 
 
-@functools.cache
 def _multiplies_halves(device: torch.device) -> bool:
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
-    some = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
-    try:
-        _quick(some, some)
-    except TypeError:  # out_dtype came with torch 2.8
-        return False
-    return True
+    return device.type == "cuda" and sums_wide() and has_bfloat16(device)

@@ -19,6 +19,7 @@ from torch import nn
 
 from recllm_bench.artifacts import Damaged, write_json
 from recllm_bench.errors import BenchError, NotEnough
+from recllm_bench.products import has_bfloat16
 from recllm_bench.progress import log, track
 from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, resume_from, write_checkpoint
 from recllm_bench.training.finished import (
@@ -211,7 +212,8 @@ class _Step:
     ) -> None:
         self.parameters, self.optimiser, self.options, self.label = parameters, optimiser, options, label
         self.rate = options.learning_rate
-        wanted = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
+        able = device.type == "cuda" and has_bfloat16(device)
+        wanted = options.precision == "bf16" or (options.precision == "auto" and able)
         self.autocast = (lambda: torch.autocast(device.type, torch.bfloat16)) if wanted else nullcontext
         self.check_every = 1 if device.type == "cpu" else 50  # reading a CUDA scalar waits for the device
         self.fixed: FixedSteps | None = None
