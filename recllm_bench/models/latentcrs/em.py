@@ -18,7 +18,7 @@ from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
 
 _ENTRIES_KEPT = 1 << 28  # one GiB of float32; a larger table of frozen distributions is computed batch by batch
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = {"cpu": 1 << 10, "cuda": 1 << 14}
 
 
 @dataclass
@@ -108,6 +108,10 @@ class ExpectationMaximisation:
         self._fixed: Callable[[Tensor], tuple[Tensor, ...]] | None = None  # what the loss of the pass takes of them
         self._tables: list[Tensor] = []  # of the present pass, at the same places in all epochs
         self.curves: dict[str, tuple[Tensor, Tensor]] = {}  # sum and count of each term
+
+    @property
+    def _at_once(self) -> int:
+        return _ROWS_AT_ONCE.get(self.examples.targets.device.type, _ROWS_AT_ONCE["cpu"])
 
     # passes
 
@@ -234,7 +238,7 @@ class ExpectationMaximisation:
     @torch.no_grad()
     def _projected(self) -> Tensor:
         """Texts of all records, projected by the generative net as it stands, ``[R, d]``: each text once."""
-        parts = [self.generative.projector(part) for part in self.examples.text_vectors.split(_ROWS_AT_ONCE)]
+        parts = [self.generative.projector(part) for part in self.examples.text_vectors.split(self._at_once)]
         return torch.cat(parts).index_select(0, self.examples.text_rows)
 
     def _smoothed(self, log_p: Tensor) -> Tensor:
@@ -307,7 +311,7 @@ class ExpectationMaximisation:
         if count * self.options.intents > _ENTRIES_KEPT:
             return torch.no_grad()(function)
         tables = self._tables
-        for rows in torch.arange(count, device=self.examples.targets.device).split(_ROWS_AT_ONCE):
+        for rows in torch.arange(count, device=self.examples.targets.device).split(self._at_once):
             found = function(rows)
             for value in found[len(tables) :]:  # both passes begin with a table of the same shape
                 tables.append(value.new_empty(count, *value.shape[1:]))
