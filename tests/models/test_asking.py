@@ -1,4 +1,4 @@
-"""Ask or recommend: the gain of a question against the joint table, and a planted catalogue where one question decides."""
+"""Ask or recommend: the gain of a question against the joint table, and a catalogue where one question decides."""
 
 from __future__ import annotations
 

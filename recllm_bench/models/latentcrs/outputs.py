@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from recllm_bench.models.latentcrs.model import LatentCRS
 
 VERIFIED = "verified_items"
+SMALL, FEW = "local:smollm2", 24  # the chat model that runs anywhere, and dialogues for which that takes minutes
 _DIALOGUES_AT_ONCE = 512
 
 
@@ -94,6 +95,7 @@ class Output:
 
     def __init__(self, job: Job, options: LatentCRSOptions) -> None:
         self.job, self.options, self.relaxed = job, options, 0
+        self.costs: list[Cost] = []
         catalogue, seed = job.dataset.catalogue, job.recipe.seed
         self.extractor_chat = None if options.extractor == RULES else self._chat(options.extractor)
         self.verifier = (
@@ -162,6 +164,7 @@ class Output:
         else:
             lists, extracted = [], self.extractor.read(dialogues, costs)
             texts = [". ".join(each.intents) or text for each, text in zip(extracted, openings, strict=True)]
+        self.costs += costs
         columns = self.extractor.reader.columns([each.wish for each in extracted])
         columns["utterance_vector"] = vectors_of(texts, self.job.encode)
         if verifies:
@@ -174,6 +177,12 @@ class Output:
         """What the extractor and the verifier could not read."""
         read, asked = self.extractor.counts, max(1, self.extractor.counts["dialogues"])
         found = [Measure("lists filled up with items that do not fit, share", self.relaxed / asked)]
+        if any(cost.calls for cost in self.costs):
+            spent = {"calls": "calls", "tokens read": "input_tokens", "tokens written": "output_tokens"}
+            found += [
+                Measure(f"{what} a turn", float(np.mean([getattr(cost, name) for cost in self.costs])), "one turn")
+                for what, name in spent.items()
+            ]
         if self.extractor_chat is not None:
             found += [
                 Measure("extractions that are no JSON, share", read["unread"] / asked),
@@ -183,6 +192,11 @@ class Output:
             counts = self.verifier.counts
             found.append(Measure("verifications without an order, share", counts["unread"] / max(1, counts["answers"])))
         return found
+
+    def notes(self) -> dict[str, str]:
+        """What the row leaves out."""
+        apart = self.verifier is not None and self.options.verified == "dialogues"
+        return {"verified": "dialogues alone; its one-turn ranking is that of LatentCRS_F"} if apart else {}
 
     def substitutes(self) -> dict[str, str]:
         """Which models extract and verify."""
@@ -200,3 +214,21 @@ def vectors_of(texts: Sequence[str], encode: Callable[[Sequence[str]], np.ndarra
     distinct = sorted(set(texts))
     place = {text: row for row, text in enumerate(distinct)}
     return np.asarray(encode(distinct), dtype=np.float32)[[place[text] for text in texts]]
+
+
+def further_rows(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of F and V beside B; a small local verifier gets as few dialogues as it answers in minutes."""
+    if options.get("variant_output", "B") != "B":
+        return []
+    rows = [
+        {"model": "latentcrs", "label": f"LatentCRS_{output}", "options": {"variant_output": output}} for output in "FV"
+    ]
+    verifier = str(options.get("verifier") or LatentCRSOptions.verifier)
+    if verifier == SMALL:
+        rows[1] = {
+            "model": "latentcrs",
+            "label": f"LatentCRS_V, {verifier}, {FEW} dialogues",
+            "options": {"variant_output": "V", "verified": "dialogues"},
+            "conversation": {"users": FEW},
+        }
+    return rows

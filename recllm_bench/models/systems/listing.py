@@ -52,7 +52,7 @@ class Listing(Untrained):
 
     Options: ClassVar[type] = SystemOptions
     reads_words = True
-    default_protocol = "latentcrs.multi_turn"
+    default_protocol = "latentcrs.multi_turn.n24"
     training_defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any, dataset: Any, system: SystemMethod | None = None) -> None:
