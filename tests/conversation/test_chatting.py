@@ -50,7 +50,7 @@ def spoken(answer):
 def test_what_keeps_the_facts_is_kept():
     chat, simulator, _, texts = spoken(lambda wish, again: f'"Gimme {wish}, pal!"')
     assert all(text.startswith("Gimme ") for text in texts)
-    assert simulator.counts == {"asked": 40, "rewritten": 0, "replaced": 0}
+    assert simulator.counts == {"asked": 40, "rewritten": 0, "replaced": 0, "lost": 0}
     assert chat.batches == [40]  # one batch
 
 
@@ -103,7 +103,7 @@ def test_a_real_model_is_asked_and_what_it_says_is_safe(models_folder):
 
 
 def test_a_model_must_be_named():
-    with pytest.raises(BenchError, match="local:NAME or server:MODEL@URL"):
+    with pytest.raises(BenchError, match="local:NAME, server:MODEL@URL or"):
         simulator_named("local", CATALOGUE)
 
 

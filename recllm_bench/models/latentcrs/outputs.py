@@ -12,7 +12,7 @@ from torch import Tensor
 from recllm_bench.api.measure import Measure
 from recllm_bench.conversation.dialogue import Dialogue, Response
 from recllm_bench.conversation.understanding import UNWANTED, WANTED, Wish
-from recllm_bench.language.asking import Cost, timed
+from recllm_bench.language.asking import Cost, spent, timed
 from recllm_bench.language.chat import Chat, chat_model
 from recllm_bench.models.latentcrs.filtering import RULES, Extracted, Extractor, filtered
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
@@ -71,7 +71,11 @@ class LatentCRSOutput(Untrained):
             lists = self.output.lists(self.model, job, dialogues, costs, count, True)[0]
         return [
             Response(
-                items[:count], input_tokens=cost.input_tokens, output_tokens=cost.output_tokens, seconds=cost.seconds
+                items[:count],
+                input_tokens=cost.input_tokens,
+                output_tokens=cost.output_tokens,
+                seconds=cost.seconds,
+                error=cost.error,
             )
             for items, cost in zip(lists, costs, strict=True)
         ]
@@ -177,12 +181,9 @@ class Output:
         """What the extractor and the verifier could not read."""
         read, asked = self.extractor.counts, max(1, self.extractor.counts["dialogues"])
         found = [Measure("lists filled up with items that do not fit, share", self.relaxed / asked)]
-        if any(cost.calls for cost in self.costs):
-            spent = {"calls": "calls", "tokens read": "input_tokens", "tokens written": "output_tokens"}
-            found += [
-                Measure(f"{what} a turn", float(np.mean([getattr(cost, name) for cost in self.costs])), "one turn")
-                for what, name in spent.items()
-            ]
+        chat = self.verifier.chat if self.verifier is not None else self.extractor_chat
+        if chat is not None and any(cost.calls for cost in self.costs):
+            found += spent(self.costs, "one turn", chat)
         if self.extractor_chat is not None:
             found += [
                 Measure("extractions that are no JSON, share", read["unread"] / asked),
