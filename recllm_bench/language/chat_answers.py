@@ -152,6 +152,13 @@ class Chat(ABC):
     def complete(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
+        """The text of each of :meth:`answers`."""
+        asked = self.answers(conversations, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        return [answer.text for answer in asked]
+
+    def answers(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[Answer]:
         """Answer conversations; none is asked twice, now or in a later process.
 
         Parameters
@@ -165,16 +172,18 @@ class Chat(ABC):
 
         Returns
         -------
-        list of str
-            In the order of the conversations, without surrounding space; empty where the model gave nothing. Thoughts
-            are left out: an answer that ends within its thoughts is empty, counted and warned of once.
+        list of Answer
+            In the order of the conversations, with the tokens that each took, now or when it was written; texts without
+            surrounding space, empty where the model gave nothing. Thoughts are left out: an answer that ends within its
+            thoughts is empty, counted and warned of once.
 
         Raises
         ------
         BenchError
             For a malformed conversation, or when the model cannot be asked. What was answered until then is kept.
         """
-        return [text or "" for text in self._complete(conversations, max_tokens, temperature, seed, False)]
+        found = self._answered(conversations, max_tokens, temperature, seed, loses=False)
+        return [answer for answer in found if answer is not None]
 
     def attempt(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
@@ -184,11 +193,12 @@ class Chat(ABC):
         It is asked again at the next call. A refusal ends the call all the same, as does a server that leaves question
         after question without an answer.
         """
-        return self._complete(conversations, max_tokens, temperature, seed, True)
+        found = self._answered(conversations, max_tokens, temperature, seed, loses=True)
+        return [None if answer is None else answer.text for answer in found]
 
-    def _complete(
-        self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, loses: bool
-    ) -> list[str | None]:
+    def _answered(
+        self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, *, loses: bool
+    ) -> list[Answer | None]:
         if max_tokens < 1 or temperature < 0:
             raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")
         parameters = {"max_tokens": max_tokens, "temperature": float(temperature), "seed": seed}
@@ -242,7 +252,7 @@ class Chat(ABC):
                 f"{self.name}: {silent} of {len(known)} answers end within the model's thoughts and count as empty;"
                 " switch its thinking off at the server, or name a model that answers at once"
             )
-        return [said.get(key) for key in keys]
+        return [replace(known[key], text=said[key]) if key in known else None for key in keys]
 
 
 def _refuse_malformed(conversation: Conversation, number: int) -> None:
