@@ -57,7 +57,7 @@ def ask(
     """
     if not conversations:
         return []
-    answers = chat.answers(conversations, max_tokens=max_tokens, temperature=0.0, seed=seed)
+    answers = chat.attempted(conversations, max_tokens=max_tokens, temperature=0.0, seed=seed)
     for cost, answer in zip(costs, answers, strict=True):
         cost.calls += 1
         if answer is None:

@@ -152,6 +152,13 @@ class Chat(ABC):
     def complete(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
+        """The text of each of :meth:`answers`."""
+        asked = self.answers(conversations, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        return [answer.text for answer in asked]
+
+    def answers(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[Answer]:
         """Answer conversations; none is asked twice, now or in a later process.
 
         Parameters
@@ -165,36 +172,38 @@ class Chat(ABC):
 
         Returns
         -------
-        list of str
-            In the order of the conversations, without surrounding space; empty where the model gave nothing. Thoughts
-            are left out: an answer that ends within its thoughts is empty, counted and warned of once.
+        list of Answer
+            In the order of the conversations, with the tokens that each took, now or when it was written; texts without
+            surrounding space, empty where the model gave nothing. Thoughts are left out: an answer that ends within its
+            thoughts is empty, counted and warned of once.
 
         Raises
         ------
         BenchError
             For a malformed conversation, or when the model cannot be asked. What was answered until then is kept.
         """
-        found = self._asked_once(conversations, max_tokens, temperature, seed, False)
-        return [answer.text if answer else "" for answer in found]
+        found = self._answered(conversations, max_tokens, temperature, seed, loses=False)
+        return [answer for answer in found if answer is not None]
 
     def attempt(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[str | None]:
         """As :meth:`complete`, but a question that got no answer in all its attempts is None, and the others go on.
 
-        It is asked again at the next call. A server that answers nothing at all ends the call, as does a refusal.
+        It is asked again at the next call. A refusal ends the call all the same, as does a server that leaves question
+        after question without an answer.
         """
-        found = self.answers(conversations, max_tokens=max_tokens, temperature=temperature, seed=seed)
-        return [answer.text if answer else None for answer in found]
+        found = self.attempted(conversations, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        return [None if answer is None else answer.text for answer in found]
 
-    def answers(
+    def attempted(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[Answer | None]:
-        """As :meth:`attempt`, with the tokens that each answer took, now or when it was written."""
-        return self._asked_once(conversations, max_tokens, temperature, seed, True)
+        """As :meth:`attempt`, with tokens as :meth:`answers` has them."""
+        return self._answered(conversations, max_tokens, temperature, seed, loses=True)
 
-    def _asked_once(
-        self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, loses: bool
+    def _answered(
+        self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, *, loses: bool
     ) -> list[Answer | None]:
         if max_tokens < 1 or temperature < 0:
             raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")

@@ -74,6 +74,7 @@ FINGERPRINTS = {
     "people.inspired": "8371b6cc42fc8ba3",
     "people.opendialkg": "eeb06c71f7baf421",
     "people.all": "d3b323bbbde27ffc",
+    "cesrec.recformer": "dcd9d4812ff02852",
     "relrec.full": "105f4607a1170316",
     "iclrec.released": "0b267fef0ca948e7",
 }

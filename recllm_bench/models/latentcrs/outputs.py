@@ -111,7 +111,7 @@ class Output:
     def key(self) -> dict[str, Any]:
         """What decides the output, beside the trained networks."""
         names = ("variant_output", "extractor", "hard_filter", "hard_filter_pool", "verified", "verifies")
-        chats = {"extracts": self.extractor_chat, "verifies_by": self.verifier and self.verifier.chat}
+        chats = {"extracts": self.extractor_chat, "verifies_by": self.verifier.chat if self.verifier else None}
         own = {name: getattr(self.options, name) for name in names}
         return {**own, **{name: chat.key() for name, chat in chats.items() if chat is not None}}
 
@@ -122,7 +122,8 @@ class Output:
 
     def filtered(self, scores: Tensor, wishes: Sequence[Wish]) -> Tensor:
         """Scores behind the filter."""
-        return filtered(scores, wishes, self.extractor.reader, self.options.hard_filter, self.options.hard_filter_pool)
+        rule, pool = self.options.hard_filter or "strict", self.options.hard_filter_pool or 0
+        return filtered(scores, wishes, self.extractor.reader, rule, pool)
 
     def lists(
         self,
@@ -201,8 +202,7 @@ class Output:
 
     def substitutes(self) -> dict[str, str]:
         """Which models extract and verify."""
-        chats: Mapping[str, Chat | None] = {"verifier": self.verifier and self.verifier.chat}
-        named = {what: chat.name for what, chat in chats.items() if chat is not None}
+        named = {"verifier": self.verifier.chat.name} if self.verifier else {}
         return {"extractor": self.extractor_chat.name if self.extractor_chat else RULES, **named}
 
     def _chat(self, spec: str) -> Chat:
