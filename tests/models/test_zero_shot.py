@@ -119,7 +119,7 @@ class TestZeroShot(MethodConformance):
 
     method = "zero-shot"
     protocol = "latentcrs.one_turn"
-    changes: ClassVar[dict[str, Any]] = {"listed": 5, "titles": 3}
+    changes: ClassVar[dict[str, Any]] = {"listed": 5, "titles": 3, "nearest": True}
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
