@@ -173,7 +173,12 @@ def test_the_user_side_is_in_the_recipes_hash_where_words_are_read(model, shop, 
                 continue
             heard = model in WORDS or field.name in ("template", "pooling")  # anyone may read item texts
             assert (recipe != base[1]) == heard, f"{field.name}={value}"
-            reads = field.name in ("template", "pooling") and model in ("latentcrs", "relrec", "text-retrieval", "asking")
+            reads = field.name in ("template", "pooling") and model in (
+                "latentcrs",
+                "relrec",
+                "text-retrieval",
+                "asking",
+            )
             speaks = field.name in ("simulator", "leaves", "target_visibility") and model == "latentcrs"
             assert (stages != base[0]) == (reads or speaks), f"{field.name}={value}"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from recllm_bench.conversation.dialogue import Response
-from recllm_bench.conversation.wishes import wish_of
+from recllm_bench.conversation.hearing import wish_of
 from recllm_bench.errors import BenchError
 from recllm_bench.models.cesrec.rounds import Pseudo
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from recllm_bench.conversation.attributes import AttributeTable, Fact
+from recllm_bench.conversation.hearing import wish_of
 from recllm_bench.conversation.spoken import SpokenFacts
 from recllm_bench.conversation.understanding import Understanding, Wish
-from recllm_bench.conversation.wishes import wish_of
 from recllm_bench.language.asking import Cost, ask
 from recllm_bench.language.chat import Chat
 
