@@ -34,7 +34,7 @@ from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measu
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
-from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output
+from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
@@ -162,8 +162,16 @@ class LatentCRSMethod(Method):
             "measures": [*(Measure(*row, name) for name, metrics in found.items() for row in metrics.items()), *own],
             "substitutes": {} if self.output is None else self.output.substitutes(),
             # how the encoder below was trained: its budget is this row's too
-            "notes": {"encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", ")},
+            "notes": {
+                **({} if self.output is None else self.output.notes()),
+                "encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", "),
+            },
         }
+
+    @classmethod
+    def dialogue_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """The outputs F and V beside B."""
+        return further_rows(options)
 
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
