@@ -90,6 +90,15 @@ class Words(Protocol):
         """Rows ``int64 [n]`` (-1 where nothing was said) into vectors ``float32 [m, width]`` of distinct openings."""
         ...
 
+    @property
+    def practice_key(self) -> Mapping[str, Any]:
+        """What decides the dialogues of :meth:`practice`, and vectors."""
+        ...
+
+    def practice(self, cases: Any) -> list[Any]:
+        """A dialogue (``conversation.dialogue.Dialogue``) of each case's user, held up to some turn, to learn from."""
+        ...
+
     def feedback(self, spec: str, facts: int, cases: Any = None) -> Speaker:
         """Who answers recommendations: ``rules``, ``local:NAME`` or ``server:MODEL@URL``.
 
