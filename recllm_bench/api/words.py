@@ -99,6 +99,10 @@ class Words(Protocol):
         """A dialogue (``conversation.dialogue.Dialogue``) of each case's user, held up to some turn, to learn from."""
         ...
 
+    def hold(self, respond: Any, cases: Any, turns: int, shown: int) -> Any:
+        """Dialogues of some cases' users with ``respond(dialogues)``, as ``conversation.dialogue_loop.Outcomes``."""
+        ...
+
     def feedback(self, spec: str, facts: int, cases: Any = None) -> Speaker:
         """Who answers recommendations: ``rules``, ``local:NAME`` or ``server:MODEL@URL``.
 

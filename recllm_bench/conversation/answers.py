@@ -1,28 +1,29 @@
 """How people answer what they are shown and asked: a dislike, a comparison, a correction, a fact, or nothing new.
 
-A user remembers by reading the dialogue (:mod:`.state`), so that equal dialogues get equal answers. How much is given
-away is bounded by what still fits the words (:class:`Manners`), and never by the system that is measured.
+A user remembers by reading the dialogue (:mod:`.dialogue_state`), so that equal dialogues get equal answers. How much
+is given away is bounded by what still fits the words (:class:`Manners`), and never by the system that is measured.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from recllm_bench.conversation.attributes import Fact
 from recllm_bench.conversation.dialogue import Dialogue, Reply
+from recllm_bench.conversation.dialogue_state import PLACES, State, StateReader
 from recllm_bench.conversation.phrasings import TESTED, TRAINING
 from recllm_bench.conversation.profile import Profile
 from recllm_bench.conversation.spoken import noun_phrase, refused_phrase
-from recllm_bench.conversation.state import PLACES, State, StateReader
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from recllm_bench.conversation.people import Draw, People
+    from recllm_bench.conversation.attributes import AttributeTable
+    from recllm_bench.conversation.draws import Draw
     from recllm_bench.conversation.phrasings import Phrasings
     from recllm_bench.data.catalogue import Catalogue
 
@@ -38,6 +39,7 @@ MIXED = "mixed"
 _TRIES = 8  # wordings before one that the guard would touch is let through to it
 _YEARS = ("year", "decade", "era")
 _DISLIKE, _OLDER, _NEWER, _NEARER, _FACT = "dislike", "older", "newer", "nearer", "fact"
+_NO_FACT = Fact("", "")
 _LEAST = 0.5  # no reply leaves less than this share of what fitted before, unless it answers a question
 
 
@@ -91,11 +93,38 @@ class Manners:
         return {"persona": name, **PERSONAS[name], **own}
 
 
+class Speaks(Protocol):
+    """Who answers: what :class:`Answers` asks of :class:`.People`."""
+
+    domain: str
+    attributes: AttributeTable
+
+    def accepts(self, profile: Profile, items: Sequence[int]) -> bool:
+        """Whether the item is among those shown."""
+        ...
+
+    def known(self, profile: Profile) -> tuple[Fact, ...]:
+        """Facts that the user can say."""
+        ...
+
+    def about(self, profile: Profile) -> tuple[Sequence[Fact], int]:
+        """Facts that the user never dislikes, and the year of the item, 0 where none is in mind."""
+        ...
+
+    def drawn(self, profile: Profile, turn: int) -> Draw:
+        """The random choices of a user in a turn."""
+        ...
+
+    def is_safe(self, text: str, profile: Profile) -> bool:
+        """Whether a text does not name what the user must not name."""
+        ...
+
+
 class Act(NamedTuple):
     """One thing that could be said: its kind, its fact or the place of a shown item, and what then still fits."""
 
     kind: str
-    fact: Fact | None
+    fact: Fact
     place: int
     left: np.ndarray
 
@@ -107,13 +136,13 @@ class Answers:
     ----------
     catalogue : Catalogue
         The items.
-    people : People
+    people : Speaks
         Who answers: its draws, its guard, what it knows.
     manners : Manners
         How.
     """
 
-    def __init__(self, catalogue: Catalogue, people: People, manners: Manners) -> None:
+    def __init__(self, catalogue: Catalogue, people: Speaks, manners: Manners) -> None:
         self.people, self.manners = people, manners
         self.reader = StateReader(catalogue, Understanding(catalogue, people.attributes))
         self._floor = manners.keeps * (len(catalogue) - 1)
@@ -178,10 +207,9 @@ class Answers:
         while acts and len(chosen) < most:
             least = max(self._floor, 0.0 if asked else _LEAST * len(left))
             fitting = [act for act in acts if least <= len(act.left) < len(left)]
-            kinds = sorted({act.kind for act in fitting})
-            if not kinds:
+            if not fitting:
                 break
-            kind = draw.of(kinds)
+            kind = draw.of(sorted({act.kind for act in fitting}))
             act = next(act for act in fitting if act.kind == kind)
             if act.kind == _DISLIKE and not self.people.is_safe(act.fact.value, profile):
                 acts.remove(act)
@@ -210,12 +238,12 @@ class Answers:
             if year and 0 < years[item] != year:
                 side = _OLDER if year < years[item] else _NEWER
                 fits = (years[left] < years[item]) if side == _OLDER else (years[left] > years[item])
-                yield Act(side, None, place, left[fits & (years[left] > 0)])
+                yield Act(side, _NO_FACT, place, left[fits & (years[left] > 0)])
         kinds = {fact for fact in known if fact.kind == "category"}
         shared = [len(kinds & set(self.people.attributes.facts(item))) for item in listed]
         if shared and 0 < max(shared) > min(shared):
             place = shared.index(max(shared))
-            yield Act(_NEARER, None, place, left[self.reader.kin(listed[place])[left]])
+            yield Act(_NEARER, _NO_FACT, place, left[self.reader.kin(listed[place])[left]])
 
     def _having(self, fact: Fact) -> np.ndarray:
         return self.reader.having(self.reader.reader.term(fact))

@@ -15,9 +15,9 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.dialogue import Dialogue, Reply, Response
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.profile import Profile, uttered_facts
 from recllm_bench.conversation.simulators import GuardedSimulator, Simulator
-from recllm_bench.conversation.state import StateReader
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, valid_outcomes
@@ -316,8 +316,14 @@ class _State:
     def view(self, row: int) -> Dialogue:
         """What the system sees: a copy, so that nothing it does changes the record."""
         dialogue = self.dialogues[row]
-        lists = (dialogue.messages, dialogue.shown, dialogue.asked, dialogue.sizes)
-        return Dialogue(dialogue.user, dialogue.history.copy(), *map(list, lists))
+        return dataclasses.replace(
+            dialogue,
+            history=dialogue.history.copy(),
+            messages=list(dialogue.messages),
+            shown=list(dialogue.shown),
+            asked=list(dialogue.asked),
+            sizes=list(dialogue.sizes),
+        )
 
     def open_rows(self, rows: np.ndarray) -> np.ndarray:
         """Those of the rows whose dialogue goes on."""

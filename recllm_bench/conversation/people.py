@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import log
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from recllm_bench.conversation.answers import Answers, Manners
 from recllm_bench.conversation.attributes import Fact
 from recllm_bench.conversation.dialogue import Dialogue, Reply
+from recllm_bench.conversation.draws import Draw
 from recllm_bench.conversation.phrasings import TESTED, TRAINING
 from recllm_bench.conversation.profile import Profile
 from recllm_bench.conversation.redaction import Redactor
@@ -22,13 +23,11 @@ from recllm_bench.errors import BenchError
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue
 
-T = TypeVar("T")
 _TIMES = ("era", "decade")
 _MOST_FACTS, _KNOWN_FACTS = 4, 9  # in one wish; of an item, for choosing among its sets
 _SETS = 4  # sets of facts among which users differ, each at most twice as far from the share asked for
 _DISLIKES = 10  # commonest categories, of which one is not wanted
 _ATTEMPTS = 8
-_MASK = (1 << 64) - 1
 
 
 class Wish(NamedTuple):
@@ -233,49 +232,6 @@ class Taste(People):
 
     def drawn(self, profile: Profile, turn: int) -> Draw:
         return Draw(self.seed, profile.user, len(profile.past), *profile.past[-3:], turn)
-
-
-class Draw:
-    """Random choices that depend on some numbers alone.
-
-    Parameters
-    ----------
-    *numbers : int
-        Such as seed, user, target and turn.
-    """
-
-    def __init__(self, *numbers: int) -> None:
-        self.state = 0
-        for number in numbers:
-            self.state = _mixed(self.state + 0x9E3779B97F4A7C15 * (number + 1))
-
-    @classmethod
-    def at(cls, state: int) -> Draw:
-        """Go on where another draw was."""
-        draw = cls()
-        draw.state = state
-        return draw
-
-    def rate(self, share: float) -> bool:
-        """True in this share of the draws."""
-        return self.below(1 << 20) < share * (1 << 20)
-
-    def below(self, count: int) -> int:
-        """A whole number from 0 to ``count - 1``."""
-        self.state = (self.state + 0x9E3779B97F4A7C15) & _MASK
-        return (_mixed(self.state) >> 16) % count
-
-    def of(self, choices: Sequence[T]) -> T:
-        """One of the choices."""
-        return choices[self.below(len(choices))]
-
-
-def _mixed(value: int) -> int:
-    """SplitMix64's finaliser, as :func:`.rules.mixed`."""
-    value &= _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
 
 
 def _sentence(text: str) -> str:

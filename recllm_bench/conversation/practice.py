@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recllm_bench.conversation.dialogue import Dialogue
-from recllm_bench.conversation.people import Draw
+from recllm_bench.conversation.dialogue_state import StateReader
+from recllm_bench.conversation.draws import Draw
 from recllm_bench.conversation.profile import Profile
 from recllm_bench.conversation.simulators import GuardedSimulator
-from recllm_bench.conversation.state import StateReader
 from recllm_bench.progress import track
 
 if TYPE_CHECKING:

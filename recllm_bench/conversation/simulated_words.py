@@ -18,13 +18,14 @@ from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic, wr
 from recllm_bench.conversation import SIMULATORS
 from recllm_bench.conversation.answers import Manners
 from recllm_bench.conversation.attributes import AttributeTable, Fact
+from recllm_bench.conversation.dialogue_loop import Outcomes, run_dialogues
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.disclosure import disclosure, nothing_to_say
 from recllm_bench.conversation.feedback import feedback_named
 from recllm_bench.conversation.other_words import Exchanged, Mute, NoSpeaker, OtherSpeaker, other_user
 from recllm_bench.conversation.practice import practise, read, written
 from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
 from recllm_bench.conversation.simulators import GuardedSimulator, leaves_a_share, simulator_named
-from recllm_bench.conversation.state import StateReader
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
 from recllm_bench.progress import log
@@ -32,7 +33,7 @@ from recllm_bench.provenance import code_hash, package_code_hash
 from recllm_bench.recipe import ConversationOptions
 
 if TYPE_CHECKING:
-    from recllm_bench.conversation.dialogue import Dialogue
+    from recllm_bench.conversation.dialogue import Dialogue, Response
     from recllm_bench.data.prepared import PreparedDataset
     from recllm_bench.data.splits import Cases, Split
 
@@ -212,6 +213,21 @@ class SimulatedWords:
             pairs = zip(cases.users.tolist(), cases.targets.tolist(), strict=True)
             who = Exchanged(speaker, dict(zip(pairs, others, strict=True)))
         return GuardedSimulator(who, self.dataset.catalogue)
+
+    def hold(
+        self, respond: Callable[[list[Dialogue]], Sequence[Response]], cases: Cases, turns: int, shown: int
+    ) -> Outcomes:
+        """See :meth:`recllm_bench.api.words.Words.hold`."""
+        return run_dialogues(
+            respond,
+            self.speaker(cases),
+            self.profiles(cases),
+            cases,
+            self.dataset.histories,
+            self.dataset.catalogue,
+            max_turns=turns,
+            shown_per_turn=shown,
+        )
 
     def _talking(self) -> GuardedSimulator:
         return self._speaking(leaves=self.talk.opens, **{name: getattr(self.talk, name) for name in _MANNERS})

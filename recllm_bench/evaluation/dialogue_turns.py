@@ -48,11 +48,11 @@ def turn_measures(turns: np.ndarray, left: np.ndarray, gone: Sequence[bool], sho
         nothing fits) and their number. Empty without dialogues.
     """
     valid = np.asarray(turns) != INVALID
-    turns, left, gone = np.asarray(turns)[valid], np.asarray(left)[valid], np.asarray(gone, dtype=bool)[valid]
+    turns, left, leavers = np.asarray(turns)[valid], np.asarray(left)[valid], np.asarray(gone, dtype=bool)[valid]
     if not len(turns):
         return []
     held = left >= 0
-    found = [Measure(HELD, float(held.sum(1).mean()), "dialogues"), Measure(GONE, float(gone.mean()), "dialogues")]
+    found = [Measure(HELD, float(held.sum(1).mean()), "dialogues"), Measure(GONE, float(leavers.mean()), "dialogues")]
     for turn in np.flatnonzero(held.any(0)).tolist():
         found.append(Measure(FITTING, float(np.median(left[held[:, turn], turn])), f"turn {turn + 1}"))
     hits = (np.arange(1, left.shape[1] + 1) == turns[:, None])[held]

@@ -12,11 +12,12 @@ import pytest
 from recllm_bench.conversation.answers import PERSONAS, Manners
 from recllm_bench.conversation.dialogue import Dialogue, Response
 from recllm_bench.conversation.dialogue_loop import run_dialogues
-from recllm_bench.conversation.people import Draw, People, Taste
+from recllm_bench.conversation.dialogue_state import StateReader
+from recllm_bench.conversation.draws import Draw
+from recllm_bench.conversation.people import People, Taste
 from recllm_bench.conversation.phrasings import TESTED
 from recllm_bench.conversation.profile import build_profiles
 from recllm_bench.conversation.simulators import simulator_named
-from recllm_bench.conversation.state import StateReader
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError
@@ -78,7 +79,7 @@ def test_the_turns_narrow_what_fits_and_the_loop_counts_it():
     middle = [np.median(column[column >= 0]) for column in outcomes.left.T]
     assert middle == sorted(middle, reverse=True) and middle[-1] < 0.7 * middle[0]
     for row, talk in enumerate(outcomes.dialogues):
-        for turn, state in enumerate(states(talk)):
+        for turn, state in enumerate(states(talk)[: len(talk.sizes)]):  # who leaves speaks once more
             seen = [item for each in talk.lists()[:turn] for item in each]
             assert outcomes.left[row, turn] == READER.fits(state).sum() - READER.fits(state)[list(set(seen))].sum()
         assert (outcomes.left[row] >= 0).sum() == len(talk.sizes)

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 
 from recllm_bench.artifacts import ArtifactStore
+from recllm_bench.conversation.dialogue_state import FORMS, StateReader, dialogue_text
 from recllm_bench.conversation.practice import ANSWERS, read, written
 from recllm_bench.conversation.simulated_words import SimulatedWords
-from recllm_bench.conversation.state import FORMS, StateReader, dialogue_text
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.splits import Cases, leave_one_out

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from recllm_bench.conversation.dialogue_loop import run_dialogues
+from recllm_bench.conversation.dialogue_state import FORMS
 from recllm_bench.conversation.simulated_words import SimulatedWords
-from recllm_bench.conversation.state import FORMS
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models.latentcrs.method import LatentCRSMethod
 from recllm_bench.recipe import ConversationOptions

@@ -19,8 +19,8 @@ from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import Undeclared, Words
 from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.dialogue import Dialogue, Response
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.showing import history_batch, show_best
-from recllm_bench.conversation.state import StateReader
 from recllm_bench.conversation.understanding import Understanding, Wish, put_first, reader_for
 from recllm_bench.data.splits import Cases
 from recllm_bench.models.controls.history_rows import AmongOptions, HistoryRows, all_scores

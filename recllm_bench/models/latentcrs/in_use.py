@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from recllm_bench.api.method import Job
-from recllm_bench.conversation.dialogue_loop import run_dialogues
-from recllm_bench.conversation.state import FORMS, StateReader, dialogue_text
+from recllm_bench.conversation.dialogue_state import FORMS, StateReader, dialogue_text
 from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.data.splits import Cases
 from recllm_bench.evaluation.candidates import evaluated_cases
@@ -65,16 +64,8 @@ def chosen(job: Job, model: Any, forms: Sequence[str]) -> dict[str, Any]:
     turns, found = job.protocol.turns or _TURNS, {}
     for form in forms:
         model.x_text = form
-        outcomes = run_dialogues(
-            lambda talks: model.respond(job, talks),
-            job.words.speaker(),
-            job.words.profiles(cases),
-            cases,
-            job.split.histories,
-            job.dataset.catalogue,
-            max_turns=turns,
-            shown_per_turn=job.protocol.shown_per_turn or _SHOWN,
-        )
+        shown = job.protocol.shown_per_turn or _SHOWN
+        outcomes = job.words.hold(lambda talks: model.respond(job, talks), cases, turns, shown)
         held = valid_outcomes(outcomes.turns)
         found[form] = float(np.mean([success_at(held, turn).mean() for turn in range(1, turns + 1)]))
     return {"x_text": max(found, key=lambda form: found[form]), "found": found, "dialogues": len(cases)}

@@ -14,7 +14,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recllm_bench.api.registry import model_named
-from recllm_bench.conversation.state import StateReader, dialogue_text
+from recllm_bench.conversation.dialogue_state import StateReader, dialogue_text
 from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import frozen_items, last_states
@@ -176,7 +176,7 @@ class LatentCRS(SequentialRecommender):
 
     def _sentence_vectors(self, job: Job, dialogues: Sequence[Dialogue]) -> Tensor:
         """Vectors of what the users said; zero for a user who said nothing."""
-        form = self.x_text or self.options.x_text
+        form = self.x_text or self.options.x_text or "last"
         if form == "summary" and self._reader is None:
             self._reader = StateReader(job.dataset.catalogue, reader_for(job))
         texts = [dialogue_text(dialogue, form, self._reader) for dialogue in dialogues]
