@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from recllm_bench.conversation.answers import Answers, Manners
-from recllm_bench.conversation.attributes import Fact
+from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.dialogue import Dialogue, Reply
 from recllm_bench.conversation.draws import Draw
 from recllm_bench.conversation.phrasings import TESTED, TRAINING
@@ -74,7 +74,7 @@ class People:
         if not 0 < leaves <= 1:
             raise BenchError(f"simulator {self.name}: leaves is a share of the catalogue above 0, got {leaves}")
         self.seed, self.leaves, self.domain = seed, leaves, catalogue.domain
-        self.attributes = SpokenFacts(catalogue)
+        self.attributes: AttributeTable = SpokenFacts(catalogue)
         self._titles, self._guard = [spoken_title(title) for title in catalogue.titles], Redactor(catalogue)
         self._goal = max(1.0, leaves * (len(catalogue) - 1))
         self._everything = ((1 << len(catalogue)) - 1) ^ 1
