@@ -13,32 +13,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def show_best(
-    scores: Tensor, job: Any, dialogues: Sequence[Dialogue], *, again: bool = False, seconds: float = 0.0
-) -> list[Response]:
-    """The best items of each dialogue; none twice, and none that the protocol excludes.
+def show_best(scores: Tensor, job: Any, dialogues: Sequence[Dialogue], *, seconds: float = 0.0) -> list[Response]:
+    """The best items of each dialogue: none twice, and none that the protocol excludes."""
+    return best_of(hide(scores, job, dialogues), job, seconds=seconds)
+
+
+def hide(scores: Tensor, job: Any, dialogues: Sequence[Dialogue], *, again: bool = False) -> Tensor:
+    """Scores ``[B, n_items + 1]``, written over with minus infinity for what must not be shown.
 
     Parameters
     ----------
     scores : float [B, n_items + 1]
-        Written over.
     job : Job
-        Its protocol says how many items are shown (5 where it does not) and whether the history is.
+        Its protocol says whether that is the history.
     dialogues : sequence of Dialogue [B]
     again : bool
         Whether an item may be shown once more.
-    seconds : float
-        Time of the whole batch, shared out among the dialogues.
     """
     import torch
 
     known = job.protocol.exclude_history
-    hidden = [[0, *(() if again else talk.shown), *(talk.history.tolist() if known else ())] for talk in dialogues]
+    hidden = [
+        [0, *(() if again else talk.shown), *(np.asarray(talk.history).tolist() if known else ())] for talk in dialogues
+    ]
     rows = np.repeat(np.arange(len(hidden)), [len(items) for items in hidden])
     columns = np.array([item for items in hidden for item in items], dtype=np.int64)
     scores[torch.from_numpy(rows).to(scores.device), torch.from_numpy(columns).to(scores.device)] = -torch.inf
+    return scores
+
+
+def best_of(scores: Tensor, job: Any, *, seconds: float = 0.0) -> list[Response]:
+    """The best items of each row, without those of minus infinity.
+
+    Parameters
+    ----------
+    scores : float [B, n_items + 1]
+    job : Job
+        Its protocol says how many are shown (5 where it does not).
+    seconds : float
+        Time of the whole batch, shared out among the rows.
+    """
     best = scores.topk(min(job.protocol.shown_per_turn or 5, scores.shape[1] - 1), dim=1)
-    kept, items = (best.values > -torch.inf).cpu().numpy(), best.indices.cpu().numpy()
+    kept, items = (best.values > -np.inf).cpu().numpy(), best.indices.cpu().numpy()
     return [Response(row[keep].tolist(), seconds=seconds / len(items)) for row, keep in zip(items, kept, strict=True)]
 
 

@@ -21,7 +21,9 @@ HISTORIES, CATALOGUE = planted_histories(200, 400, 20), planted_catalogue(400)
 
 def words(tmp_path, histories=HISTORIES, **talk) -> tuple[SimulatedWords, Cases]:
     split = leave_one_out(histories)
-    dataset = type("Data", (), {"checksum": "x", "catalogue": CATALOGUE, "histories": histories, "name": "planted"})
+    dataset = type(
+        "Data", (), {"checksum": "x", "catalogue": CATALOGUE, "histories": histories, "name": "planted", "said": None}
+    )
     made = SimulatedWords(
         ConversationOptions(**talk), dataset, split, 1, ArtifactStore(tmp_path), lambda texts: texts, {}
     )

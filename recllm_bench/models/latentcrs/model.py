@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recllm_bench.api.registry import model_named
 from recllm_bench.conversation.dialogue_state import StateReader, dialogue_text
+from recllm_bench.conversation.showing import best_of, hide, history_batch
 from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import frozen_items, last_states
@@ -70,7 +71,7 @@ class LatentCRS(SequentialRecommender):
         self.options = options = resolve_options(options_from_config(LatentCRSOptions, config))
         self.history_length = options.window - 1
         self.x_text = ""  # what validation dialogues chose
-        self._reader: StateReader | None = None
+        self.reader: StateReader | None = None  # of whole dialogues, where a summary is embedded
         if encoder is None:
             inner = Overlay(config, options.backbone_options or {})
             encoder = model_named(options.backbone).model(inner, dataset)
@@ -159,27 +160,42 @@ class LatentCRS(SequentialRecommender):
             ``shown_per_turn`` items of the protocol, 5 where it has none; none that was shown before under
             ``seen_policy: drop``.
         """
-        from recllm_bench.conversation.showing import history_batch, show_best
-
         if not dialogues:
             return []
         start = time.perf_counter()
+        form = self.x_text or self.options.x_text
+        if form == "summary" and self.reader is None:
+            self.reader = StateReader(job.dataset.catalogue, reader_for(job))
+        scores = self.dialogue_scores(job, dialogues, [self.read(dialogue) for dialogue in dialogues])
+        return best_of(scores, job, seconds=time.perf_counter() - start)
+
+    def read(self, dialogue: Dialogue) -> str:
+        """What is embedded of a dialogue (option ``x_text``); empty where the user said nothing."""
+        return dialogue_text(dialogue, self.x_text or self.options.x_text or "last", self.reader)
+
+    def dialogue_scores(self, job: Job, dialogues: Sequence[Dialogue], texts: Sequence[str]) -> Tensor:
+        """Scores ``[B, n_items + 1]`` after so many dialogues; minus infinity for what must not be shown.
+
+        Parameters
+        ----------
+        job : Job
+            Its ``encode`` reads the texts.
+        dialogues : sequence of Dialogue
+            Histories, and what was shown.
+        texts : sequence of str
+            What is read of each; the vector of an empty one is zero.
+        """
         if not all(len(dialogue.history) for dialogue in dialogues):
             raise BenchError(
                 "latentcrs: a dialogue has an empty history; it recommends to users with at least one item"
             )
         batch = history_batch(dialogues, self.history_length, self.generative.intents.device)
-        batch["utterance_vector"] = self._sentence_vectors(job, dialogues).to(self.generative.intents.device)
+        batch["utterance_vector"] = self._sentence_vectors(job, texts).to(self.generative.intents.device)
         scores = self.query_vectors(batch) @ self.item_vectors().T
-        again = self.options.seen_policy != "drop"
-        return show_best(scores, job, dialogues, again=again, seconds=time.perf_counter() - start)
+        return hide(scores, job, dialogues, again=self.options.seen_policy != "drop")
 
-    def _sentence_vectors(self, job: Job, dialogues: Sequence[Dialogue]) -> Tensor:
+    def _sentence_vectors(self, job: Job, texts: Sequence[str]) -> Tensor:
         """Vectors of what the users said; zero for a user who said nothing."""
-        form = self.x_text or self.options.x_text or "last"
-        if form == "summary" and self._reader is None:
-            self._reader = StateReader(job.dataset.catalogue, reader_for(job))
-        texts = [dialogue_text(dialogue, form, self._reader) for dialogue in dialogues]
         distinct = sorted(set(texts) - {""})
         table = np.zeros((1, self.generative.projector.enter.in_features), dtype=np.float32)
         if distinct:
