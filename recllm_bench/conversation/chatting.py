@@ -110,9 +110,8 @@ class Chatting(People):
         """Answers, and what is wrong with each; empty where nothing is. None for a question that was given up."""
         if not asked:
             return [], []
-        ask = getattr(self.chat, "attempt", self.chat.complete)
-        answers = ask(list(asked), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed)
-        texts = [None if answer is None else _unquoted(answer) for answer in answers]
+        answers = self.chat.attempt(list(asked), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed)
+        texts = [None if answer is None else _unquoted(answer.text) for answer in answers]
         meant = self.reader.told([(wish.wanted, wish.refused) for wish in wishes])
         reasons = []
         rows = zip(texts, self.reader.read([text or "" for text in texts]), meant, profiles, wishes, strict=True)

@@ -44,6 +44,18 @@ class ChatModel(Protocol):
         seed: int = 0,
     ) -> list[str]:
         """Answers, in the order of the conversations."""
+        ...
+
+    def attempt(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, str]]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Answer | None]:
+        """Answers with what they took; None for a question that got none."""
+        ...
 
 
 class LocalChat(Chat):

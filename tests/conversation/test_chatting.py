@@ -13,6 +13,7 @@ from recllm_bench.conversation.profile import build_profiles
 from recllm_bench.conversation.simulators import simulator_named
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_replies import Answer
 from recllm_bench.reporting.records import read_record
 from tests.conftest import planted_catalogue, planted_histories
 
@@ -34,10 +35,10 @@ class Scripted:
     def __init__(self, answer):
         self.answer, self.batches = answer, []
 
-    def complete(self, conversations, *, max_tokens, temperature=0.0, seed=0):
+    def attempt(self, conversations, *, max_tokens, temperature=0.0, seed=0):
         self.batches.append(len(conversations))
         wishes = [re.search(r'The wish: "I want (.*)\."', talk[1]["content"])[1] for talk in conversations]
-        return [self.answer(wish, len(talk) > 2) for wish, talk in zip(wishes, conversations, strict=True)]
+        return [Answer(self.answer(wish, len(talk) > 2)) for wish, talk in zip(wishes, conversations, strict=True)]
 
 
 def spoken(answer):

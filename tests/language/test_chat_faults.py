@@ -45,9 +45,9 @@ def dialogues(chat, shelf=None, histories=None):
         asked = [say(f"user {talk.user}, turn {len(talk.messages)}: {talk.messages[-1][1]}") for talk in talks]
         answers = chat.attempt(asked, max_tokens=8)
         return [
-            Response([], error="no answer") if text is None
-            else Response([1 + (talk.user * 7 + len(text) + turn) % 60 for turn in range(2)])
-            for talk, text in zip(talks, answers, strict=True)
+            Response([], error="no answer") if answer is None
+            else Response([1 + (talk.user * 7 + len(answer.text) + turn) % 60 for turn in range(2)])
+            for talk, answer in zip(talks, answers, strict=True)
         ]  # fmt: skip
 
     return run_dialogues(respond, simulator, profiles, cases, histories, shelf, max_turns=2), simulator
