@@ -182,7 +182,7 @@ class Chat(ABC):
         BenchError
             For a malformed conversation, or when the model cannot be asked. What was answered until then is kept.
         """
-        answers = self._answered(conversations, max_tokens, temperature, seed, False)
+        answers = self._every_answer(conversations, max_tokens, temperature, seed, False)
         return [answer for answer in answers if answer is not None]
 
     def attempt(
@@ -193,9 +193,9 @@ class Chat(ABC):
         It is asked again at the next call. A refusal ends the call all the same, as does a server that leaves question
         after question without an answer.
         """
-        return self._answered(conversations, max_tokens, temperature, seed, True)
+        return self._every_answer(conversations, max_tokens, temperature, seed, True)
 
-    def _answered(
+    def _every_answer(
         self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, loses: bool
     ) -> list[Answer | None]:
         if max_tokens < 1 or temperature < 0:
