@@ -395,7 +395,8 @@ class BenchCell:
         if not self.entry.reads_words:
             return {}
         talk = self.recipe.conversation
-        return {"simulator": talk.simulator, "text encoder": talk.encoder}
+        speaks = f"people, trained with {talk.simulator}" if self.dataset.said else talk.simulator
+        return {"simulator": speaks, "text encoder": talk.encoder}
 
 
 def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:

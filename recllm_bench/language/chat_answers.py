@@ -182,8 +182,8 @@ class Chat(ABC):
         BenchError
             For a malformed conversation, or when the model cannot be asked. What was answered until then is kept.
         """
-        found = self._answered(conversations, max_tokens, temperature, seed, loses=False)
-        return [answer for answer in found if answer is not None]
+        answers = self._every_answer(conversations, max_tokens, temperature, seed, False)
+        return [answer for answer in answers if answer is not None]
 
     def attempt(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
@@ -193,10 +193,10 @@ class Chat(ABC):
         It is asked again at the next call. A refusal ends the call all the same, as does a server that leaves question
         after question without an answer.
         """
-        return self._answered(conversations, max_tokens, temperature, seed, loses=True)
+        return self._every_answer(conversations, max_tokens, temperature, seed, True)
 
-    def _answered(
-        self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, *, loses: bool
+    def _every_answer(
+        self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, loses: bool
     ) -> list[Answer | None]:
         if max_tokens < 1 or temperature < 0:
             raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")

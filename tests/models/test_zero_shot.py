@@ -179,5 +179,5 @@ def test_a_chat_model_that_is_not_there_is_named_before_anything_runs(tmp_path):
     from recllm_bench.testing.planted import planted_files
 
     planted_files(tmp_path / "data")
-    with pytest.raises(BenchError, match=r"chat model .smollm2.: write local:NAME"):
+    with pytest.raises(BenchError, match="chat model 'smollm2': write local:NAME, server:MODEL@URL or replay:FILE"):
         Wrong.cell_of(tmp_path).check()
