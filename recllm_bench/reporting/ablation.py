@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recllm_bench.errors import BenchError, nearest
-from recllm_bench.reporting.page import Cell, Page
+from recllm_bench.reporting.page import LOOK, Cell, Look, Page
 from recllm_bench.reporting.published_numbers import PublishedCell, load_published, papers
 from recllm_bench.reporting.records import RunRecord
 
 
-def ablation_table(
-    records: Sequence[RunRecord], variants: Sequence[str], where: str, *, markdown: bool = False, colour: bool = False
-) -> str:
+def ablation_table(records: Sequence[RunRecord], variants: Sequence[str], where: str, look: Look = LOOK) -> str:
     """Rows of a sweep beside the rows of a published table.
 
     Parameters
@@ -28,7 +26,7 @@ def ablation_table(
         empty where there is none.
     where : str
         Paper and table, such as ``"relrec T3"``.
-    markdown, colour : bool
+    look : Look
         As in :func:`.comparison_table`.
 
     Returns
@@ -62,7 +60,7 @@ def ablation_table(
     grid = [[Cell("row"), *map(Cell, head)]]
     for row, record in enumerate(records):
         grid.append([Cell(record.name), *(Cell(_shown(column, row)) for column in columns)])
-    page = Page(markdown, colour)
+    page = Page(look)
     datasets_here = ", ".join(dict.fromkeys(str(record.dataset.get("name")) for record in records))
     reason = (
         f"ours on {datasets_here}; other data and language models than published, so compare effects: brackets hold "

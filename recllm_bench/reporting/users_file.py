@@ -161,19 +161,32 @@ def record_facts(record: RunRecord) -> dict[str, Callable[[], Any]]:
 
     @cache
     def data() -> dict[str, Callable[[], Any]]:
-        from recllm_bench.data.cards import default_store
-        from recllm_bench.data.prepare import prepare
-        from recllm_bench.data.splits import split_named
         from recllm_bench.evaluation.own_metrics import data_facts
 
-        dataset = prepare(record.recipe["dataset"], filter=record.dataset["filter"], store=default_store())
-        params = {name: value for name, value in record.protocol.get("split_params") or ()}
-        split = split_named(record.protocol["split"], dataset.histories, **params)
-        if split.checksum != record.split["checksum"]:
-            raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
-        return data_facts(split, dataset.catalogue)
+        found = record_data(record)
+        return data_facts(found.split, found.dataset.catalogue)
 
     return {"popularity": lambda: data()["popularity"](), "titles": lambda: data()["titles"]()}
+
+
+def record_data(record: RunRecord) -> Any:
+    """The ``dataset`` and ``split`` that a record was made on, prepared again where they are not in the cache.
+
+    Raises
+    ------
+    BenchError
+        When the data cannot be had, or are others now.
+    """
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.data.prepare import prepare
+    from recllm_bench.data.splits import split_named
+
+    dataset = prepare(record.recipe["dataset"], filter=record.dataset["filter"], store=default_store())
+    params = {name: value for name, value in record.protocol.get("split_params") or ()}
+    split = split_named(record.protocol["split"], dataset.histories, **params)
+    if split.checksum != record.split["checksum"]:
+        raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
+    return SimpleNamespace(dataset=dataset, split=split)
 
 
 def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:
