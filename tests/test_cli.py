@@ -72,6 +72,9 @@ def test_list_and_options(capsys):
     assert run("list", "zoo") == 0
     zoo = capsys.readouterr().out
     assert len(re.findall(r"^  GRU4Rec  +sequential: \S", zoo, re.MULTILINE)) == 1 and "Pop " in zoo
+    from recllm_bench.models import ABOUT, MODELS
+
+    assert ABOUT.keys() == MODELS.keys()
     assert run("list", "models") == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     assert all(len(line.split(maxsplit=1)[1]) > 15 for line in lines if line[2] != " ")

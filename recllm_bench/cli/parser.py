@@ -182,11 +182,14 @@ def build_parser() -> argparse.ArgumentParser:
     _metrics_argument(evaluate)
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
 
-    chat = _command(commands, "chat", running.chat, "talk with a trained conversational model")
+    chat = _command(commands, "chat", running.chat, "talk with a recommender: any model ranks, your words filter")
     chat.add_argument("model", nargs="?", default="latentcrs")
     chat.add_argument("dataset", nargs="?", default="ml-100k")
-    chat.add_argument("--user", type=int, default=1, help="whose history it knows (1 is the first user)")
-    _cell_arguments(chat, seeds=1)
+    chat.add_argument("--user", default="", help="whose history it knows: the data's own id (default: the first user)")
+    chat.add_argument("--history", default="", metavar="TITLES", help="your own history instead: 'title, title'")
+    chat.add_argument("--items", type=int, default=5, help="items of a list (default 5)")
+    chat.add_argument("--no-filter", dest="filter", action="store_false", help="the model alone: nothing is filtered")
+    _cell_arguments(chat, seeds=1, llm="chat model that words answers, never their facts: smollm2, server:MODEL@URL")
 
     listing = _command(commands, "list", listed.listing, "what is known by name, with a line about each")
     listing.add_argument("what", nargs="?", choices=tuple(listed.KINDS), help="only this kind")
@@ -232,16 +235,15 @@ def _metrics_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", metavar="LIST", help=help)
 
 
-def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> None:
+_LLM = "language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id"
+
+
+def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+", llm: str = _LLM) -> None:
     parser.add_argument("--protocol", default="", help="evaluation protocol (default: the model's own)")
     several = "; several run every row once for each and show means" if seeds == "+" else ""
     parser.add_argument("--seed", type=int, nargs=seeds, default=[], help=f"seed of all chance (default 42){several}")
     parser.add_argument("--device", default="", help="auto, cpu, cuda, cuda:N (default auto)")
-    parser.add_argument(
-        "--llm",
-        default="",
-        help="language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id",
-    )
+    parser.add_argument("--llm", default="", help=llm)
     parser.add_argument("--backend", default="", help="recommender under a model that takes one, such as gru4rec")
     parser.add_argument(
         "--set",

@@ -114,11 +114,11 @@ def sweep(options: argparse.Namespace) -> None:
         from recllm_bench.reporting.records import read_record
         from recllm_bench.reporting.seeds import over_seeds
 
-        printed = {
-            label: str(row.get("published") or "") for (label, _), row in zip(tables[0], each[0]["rows"], strict=True)
-        }
+        labels = [(label, recipe.dataset) for label, recipe in tables[0]]
+        printed = dict(zip(labels, (str(row.get("published") or "") for row in each[0]["rows"]), strict=True))
         records = over_seeds([read_record(folder) for folder in folders])
-        variants = [printed.get(record.name, printed.get("", "")) for record in records]
+        places = [(record.name, record.recipe["dataset"]) for record in records]
+        variants = [printed.get(place, printed.get(("", place[1]), "")) for place in places]
         print("\n" + ablation_table(records, variants, table, look))
     _track(tracked, folders)
     if finished.failures:
@@ -157,9 +157,11 @@ def chat(options: argparse.Namespace) -> None:
     from recllm_bench.recipe import recipe_from
     from recllm_bench.talk import talk
 
+    wording, options.llm = options.llm, ""  # it words answers here, and is no option of the model
     (values, *_), where = seeded(options)
     values.pop("compare", None)
-    talk(resolved(recipe_from(values, where)), options.user)
+    recipe = resolved(recipe_from(values, where))
+    talk(recipe, options.user, options.history, llm=wording, shown=options.items, filters=options.filter)
 
 
 def _held(options: argparse.Namespace) -> dict[str, str]:

@@ -128,6 +128,13 @@ class Chat(ABC):
     def complete(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
+        """The text of each of :meth:`answers`."""
+        asked = self.answers(conversations, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        return [answer.text for answer in asked]
+
+    def answers(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[Answer]:
         """Answer conversations; none is asked twice, now or in a later process.
 
         Parameters
@@ -141,9 +148,10 @@ class Chat(ABC):
 
         Returns
         -------
-        list of str
-            In the order of the conversations, without surrounding space; empty where the model gave nothing. Thoughts
-            are left out: an answer that ends within its thoughts is empty, counted and warned of once.
+        list of Answer
+            In the order of the conversations, with the tokens that each took, now or when it was written; texts without
+            surrounding space, empty where the model gave nothing. Thoughts are left out: an answer that ends within its
+            thoughts is empty, counted and warned of once.
 
         Raises
         ------
@@ -192,7 +200,7 @@ class Chat(ABC):
                 f"{self.name}: {silent} of {len(known)} answers end within the model's thoughts and count as empty;"
                 " switch its thinking off at the server, or name a model that answers at once"
             )
-        return [said[key] for key in keys]
+        return [replace(known[key], text=said[key]) for key in keys]
 
 
 def _refuse_malformed(conversation: Conversation, number: int) -> None:

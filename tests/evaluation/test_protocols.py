@@ -70,6 +70,7 @@ FINGERPRINTS = {
     "cesrec.sampled100.n100": "717abbea99e790ec",
     "cesrec.sampled100.n300": "4c406a0c4b5cc857",
     "cesrec.full": "719e07accd907c25",
+    "cesrec.recformer": "dcd9d4812ff02852",
     "relrec.full": "105f4607a1170316",
     "iclrec.released": "0b267fef0ca948e7",
 }

@@ -145,6 +145,7 @@ class CESRecOptions:
 
     # what is measured beside the ranking
     latency_users: int = option(10, "users timed one at a time after two for warming up (0: none)", low=0)
+    every_cutoff: bool = option(False, "metrics by round and by length of history at every cut-off, not at the widest")
 
     @classmethod
     def preset_of(cls, given: Mapping[str, Any]) -> str:
