@@ -21,6 +21,7 @@ from recllm_bench.recipe import ConversationOptions
 from recllm_bench.reporting import seeds as seeds_module
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.html import write_report
+from recllm_bench.reporting.page import Look
 from recllm_bench.reporting.plan import measured_agreement, plan_table
 from recllm_bench.reporting.records import find_records, read_record
 from recllm_bench.reporting.table import comparison_table, duration
@@ -221,7 +222,7 @@ def test_a_large_table_marks_what_is_there_in_time(make, size: int, users: int):
 
 
 def test_the_terminal_table(rows):
-    text = comparison_table(rows, colour=True)
+    text = re.sub(r"\x1b\]8;[^\x1b]*\x1b\\", "", comparison_table(rows, look=Look(colour=True)))  # links
     table = text[text.index("History only") :]
     places = [table.index(part) for part in ("Popularity", "\nLatentCRS, which also reads words, is", "With words")]
     places += [table.index(part, places[-1]) for part in ("\nLatentCRS", "\nText retrieval", "\nLatentCRS is better")]
@@ -229,10 +230,10 @@ def test_the_terminal_table(rows):
     assert "not with the rows above" in " ".join(text.split())
     best = line_of(text[text.index("With words") :], "LatentCRS")
     mean = rows[4].metrics["Recall@5"]["mean"]
-    assert re.search(rf"\x1b\[1m *{mean:.4f} ±0\.0\d+ ▲\x1b\[0m", best)
+    assert re.search(rf"\x1b\[1m *{mean:.4f}\x1b\[0m\x1b\[1m ±0\.0\d+\x1b\[0m\x1b\[1;32m ▲\x1b\[0m", best)
     assert "15.0 s" in best
     assert "\x1b" not in line_of(text, "Popularity")
-    published = line_of(text, "published, latentcrs T2")
+    published = line_of(re.sub(r"\x1b\[[\d;]*m", "", text), "published, latentcrs T2")
     assert f"0.1437 n.c. ({mean / 0.1437 - 1:+.0%})" in published
     flat = " ".join(text.split())
     assert "stand-ins for the paper's: simulator rules, text encoder minilm" in flat
@@ -243,7 +244,7 @@ def test_the_terminal_table(rows):
 
 
 def test_the_markdown_table(rows, make):
-    text = comparison_table([*rows, make("a|b <i>*x*", 1.0)], markdown=True)
+    text = comparison_table([*rows, make("a|b <i>*x*", 1.0)], look=Look(format="markdown"))
     line = line_of(text, "a")
     assert "a\\|b &lt;i&gt;\\*x\\*" in line
     table = [line for line in text.splitlines() if line.startswith("|")]
