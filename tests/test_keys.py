@@ -32,7 +32,7 @@ TEXTS: dict[str, tuple[Any, ...]] = {
     "backend_options": ({"hidden_size": 8},),
     "backend_training": ({"epochs": 3},),
     "lora_modules": (("q_proj",),),
-    "feedback": ("server:m@http://localhost:9/v1",),
+    "feedback": ("exact", "server:m@http://localhost:9/v1"),
     "seq_template": ("{user} likes {items}",),
     "chat_device": ("cpu",),
 }
@@ -76,7 +76,7 @@ UNTRAINED: dict[str, set[str]] = {
     "cesrec": {
         # what is done with a trained constructor
         "use_masking", "rounds", "early_accept", "refine_from", "pool", "forbid_target", "speculate",
-        "construct_batch", "latency_users", "edit", "draw",
+        "construct_batch", "latency_users", "every_cutoff", "edit", "draw",
         *_TRAINING,  # it has adapter_..., tune_... and backend_training
     },
     "text-retrieval": {"text_width", *_TRAINING},  # it trains nothing

@@ -19,7 +19,7 @@ from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
-from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, retitled
+from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, repeated, retitled
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
 from recllm_bench.models.cesrec.model import CESRec
@@ -31,6 +31,7 @@ from recllm_bench.models.cesrec.round_store import (
     CONSTRUCTOR,
     FACTS,
     PAIRS,
+    WRITING,
     RoundStore,
 )
 from recllm_bench.training.sequence import training_counts
@@ -85,6 +86,10 @@ class CESRecMethod(Method):
     def report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         """What the rounds of :meth:`columns` measured, and what stood in for the paper's parts."""
         return report(self.rounds)
+
+    def happened(self) -> list[list[dict[str, Any]]]:
+        """The rounds of each case."""
+        return self.rounds.told()
 
     @classmethod
     def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
@@ -269,6 +274,8 @@ class CESRecMethod(Method):
         """Who answers recommendations: nobody here hears an opening."""
         table = getattr(self.speaker, "attributes", None)
         asked = {"simulator": f"feedback {self.options.feedback}", "wishes": self.options.feedback_facts}
+        if self.options.feedback == "rules":
+            asked["version"] = self.speaker.key()["version"]
         return {**asked, **(table.key if table else {})}
 
     def semantic_vectors(self) -> np.ndarray:
@@ -321,13 +328,22 @@ class CESRecMethod(Method):
             # The constructor never learns what is wanted; a strict run only keeps it from writing that title.
             return written(items, masked, feedback, [[target] for target in targets] if options.forbid_target else None)
 
-        if options.edit == "random_title":
-            return retitled(construct, any_title(job.split.histories.n_items, (job.recipe.seed, options.draw)))
-        return (
-            retitled(construct, fitting_title(self.reader, popularity))
-            if options.edit == "fitting_title"
-            else construct
+        # Rows of a table differ in their edit alone: what the constructor says to the same questions is asked once.
+        said_by = folders[CONSTRUCTOR].name if self.tunes else options.chat
+        who = [
+            said_by,
+            job.dataset.checksum,
+            *(getattr(options, name) for name in (*WRITING, "construct_batch", "forbid_target")),
+        ]
+        construct = repeated(construct, who, reuse=options.edit != "constructor")
+        if options.edit == "constructor":
+            return construct
+        choose = (
+            any_title(job.split.histories.n_items, (job.recipe.seed, options.draw))
+            if options.edit == "random_title"
+            else fitting_title(self.reader, popularity)
         )
+        return retitled(construct, choose)
 
     @cached_property
     def reader(self) -> Understanding:
@@ -387,7 +403,7 @@ class CESRecMethod(Method):
         return TuningOptions(
             rank=own.lora_rank, alpha=own.lora_alpha, dropout=own.lora_dropout, target_modules=own.lora_modules,
             learning_rate=own.tune_learning_rate, epochs=own.tune_epochs, batch_size=own.tune_batch,
-            most_tokens=own.tune_tokens,
+            most_tokens=own.tune_tokens, tokens_at_once=own.tune_tokens_at_once,
         )  # fmt: skip
 
     def _backend_key(self) -> dict[str, Any]:

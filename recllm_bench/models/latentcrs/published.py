@@ -17,11 +17,13 @@ _ABLATIONS = {
 
 
 def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The printed row of a recipe: LatentCRS_B and its ablations, or a baseline by its name."""
-    model = str(recipe["model"])
+    """The printed row of a recipe: LatentCRS_B, _F and _V, the ablations of B, or a baseline by its name."""
+    model, options = str(recipe["model"]), recipe.get("options") or {}
     if model != "latentcrs":
         return model, ""
-    variant = _ABLATIONS.get((recipe.get("options") or {}).get("ablation") or "none")
+    variant = _ABLATIONS.get(options.get("ablation") or "none")
+    if (output := options.get("variant_output") or "B") != "B":
+        variant = output if variant == "B" else None
     return None if variant is None else (model, variant)
 
 
