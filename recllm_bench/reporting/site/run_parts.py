@@ -11,7 +11,7 @@ from typing import Any
 
 from recllm_bench.reporting.record import RunRecord
 from recllm_bench.reporting.site.leaderboards import COSTS, kind_of, run_id, table_id
-from recllm_bench.reporting.table import duration, measure_text, own_measures, row_notes
+from recllm_bench.reporting.table import duration, measures_grid, row_notes
 
 _ELSEWHERE = ("name", "metrics", "curves", "notes", "measures", "recipe", "dialogue")  # or too long to be read
 
@@ -58,7 +58,7 @@ def run_of(record: RunRecord) -> Run:
     facts = [(name, written(value)) for name, (amount, written) in COSTS.items() if (value := amount(record))]
     facts += [(f"stage {name}", duration(seconds)) for name, seconds in record.stages.items()]
     facts += [(name, f"{value:.4f}") for name, value in record.beyond.items()]
-    facts += [(measure.label, measure_text(measure.value)) for measure in own_measures(record)]
+    facts += [(label, text) for label, text in measures_grid([record])[1:]]
     facts += [(f"tokens {name}", f"{count:,.0f}") for name, count in record.tokens.items()]
     runs = record.members or [record]
     return Run(
