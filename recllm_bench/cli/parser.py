@@ -64,19 +64,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="a first look: at most this many passes over the data in every training of every row (2)",
     )
     _metrics_argument(run)
+    _subject_arguments(run)
     run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
 
     sweep = _command(commands, "sweep", running.sweep, "run every row of a sweep or ablation recipe, print one table")
     sweep.add_argument("recipe", help="a recipe file or name with 'rows'")
     _cell_arguments(sweep)
+    _subject_arguments(sweep)
 
     compare = _command(commands, "compare", running.compare, "print the table of the runs that exist")
     compare.add_argument("dataset", nargs="?", help="only this dataset")
     compare.add_argument("--protocol", default="", help="only this protocol")
     _metrics_argument(compare)
     compare.add_argument("--markdown", action="store_true", help="print Markdown")
-    compare.add_argument("--subject", default="", metavar="ROW", help="the row that the table is about")
-    compare.add_argument("--baseline", default="best", metavar="ROW", help="hold all rows against this one")
+    _subject_arguments(compare)
     compare.add_argument(
         "--test", default="max-t", help="max-t (default), t, sign-flip, mcnemar or wilcoxon; see docs/statistics.md"
     )
@@ -111,6 +112,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     why = _command(commands, "why", looking.why, "what a run record depends on, and what has changed since")
     why.add_argument("runs", nargs="+", type=Path, help="folders of run records")
+
+    show = _command(
+        commands, "show", looking.show, "one user of a run: history, what was wanted and said, what came of it"
+    )
+    show.add_argument("run", help="folder of a run record, or the beginning of its name under results/runs")
+    show.add_argument("--user", type=int, default=1, help="which user (1 is the first of the data)")
 
     prepare = _command(commands, "prepare", looking.prepare, "prepare a dataset and check it against its card")
     prepare.add_argument("dataset", help="name or path")
@@ -153,11 +160,14 @@ def build_parser() -> argparse.ArgumentParser:
     _metrics_argument(evaluate)
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
 
-    chat = _command(commands, "chat", running.chat, "talk with a trained conversational model")
+    chat = _command(commands, "chat", running.chat, "talk with a recommender: any model ranks, your words filter")
     chat.add_argument("model", nargs="?", default="latentcrs")
     chat.add_argument("dataset", nargs="?", default="ml-100k")
-    chat.add_argument("--user", type=int, default=1, help="whose history it knows (1 is the first user)")
-    _cell_arguments(chat, seeds=1)
+    chat.add_argument("--user", default="", help="whose history it knows: the data's own id (default: the first user)")
+    chat.add_argument("--history", default="", metavar="TITLES", help="your own history instead: 'title, title'")
+    chat.add_argument("--items", type=int, default=5, help="items of a list (default 5)")
+    chat.add_argument("--no-filter", dest="filter", action="store_false", help="the model alone: nothing is filtered")
+    _cell_arguments(chat, seeds=1, llm="chat model that words answers, never their facts: smollm2, server:MODEL@URL")
 
     listing = _command(commands, "list", looking.listing, "what is known by name")
     listing.add_argument(
@@ -178,21 +188,30 @@ def _command(commands: Any, name: str, function: Any, help: str) -> argparse.Arg
     return parser
 
 
+def _subject_arguments(parser: argparse.ArgumentParser) -> None:
+    row = "by its name in the table, its record's folder, or its model's name"
+    parser.add_argument(
+        "--subject", default="", metavar="ROW", help=f"what the table is about (default: the best method), {row}"
+    )
+    parser.add_argument(
+        "--baseline", default="best", metavar="ROW", help=f"what all rows are held against (default: the best), {row}"
+    )
+
+
 def _metrics_argument(parser: argparse.ArgumentParser) -> None:
     help = "print these of the same ranks: NDCG,Recall@5,my.metrics:novelty (default: the protocol's)"
     parser.add_argument("--metrics", metavar="LIST", help=help)
 
 
-def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+") -> None:
+_LLM = "language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id"
+
+
+def _cell_arguments(parser: argparse.ArgumentParser, seeds: int | str = "+", llm: str = _LLM) -> None:
     parser.add_argument("--protocol", default="", help="evaluation protocol (default: the model's own)")
     several = "; several run every row once for each and show means" if seeds == "+" else ""
     parser.add_argument("--seed", type=int, nargs=seeds, default=[], help=f"seed of all chance (default 42){several}")
     parser.add_argument("--device", default="", help="auto, cpu, cuda, cuda:N (default auto)")
-    parser.add_argument(
-        "--llm",
-        default="",
-        help="language model of every row that has one: smollm2, a folder, a name under RECLLM_MODELS, a hub id",
-    )
+    parser.add_argument("--llm", default="", help=llm)
     parser.add_argument("--backend", default="", help="recommender under a model that takes one, such as gru4rec")
     parser.add_argument(
         "--set",

@@ -18,7 +18,7 @@ from recllm_bench.conversation.dialogue import Dialogue, Reply, Response
 from recllm_bench.conversation.profile import Profile, uttered_facts
 from recllm_bench.conversation.simulators import GuardedSimulator, Simulator
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, valid_outcomes
+from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, cost_measures, valid_outcomes
 from recllm_bench.progress import log, track
 
 if TYPE_CHECKING:
@@ -107,10 +107,12 @@ class Outcomes:
         return np.array(shares, dtype=np.float64)
 
     def measures(self) -> list[Measure]:
-        """What stands beside the outcomes: the share of all shown items that their users already had."""
+        """What stands beside the outcomes: the share of all shown items that their users already had, and costs."""
         shown = np.array([len(talk.shown) for talk in self.dialogues])
         share = np.nansum(self.known * shown) / max(1, shown.sum())
-        return [Measure("shown items that the user already had, share", float(share), "dialogues")]
+        valid = ~self.invalid
+        costs = cost_measures(self.seconds[valid], self.input_tokens[valid], self.output_tokens[valid])
+        return [Measure("shown items that the user already had, share", float(share), "dialogues"), *costs]
 
     def columns(self) -> dict[str, np.ndarray]:
         """The arrays by name, for a table of users."""

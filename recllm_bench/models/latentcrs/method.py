@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
+from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import write_atomic, write_json
 from recllm_bench.data.splits import Cases
 from recllm_bench.data.windows import DeviceHistories
@@ -33,10 +34,13 @@ from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measu
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
+from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
 from recllm_bench.training.loop import fit, load_weights, threads
+from recllm_bench.training.stages import run_stages
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
 _STATES = ("encoder_dropout_in_train", "encoder_states", "train_encoder", "pad_to")
@@ -57,9 +61,15 @@ class LatentCRSMethod(Method):
         super().__init__(job)
         self.options: LatentCRSOptions = resolve_options(job.options)
         self.backbone: Cell = backbone_of(job, self.options)
+        self.output = None if self.options.variant_output == "B" else Output(job, self.options)
 
     def stages(self) -> list[Stage]:
-        """Stages in order; which ones depends on the ablation."""
+        """Stages in order; which ones depends on the ablation. F and V share all training with B."""
+        last = [] if self.output is None else [Stage("output", self.output.key, self.make_output, ())]
+        return [*self.training_stages(), *last]
+
+    def training_stages(self) -> list[Stage]:
+        """What is trained."""
         options, augment = self.options, self.options.ablation != "no_augmentation"
         training = dataclasses.asdict(self.job.training)
         warm = {**training, "epochs": options.warmup_epochs or training["epochs"]}
@@ -102,8 +112,13 @@ class LatentCRSMethod(Method):
         """alpha_E of joint training after the ablation."""
         return 0.0 if self.options.ablation == "no_rec" else self.options.w_e_rec
 
-    def load(self, folders: Mapping[str, Path]) -> LatentCRS:
-        """The model from its finished stages, on the job's device, in evaluation mode."""
+    def load(self, folders: Mapping[str, Path]) -> LatentCRS | LatentCRSOutput:
+        """The model from its finished stages, on the job's device, in evaluation mode; behind it the output F or V."""
+        model = self.load_trained(folders)
+        return model if self.output is None else self.output.around(model).to(self.job.device).eval()
+
+    def load_trained(self, folders: Mapping[str, Path]) -> LatentCRS:
+        """The trained model."""
         job, intents = self.job, torch.from_numpy(np.load(folders["intents"] / "intents.npy"))
         width = np.load(folders["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
         config = bare_config(job.options, self.options.window - 1, job.device, text_width=width)
@@ -120,14 +135,21 @@ class LatentCRSMethod(Method):
 
     def columns(self, cases: Cases, words: Any) -> dict[str, np.ndarray]:
         """``utterance_vector [n, d_x]``: what each user says first."""
-        columns = super().columns(cases, words)
+        if self.output is None:
+            columns = super().columns(cases, words)
+        else:
+            texts = [text or NEUTRAL_OPENING for text in words.openings(cases)]
+            columns = self.output.columns(cases, texts, self._trained_model)
         check_vectors(columns["utterance_vector"])
         return columns
+
+    def _trained_model(self) -> LatentCRS:
+        return self.load_trained(run_stages(self.job, self.training_stages(), family(self.job.recipe.model))[0])
 
     @torch.no_grad()
     def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """Test metrics of the parts that read no words: the encoder by itself, and q after joint training."""
-        test, model = self.job.split.test, self.load(folders)
+        test, model = self.job.split.test, self.load_trained(folders)
         wanted = (test, self.job.protocol.metrics, self.job.protocol.cutoffs)
         states, items = self._case_states(test, None)
         parts = {"encoder alone": (states, items)}
@@ -135,11 +157,21 @@ class LatentCRSMethod(Method):
             states, items = self._case_states(test, q.encoder)
             parts["q alone"] = (q.item_query(q(states)), q.item_vectors(items))
         found = {name: measure(self.job, *part, *wanted) for name, part in parts.items()}
+        own = [] if self.output is None else self.output.measures()
         return {
-            "measures": [Measure(*row, name) for name, metrics in found.items() for row in metrics.items()],
+            "measures": [*(Measure(*row, name) for name, metrics in found.items() for row in metrics.items()), *own],
+            "substitutes": {} if self.output is None else self.output.substitutes(),
             # how the encoder below was trained: its budget is this row's too
-            "notes": {"encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", ")},
+            "notes": {
+                **({} if self.output is None else self.output.notes()),
+                "encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", "),
+            },
         }
+
+    @classmethod
+    def dialogue_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """The outputs F and V beside B."""
+        return further_rows(options)
 
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
@@ -220,6 +252,10 @@ class LatentCRSMethod(Method):
         generative = self.generative_net(done)
         em = self._em(None, generative, done)
         self._fit(work, em, em.ranking_only, {"generative": generative}, self._validator(generative, done), False)
+
+    def make_output(self, work: Path, done: dict[str, Path]) -> None:
+        """Nothing is trained: who reads and who verifies."""
+        write_json(work / "output.json", self.output.substitutes() if self.output else {})
 
     def make_joint(self, work: Path, done: dict[str, Path]) -> None:
         """Stage 3: an E-pass and an M-pass in each epoch; stop on the ranking by h; keep the best pair."""

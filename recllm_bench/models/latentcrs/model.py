@@ -160,6 +160,32 @@ class LatentCRS(SequentialRecommender):
         if not dialogues:
             return []
         start = time.perf_counter()
+        scores = self.dialogue_scores(job, dialogues, [self.read(dialogue) for dialogue in dialogues])
+        values, best = scores.topk(min(job.protocol.shown_per_turn or 5, scores.shape[1] - 1), dim=1)
+        kept = (values > -torch.inf).cpu().numpy()
+        seconds = (time.perf_counter() - start) / len(dialogues)
+        return [
+            Response(items=row[keep].tolist(), seconds=seconds)
+            for row, keep in zip(best.cpu().numpy(), kept, strict=True)
+        ]
+
+    def read(self, dialogue: Dialogue) -> str:
+        """What is embedded of a dialogue (option ``x_text``); empty where the user said nothing."""
+        sentences = [text.strip() for role, text in dialogue.messages if role == "user" and text.strip()]
+        return " ".join(sentences if self.options.x_text == "all" else sentences[-1:])
+
+    def dialogue_scores(self, job: Job, dialogues: Sequence[Dialogue], texts: Sequence[str]) -> Tensor:
+        """Scores ``[B, n_items + 1]`` after so many dialogues; minus infinity for what must not be shown.
+
+        Parameters
+        ----------
+        job : Job
+            Its ``encode`` reads the texts.
+        dialogues : sequence of Dialogue
+            Histories, and what was shown.
+        texts : sequence of str
+            What is read of each; the vector of an empty one is zero.
+        """
         device = self.generative.intents.device
         histories = [np.asarray(dialogue.history[-self.history_length :], dtype=np.int64) for dialogue in dialogues]
         lengths = torch.tensor([len(history) for history in histories])
@@ -171,7 +197,7 @@ class LatentCRS(SequentialRecommender):
         for row, history in enumerate(histories):
             item_seq[row, : len(history)] = torch.from_numpy(history)
         batch = {self.ITEM_SEQ: item_seq.to(device), self.ITEM_SEQ_LEN: lengths.to(device)}
-        batch["utterance_vector"] = self._sentence_vectors(job, dialogues).to(device)
+        batch["utterance_vector"] = self._sentence_vectors(job, texts).to(device)
         scores = self.query_vectors(batch) @ self.item_vectors().T
         scores[:, 0] = -torch.inf
         hidden = [
@@ -181,20 +207,10 @@ class LatentCRS(SequentialRecommender):
         rows = np.repeat(np.arange(len(hidden)), [len(items) for items in hidden])
         columns = np.array([item for items in hidden for item in items], dtype=np.int64)
         scores[torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)] = -torch.inf
-        values, best = scores.topk(min(job.protocol.shown_per_turn or 5, scores.shape[1] - 1), dim=1)
-        kept = (values > -torch.inf).cpu().numpy()
-        seconds = (time.perf_counter() - start) / len(dialogues)
-        return [
-            Response(items=row[keep].tolist(), seconds=seconds)
-            for row, keep in zip(best.cpu().numpy(), kept, strict=True)
-        ]
+        return scores
 
-    def _sentence_vectors(self, job: Job, dialogues: Sequence[Dialogue]) -> Tensor:
+    def _sentence_vectors(self, job: Job, texts: Sequence[str]) -> Tensor:
         """Vectors of what the users said; zero for a user who said nothing."""
-        texts = []
-        for dialogue in dialogues:
-            sentences = [text.strip() for role, text in dialogue.messages if role == "user" and text.strip()]
-            texts.append(" ".join(sentences if self.options.x_text == "all" else sentences[-1:]))
         distinct = sorted(set(texts) - {""})
         table = np.zeros((1, self.generative.projector.enter.in_features), dtype=np.float32)
         if distinct:
