@@ -182,9 +182,8 @@ def report(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
+    from recllm_bench.conversation.real_users import evaluated_data
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.candidates import evaluated_cases
     from recllm_bench.evaluation.power import AGREEMENT, Plan
     from recllm_bench.evaluation.protocols import protocol_named
@@ -194,8 +193,7 @@ def plan(options: argparse.Namespace) -> None:
     from recllm_bench.reporting.verification import whole_records
 
     protocol = protocol_named(options.protocol)
-    prepared = prepare(options.dataset, filter=protocol.filter, store=default_store())
-    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
+    prepared, split = evaluated_data(options.dataset, protocol, default_store())
     users = len(set(evaluated_cases(split.test, protocol).users.tolist()))
     place = (prepared.name, protocol.fingerprint())
     known = whole_records(find_records(options.results or results_folder() / "runs"))

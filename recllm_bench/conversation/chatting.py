@@ -45,7 +45,8 @@ class Chatting(People):
     Attributes
     ----------
     counts : dict of str to int
-        Openings ``asked``, ``rewritten`` (the second answer served) and ``replaced`` (the rules' sentence served).
+        Openings ``asked``, ``rewritten`` (the second answer served), ``replaced`` (the rules' sentence served) and
+        ``lost`` (the model did not answer, in all its attempts: the dialogue is invalid).
     """
 
     def __init__(self, catalogue: Catalogue, seed: int = 0, leaves: float = 0.05, chat: str | ChatModel = "") -> None:
@@ -59,7 +60,7 @@ class Chatting(People):
             kind, chat = f"{chat.partition(':')[0]}:", chat_model(chat)
         self.chat, self.name = chat, kind + chat.name
         self.reader = Understanding(catalogue, self.attributes)
-        self.counts = dict.fromkeys(("asked", "rewritten", "replaced"), 0)
+        self.counts = dict.fromkeys(("asked", "rewritten", "replaced", "lost"), 0)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Chatting(People):
         asked = content_hash([model, _SYSTEM, _QUESTION, _AGAIN, _WRONG, _ANSWER_TOKENS])
         return {**super().key, "prompt": asked}
 
-    def open(self, profiles: Sequence[Profile]) -> list[str]:
+    def open(self, profiles: Sequence[Profile]) -> list[str | None]:
         """First utterance of each user; all are asked for in one batch, and those that failed in another."""
         found = [self._wish(profile) for profile in profiles]
         plain = [self._opening(profile, *each) for profile, each in zip(profiles, found, strict=True)]
@@ -85,8 +86,9 @@ class Chatting(People):
         ]
         second, still = self._checked(talks, [profiles[row] for row in again], [found[row][0] for row in again])
         for row, text, reason in zip(again, second, still, strict=True):
-            said[row] = plain[row] if reason else text
-            self.counts["replaced" if reason else "rewritten"] += 1
+            said[row] = None if text is None else plain[row] if reason else text
+            self.counts["lost" if text is None else "replaced" if reason else "rewritten"] += 1
+        self.counts["lost"] += sum(text is None and not reason for text, reason in zip(said, wrong, strict=True))
         self.counts["asked"] += len(profiles)
         return said
 
@@ -98,17 +100,19 @@ class Chatting(People):
 
     def _checked(
         self, asked: Sequence[list[dict[str, str]]], profiles: Sequence[Profile], wishes: Sequence[Wish]
-    ) -> tuple[list[str], list[str]]:
-        """Answers, and what is wrong with each; empty where nothing is."""
+    ) -> tuple[list[str | None], list[str]]:
+        """Answers, and what is wrong with each; empty where nothing is. None for a question that was given up."""
         if not asked:
             return [], []
-        answers = self.chat.complete(list(asked), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed)
-        texts = [" ".join(answer.split()).strip("\"'“” ") for answer in answers]
+        answers = self.chat.attempt(list(asked), max_tokens=_ANSWER_TOKENS, temperature=0.0, seed=self.seed)
+        texts = [None if answer is None else " ".join(answer.text.split()).strip("\"'“” ") for answer in answers]
         meant = self.reader.told([(wish.wanted, wish.refused) for wish in wishes])
         reasons = []
-        rows = zip(texts, self.reader.read(texts), meant, profiles, asked, strict=True)
+        rows = zip(texts, self.reader.read([text or "" for text in texts]), meant, profiles, asked, strict=True)
         for text, read, told, profile, talk in rows:
-            if not text or len(text.split()) > _LONGEST:
+            if text is None:
+                reasons.append("")
+            elif not text or len(text.split()) > _LONGEST:
                 reasons.append(_WRONG[2])
             elif read != told or not _numbers(text) <= _numbers(talk[1]["content"]):
                 reasons.append(_WRONG[0])

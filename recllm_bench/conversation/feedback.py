@@ -280,8 +280,8 @@ def feedback_named(
     """
     if spec in ("rules", "exact"):
         return RuleFeedback(catalogue, seed, facts, exact=spec == "exact")
-    if not spec.startswith(("local:", "server:")):
-        raise BenchError(f"feedback '{spec}' is unknown; use rules, exact, local:NAME or server:MODEL@URL")
+    if not spec.startswith(("local:", "server:", "replay:")):
+        raise BenchError(f"feedback '{spec}' is unknown; use rules, exact, local:NAME, server:MODEL@URL or replay:FILE")
     from recllm_bench.language.chat import chat_model
 
     return ChatFeedback(catalogue, chat_model(spec, **options), seed)

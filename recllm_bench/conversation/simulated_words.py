@@ -20,9 +20,10 @@ from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.disclosure import disclosure, nothing_to_say
 from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
 from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
+from recllm_bench.conversation.real_users import WithRealUsers
 from recllm_bench.conversation.rules import PLAIN_REFUSALS
 from recllm_bench.conversation.simulators import GuardedSimulator, leaves_a_share, simulator_named
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.progress import log
 from recllm_bench.provenance import code_hash, package_code_hash
 from recllm_bench.recipe import ConversationOptions
@@ -105,6 +106,8 @@ class SimulatedWords:
                 "words.facts are what is behind the words, made from the target: only a class with reads_facts = True, "
                 "the ceiling of a table, is handed them; read words.openings(cases)"
             )
+        if self.dataset.said:
+            raise NotEnough("what real people had in mind is not known: there are no words.facts behind their words")
         if self.talk.words == "none":
             return [((), ())] * len(cases)
         profiles = self.profiles(cases)
@@ -142,11 +145,15 @@ class SimulatedWords:
         BenchError
             When nobody has anything to say.
         """
+        if self.dataset.said:  # people always say something, if not of the catalogue
+            return ""
         found = self._given_away(cases)
         return nothing_to_say(self._simulator.name, self.dataset.name, found["silent"], found["users"])
 
     def feedback(self, spec: str, facts: int, cases: Cases | None = None) -> Speaker:
         """Who answers recommendations; see :func:`recllm_bench.conversation.feedback.feedback_named`."""
+        if self.dataset.said:
+            raise BenchError("real people cannot be asked for feedback: take a protocol without dialogues")
         if self.talk.words == "none":
             return NoSpeaker()
         speaker = feedback_named(spec, self.dataset.catalogue, seed=self.seed, facts=facts)
@@ -159,7 +166,10 @@ class SimulatedWords:
     def speaker(self) -> GuardedSimulator:
         """A fresh simulator behind the guard, for whole dialogues."""
         own: dict[str, Any] = {"leaves": self.talk.leaves} if leaves_a_share(self.talk.simulator) else {}
-        return simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed, **own)
+        guarded = simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed, **own)
+        if self.dataset.said:
+            guarded.simulator = WithRealUsers(guarded.simulator, self.dataset.said, self.dataset.catalogue)
+        return guarded
 
     def profiles(self, cases: Cases) -> list[Profile]:
         """What the users of some cases know; no system under test sees it."""
@@ -223,7 +233,13 @@ class SimulatedWords:
         def make(work: Path) -> None:
             counts = getattr(self._simulator.simulator, "counts", {})
             before = dict(counts)
-            texts = [(text or "").strip() for text in self._simulator.open(self.profiles(cases))]
+            said = self._simulator.open(self.profiles(cases))
+            if lost := sum(text is None for text in said):
+                raise BenchError(
+                    f"simulator {self._simulator.name}: {lost} of {len(said)} openings got no answer; the others are "
+                    "kept: the same command asks for the rest"
+                )
+            texts = [(text or "").strip() for text in said]
             write_json(work / "counts.json", {name: count - before[name] for name, count in counts.items()})
             unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
             write_atomic(work / "texts.json", lambda file: file.write(json.dumps(unique.tolist()).encode()))

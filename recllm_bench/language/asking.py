@@ -22,18 +22,28 @@ class Cost:
         As the model counts them; of an answer that was known before, what it took when it was written.
     seconds : float
         An equal share of the time of every batch that the dialogue was in.
+    lost : int
+        Questions that got no answer in all their attempts.
     """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
+    lost: int = 0
+
+    @property
+    def error(self) -> str:
+        """Why the dialogue is invalid; empty where every question was answered."""
+        return "the chat model gave no answer" if self.lost else ""
 
 
 def ask(
     chat: Chat, conversations: Sequence[Conversation], costs: Sequence[Cost], *, max_tokens: int, seed: int = 0
 ) -> list[str]:
     """Answers to conversations, greedily, as one batch; what each took is added to its cost.
+
+    A question that gets no answer has an empty one, and its cost says so: the others go on.
 
     Parameters
     ----------
@@ -50,12 +60,15 @@ def ask(
     """
     if not conversations:
         return []
-    answers = chat.answers(conversations, max_tokens=max_tokens, temperature=0.0, seed=seed)
+    answers = chat.attempt(conversations, max_tokens=max_tokens, temperature=0.0, seed=seed)
     for cost, answer in zip(costs, answers, strict=True):
         cost.calls += 1
+        if answer is None:
+            cost.lost += 1
+            continue
         cost.input_tokens += answer.prompt_tokens
         cost.output_tokens += answer.completion_tokens
-    return [answer.text for answer in answers]
+    return [answer.text if answer else "" for answer in answers]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, load_backbone
 from recllm_bench.language.backbone_files import find_backbone
 from recllm_bench.language.chat_answers import Chat, Conversation, Usage
+from recllm_bench.language.chat_replay import ReplayChat
 from recllm_bench.language.chat_replies import Answer, has_thoughts
 from recllm_bench.language.chat_server import ServerChat, shown
 from recllm_bench.language.generation import generate
@@ -42,6 +43,18 @@ class ChatModel(Protocol):
         seed: int = 0,
     ) -> list[str]:
         """Answers, in the order of the conversations."""
+        ...
+
+    def attempt(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, str]]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Answer | None]:
+        """Answers with what they took; None for a question that got none."""
+        ...
 
 
 class LocalChat(Chat):
@@ -189,8 +202,9 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     Parameters
     ----------
     spec : str
-        ``"local:NAME"`` (``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id) or ``"server:MODEL@URL"``
-        for any OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``.
+        ``"local:NAME"`` (``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id), ``"server:MODEL@URL"``
+        for any OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``, or ``"replay:FILE"`` for
+        what one of them has answered before.
     cache : Path or bool
         The file of answers; true puts it into the cache folder, false keeps none.
     **options
@@ -213,8 +227,10 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
         chat: Chat = ServerChat(model, url, **options)
     elif kind == "local" and rest:
         chat = LocalChat(rest, **options)
+    elif kind == "replay" and rest:
+        return ReplayChat(rest)
     else:
-        raise BenchError(f"chat model '{shown(spec)}': write local:NAME or server:MODEL@URL")
+        raise BenchError(f"chat model '{shown(spec)}': write local:NAME, server:MODEL@URL or replay:FILE")
     if cache is True:
         cache = cache_folder() / "chat" / f"{content_hash(chat.key())}.jsonl"
     if cache:

@@ -179,13 +179,14 @@ def record_data(record: RunRecord) -> tuple[PreparedDataset, Split]:
     BenchError
         When they have changed since.
     """
+    from recllm_bench.conversation.real_users import evaluated_data
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
+    from recllm_bench.evaluation.protocols import Protocol
 
-    dataset = prepare(record.recipe["dataset"], filter=record.dataset["filter"], store=default_store())
-    params = {name: value for name, value in record.protocol.get("split_params") or ()}
-    split = split_named(record.protocol["split"], dataset.histories, **params)
+    stored = {name: record.protocol[name] for name in ("split", "dialogues") if name in record.protocol}
+    params = tuple((name, value) for name, value in record.protocol.get("split_params") or ())
+    rules = Protocol("recorded", filter=record.dataset["filter"], split_params=params, **stored)
+    dataset, split = evaluated_data(record.recipe["dataset"], rules, default_store())
     if split.checksum != record.split["checksum"]:
         raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
     return dataset, split

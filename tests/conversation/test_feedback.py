@@ -216,7 +216,7 @@ def test_keys_follow_what_decides_the_words():
 
 
 def test_mistakes_are_one_line():
-    with pytest.raises(BenchError, match="use rules, exact, local:NAME or server:MODEL@URL"):
+    with pytest.raises(BenchError, match="use rules, exact, local:NAME, server:MODEL@URL or replay:FILE"):
         feedback_named("rulez", films())
     assert feedback_named("rules", films(), facts=1).facts == 1
     with pytest.raises(BenchError, match="differ in number"):

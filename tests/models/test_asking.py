@@ -1,4 +1,4 @@
-"""Ask or recommend: the gain of a question against the joint table, and a planted catalogue where one question decides."""
+"""Ask or recommend: a question's gain against the joint table, and a planted catalogue that one question decides."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ class LatentCRSMethod(Method):
             generative,
             self._examples(done),
             self.options,
-            self.job.training.batch_size,
+            self.job.training.on(self.job.device).batch_size,
             self.job.recipe.seed,
             w_rec=self.w_rec,
             w_e_rec=self.options.w_e_rec if generative is None else self.w_e_rec,
@@ -368,7 +368,7 @@ class LatentCRSMethod(Method):
         validate: Callable[[], float],
         warm_up: bool,
     ) -> None:
-        training = self.job.training
+        training = self.job.training.on(self.job.device)
         if warm_up and self.options.warmup_epochs:
             training = dataclasses.replace(training, epochs=self.options.warmup_epochs)
         curves = Curves(work / "curves.json")
@@ -394,6 +394,7 @@ class LatentCRSMethod(Method):
                 device=self.job.device,
                 seed=self.job.recipe.seed,
                 label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
+                fixed=self.options.encoder_states != "live",
             )
 
     # validation

@@ -12,6 +12,7 @@ from torch import Tensor
 from recllm_bench.api.measure import Measure
 from recllm_bench.conversation.dialogue import Dialogue, Response
 from recllm_bench.conversation.understanding import UNWANTED, WANTED, Wish
+from recllm_bench.errors import BenchError
 from recllm_bench.language.asking import Cost, timed
 from recllm_bench.language.chat import Chat, chat_model
 from recllm_bench.models.latentcrs.filtering import RULES, Extracted, Extractor, filtered
@@ -70,7 +71,11 @@ class LatentCRSOutput(Untrained):
             lists = self.output.lists(self.model, job, dialogues, costs, count, True)[0]
         return [
             Response(
-                items[:count], input_tokens=cost.input_tokens, output_tokens=cost.output_tokens, seconds=cost.seconds
+                items[:count],
+                input_tokens=cost.input_tokens,
+                output_tokens=cost.output_tokens,
+                seconds=cost.seconds,
+                error=cost.error,
             )
             for items, cost in zip(lists, costs, strict=True)
         ]
@@ -162,6 +167,9 @@ class Output:
         else:
             lists, extracted = [], self.extractor.read(dialogues, costs)
             texts = [". ".join(each.intents) or text for each, text in zip(extracted, openings, strict=True)]
+        for dialogue, cost in zip(dialogues, costs, strict=True):
+            if cost.error:
+                raise BenchError(f"user {dialogue.user}: {cost.error}; the same command asks again")
         columns = self.extractor.reader.columns([each.wish for each in extracted])
         columns["utterance_vector"] = vectors_of(texts, self.job.encode)
         if verifies:

@@ -18,6 +18,7 @@ from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.dialogue import Dialogue, Response
 from recllm_bench.conversation.spoken import spoken_title
+from recllm_bench.errors import BenchError
 from recllm_bench.language.asking import Cost, timed
 from recllm_bench.language.chat import Chat, chat_model
 from recllm_bench.options import option, options_from_config
@@ -156,6 +157,7 @@ class SystemMethod(Method):
                 input_tokens=cost.input_tokens,
                 output_tokens=cost.output_tokens,
                 seconds=cost.seconds,
+                error=response.error or cost.error,
             )
             for response, cost in zip(responses, costs, strict=True)
         ]
@@ -171,6 +173,8 @@ class SystemMethod(Method):
             )
         ]
         for row, response in enumerate(self.answers(dialogues, self.options.listed, "one turn", self.job)):
+            if response.error:
+                raise BenchError(f"user {dialogues[row].user}: {response.error}; the same command asks again")
             listed[row, : len(response.items)] = response.items
         return {LISTED: listed}
 
