@@ -157,3 +157,8 @@ class Method:
     def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any] | None:
         """Rows to compare with where a recipe names none; None takes the bench's baselines."""
         return None
+
+    @classmethod
+    def dialogue_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """Further rows to compare with under a protocol that has turns, such as the method's other outputs."""
+        return []

@@ -190,7 +190,8 @@ class Chat(ABC):
     ) -> list[Answer | None]:
         """As :meth:`answers`, but a question that got no answer in all its attempts is None, and the others go on.
 
-        It is asked again at the next call. A server that answers nothing at all ends the call, as does a refusal.
+        It is asked again at the next call. A refusal ends the call all the same, as does a server that leaves question
+        after question without an answer.
         """
         return self._every_answer(conversations, max_tokens, temperature, seed, True)
 

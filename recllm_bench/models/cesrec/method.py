@@ -34,6 +34,7 @@ from recllm_bench.models.cesrec.round_store import (
     WRITING,
     RoundStore,
 )
+from recllm_bench.models.cesrec.talking import Talker
 from recllm_bench.training.sequence import training_counts
 from recllm_bench.training.stages import run_stages
 
@@ -73,7 +74,9 @@ class CESRecMethod(Method):
 
     def load(self, folders: Mapping[str, Path]) -> CESRec:
         """The model around the trained backend, in evaluation mode."""
-        return CESRec.around(self.job, self.backend(folders), self.reader if self.options.ranks_by_words else None)
+        model = CESRec.around(self.job, self.backend(folders), self.reader if self.options.ranks_by_words else None)
+        model.talker = Talker(self, folders)
+        return model
 
     def columns(self, cases: Cases, words: Words | Undeclared) -> dict[str, np.ndarray]:
         """``pseudo_list [n, L]`` and ``pseudo_length [n]``: what the rounds of feedback made of each history.
@@ -276,11 +279,17 @@ class CESRecMethod(Method):
         return words.feedback(self.options.feedback, self.options.feedback_facts, cases)
 
     def speaker_key(self, words: Words) -> dict[str, Any]:
-        """Who answers recommendations: nobody here hears an opening."""
+        """Who answers recommendations: no opening is heard but in dialogues, whose users are named too."""
         table = getattr(self.speaker, "attributes", None)
-        asked = {"simulator": f"feedback {self.options.feedback}", "wishes": self.options.feedback_facts}
+        asked: dict[str, Any] = {
+            "simulator": f"feedback {self.options.feedback}",
+            "wishes": self.options.feedback_facts,
+        }
         if self.options.feedback == "rules":
             asked["version"] = self.speaker.key()["version"]
+        talk = self.job.recipe.conversation
+        if talk.users:
+            asked |= {"dialogues": talk.simulator, "leaves": talk.leaves}
         return {**asked, **(table.key if table else {})}
 
     def semantic_vectors(self) -> np.ndarray:
