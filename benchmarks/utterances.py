@@ -34,7 +34,9 @@ def spoken(dataset: str, simulator: str, users: int, filter: str) -> tuple[list[
     )  # fmt: skip
     texts, said, refused = guarded.open(profiles), guarded.facts_said(profiles), guarded.facts_refused(profiles)
     left = guarded.attributes.count_matches(said, refused).tolist()
-    return texts, left, in_words(disclosure(guarded.attributes, said, refused, cases.targets.tolist()))
+    counts = getattr(guarded.simulator, "counts", {})  # of a chat model
+    told = f"{', '.join(f'{count} {name}' for name, count in counts.items())}; " if counts else ""
+    return texts, left, told + in_words(disclosure(guarded.attributes, said, refused, cases.targets.tolist()))
 
 
 def main(words: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from recllm_bench.options import shown
 from recllm_bench.progress import log
 from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
 
-_SHARED_OPTIONS = ("llm", "llm_precision")
+_SHARED_OPTIONS = ("llm", "llm_precision", "chat")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
 
 
@@ -60,6 +60,8 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
             else rows
         )
         rows = [*rows, *controls(entry)]
+        if protocol_named(main.protocol).turns:
+            rows += entry.method.dialogue_rows(main.options)
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names, got {shown(rows)}")
     recipes = [_row(row, main, where) for row in rows]

@@ -274,7 +274,8 @@ class BenchCell:
         )
         record.spent = spent.facts()
         log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")
-        return records.write_record(self.folder, record, ranks, outcomes, self._journal, self._transcripts(outcomes))
+        files = {**self._transcripts(outcomes), **self._cases(cases, ranks)}
+        return records.write_record(self.folder, record, ranks, outcomes, self._journal, files)
 
     def columns(self, cases: Any) -> dict[str, Any] | None:
         """Further columns of the cases; words and targets reach a reader of words alone."""
@@ -374,6 +375,14 @@ class BenchCell:
 
         return {"dialogues.jsonl": lambda path: write_transcripts(path, outcomes, self.dataset.catalogue)}
 
+    def _cases(self, cases: Any, ranks: Any) -> dict[str, Callable[[Path], None]]:
+        """What ``recllm-bench show`` tells of a case."""
+        from recllm_bench.reporting.case import FILE, write_cases
+
+        said = self._words(self.recipe.conversation.words).openings(cases) if self._hears_openings() else None
+        rounds = self.cell.method.happened()
+        return {FILE: lambda path: write_cases(path, ranks, said, rounds)}
+
     def _report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """What the method says beside its ranking: measures, tokens, notes, and what stood in for the paper's parts."""
         said = self.cell.method.report(folders)
@@ -386,7 +395,8 @@ class BenchCell:
         if not self.entry.reads_words:
             return {}
         talk = self.recipe.conversation
-        return {"simulator": talk.simulator, "text encoder": talk.encoder}
+        speaks = f"people, trained with {talk.simulator}" if self.dataset.said else talk.simulator
+        return {"simulator": speaks, "text encoder": talk.encoder}
 
 
 def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:

@@ -104,7 +104,7 @@ class Words(Protocol):
         ...
 
     def feedback(self, spec: str, facts: int, cases: Any = None) -> Speaker:
-        """Who answers recommendations: ``rules``, ``local:NAME`` or ``server:MODEL@URL``.
+        """Who answers recommendations: ``rules``, ``exact``, ``local:NAME`` or ``server:MODEL@URL``.
 
         ``cases`` are whom it will answer for; another user's words need to know them.
         """

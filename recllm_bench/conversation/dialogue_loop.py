@@ -20,7 +20,7 @@ from recllm_bench.conversation.profile import Profile, uttered_facts
 from recllm_bench.conversation.simulators import GuardedSimulator, Simulator
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, valid_outcomes
+from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, cost_measures, valid_outcomes
 from recllm_bench.evaluation.dialogue_turns import convention_measures, turn_measures
 from recllm_bench.progress import log, track
 
@@ -114,14 +114,16 @@ class Outcomes:
         return np.array(shares, dtype=np.float64)
 
     def measures(self) -> list[Measure]:
-        """What stands beside the outcomes: how the dialogues went, and how hard their turns were."""
+        """What stands beside the outcomes: how the dialogues went, what they cost, and how hard their turns were."""
         shown = np.array([len(talk.shown) for talk in self.dialogues])
         share = np.nansum(self.known * shown) / max(1, shown.sum())
         known = Measure("shown items that the user already had, share", float(share), "dialogues")
         most = max((size for talk in self.dialogues for size in talk.sizes), default=0)
         gone = [end == "user left" for end in self.ended]
         held = convention_measures(self.turns, self.left.shape[1], self.leaked)
-        return [known, *held, *turn_measures(self.turns, self.left, gone, most)]
+        valid = ~self.invalid
+        costs = cost_measures(self.seconds[valid], self.input_tokens[valid], self.output_tokens[valid])
+        return [known, *costs, *held, *turn_measures(self.turns, self.left, gone, most)]
 
     def columns(self) -> dict[str, np.ndarray]:
         """The arrays by name, for a table of users."""

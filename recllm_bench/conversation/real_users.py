@@ -242,14 +242,14 @@ class WithRealUsers:
 
     def facts_said(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
         """Facts that openings state: of real words, those that a reader finds."""
-        return self._facts(profiles, self._simulator.facts_said, 0)
+        return self._facts(profiles, "facts_said", 0)
 
     def facts_refused(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
         """Facts that openings refuse; see :meth:`facts_said`."""
-        told = getattr(self._simulator, "facts_refused", lambda several: [()] * len(several))
-        return self._facts(profiles, told, 1)
+        return self._facts(profiles, "facts_refused", 1)
 
-    def _facts(self, profiles: Sequence[Profile], told: Any, side: int) -> list[tuple[Fact, ...]]:
+    def _facts(self, profiles: Sequence[Profile], name: str, side: int) -> list[tuple[Fact, ...]]:
+        told = getattr(self._simulator, name, lambda several: [()] * len(several))
         own = iter(told([profile for profile in profiles if profile.user not in self._said]))
         table = getattr(self._simulator, "attributes", None)
         reader = Understanding(self._catalogue, *([table] if table else []))

@@ -276,7 +276,7 @@ def number_in_words(number: int) -> str:
 
 def _number(word: str, place: int) -> int:
     """What number a word of a title is; 0 for none. A Roman one never stands first, and is no "I"."""
-    if word.isdigit():
+    if word.isdecimal():  # "²" is a digit that int() does not take
         return int(word) if len(word) < 5 else 0
     if place and word in _ROMAN[2:]:
         return _ROMAN.index(word)

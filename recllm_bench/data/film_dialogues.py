@@ -102,11 +102,12 @@ def _redial(paths: list[Path]) -> Iterator[FilmDialogue]:
     for talk in (talk for path in paths for talk in _lines(path)):
         marks, titles = talk["initiatorQuestions"] or {}, talk["movieMentions"] or {}
         titles = {number: " ".join((title or "").split()) for number, title in titles.items()} if titles else {}
-        seeker, said, named, liked = talk["initiatorWorkerId"], [], [], ""
-        later: list[str] = []
+        seeker, liked = talk["initiatorWorkerId"], ""
+        said, named, later = list[str](), list[str](), list[str]()
         for message in talk["messages"]:
             found = [number for number in re.findall(r"@(\d+)", message["text"]) if titles.get(number)]
-            text = re.sub(r"@(\d+)", lambda match, own=titles: own.get(match[1]) or "it", message["text"])
+            parts = re.split(r"@(\d+)", message["text"])  # every other one is the number of a film
+            text = "".join(titles.get(part) or "it" if place % 2 else part for place, part in enumerate(parts))
             if message["senderWorkerId"] == seeker:
                 (later if liked else said).append(text)
                 named += [] if liked else [number for number in found if number not in named]
@@ -121,8 +122,7 @@ def _inspired(paths: list[Path]) -> Iterator[FilmDialogue]:
     talks: dict[str, list[dict[str, str]]] = {}
     for path in paths:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(io.StringIO(file.read()), delimiter="\t", quoting=csv.QUOTE_NONE)
-            for row in rows:
+            for row in csv.DictReader(io.StringIO(file.read()), delimiter="\t", quoting=csv.QUOTE_NONE):
                 talks.setdefault(row["dialog_id"], []).append(row)
     for name, rows in talks.items():
         heard: dict[str, int] = {}  # films that the recommender brought up, and where

@@ -26,6 +26,7 @@ __all__ = ["Answer", "Chat", "ChatModel", "Conversation", "LocalChat", "ServerCh
 
 _SPOKEN = {"system": "System", "user": "User", "assistant": "Assistant"}
 _NEXT_TURN = re.compile(r"\n\s*(?:System|User|Assistant):")
+_TOKENS_AT_ONCE = 1 << 14  # of a batch on this machine: their keys and values are 750 MB for a model of 135 million
 _LEAST_ROOM = 16  # tokens of a prompt below which nothing can be asked
 
 
@@ -67,6 +68,8 @@ class LocalChat(Chat):
         loaded model.
     precision, device, store
         As for ``load_backbone``.
+    batch_size : int
+        Conversations at once at most; fewer where they are long.
 
     Notes
     -----
@@ -82,7 +85,7 @@ class LocalChat(Chat):
         precision: str = "auto",
         device: str | torch.device = "auto",
         store: ArtifactStore | None = None,
-        batch_size: int = 32,
+        batch_size: int = 96,
         cache: Path | None = None,
     ) -> None:
         super().__init__(cache)
@@ -122,8 +125,10 @@ class LocalChat(Chat):
         if cut:
             log.warning(f"{self.name}: {cut} of {len(prompts)} conversations are cut to {room} tokens")
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place][0]))
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
+        while order:
+            longest = len(prompts[order[0]][0]) + max_tokens
+            size = min(self.batch_size, max(32, _TOKENS_AT_ONCE // longest))
+            places, order = order[:size], order[size:]
             # Drawn from the conversation itself, so that an answer does not depend on what else is asked.
             seeds = [int(content_hash([seed, prompts[place][0]], 12), 16) for place in places]
             written = generate(
@@ -132,7 +137,7 @@ class LocalChat(Chat):
                 max_new_tokens=max_tokens,
                 temperature=temperature,
                 seed=seeds,
-                batch_size=self.batch_size,
+                batch_size=size,
             )
             for place, tokens in zip(places, written, strict=True):
                 text = self._decoded(tokens)

@@ -182,7 +182,7 @@ class Chat(ABC):
         BenchError
             For a malformed conversation, or when the model cannot be asked. What was answered until then is kept.
         """
-        answers = self._answered(conversations, max_tokens, temperature, seed, False)
+        answers = self._every_answer(conversations, max_tokens, temperature, seed, False)
         return [answer for answer in answers if answer is not None]
 
     def attempt(
@@ -190,11 +190,12 @@ class Chat(ABC):
     ) -> list[Answer | None]:
         """As :meth:`answers`, but a question that got no answer in all its attempts is None, and the others go on.
 
-        It is asked again at the next call. A server that answers nothing at all ends the call, as does a refusal.
+        It is asked again at the next call. A refusal ends the call all the same, as does a server that leaves question
+        after question without an answer.
         """
-        return self._answered(conversations, max_tokens, temperature, seed, True)
+        return self._every_answer(conversations, max_tokens, temperature, seed, True)
 
-    def _answered(
+    def _every_answer(
         self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, loses: bool
     ) -> list[Answer | None]:
         if max_tokens < 1 or temperature < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,11 @@ class ReplayChat(Chat):
         self._asked: dict[str, dict[str, Any]] = {}  # settings under which a conversation was asked last
         names = set()
         for _, entry in appended(self.path):
-            asked = entry.get("asked") if isinstance(entry, dict) else None
+            if not isinstance(entry, dict):
+                continue  # torn
+            asked = entry.get("asked")
             if not isinstance(asked, dict) or not isinstance(asked.get("messages"), list):
-                continue  # torn, or from before questions were kept
+                continue  # from before questions were kept
             try:
                 self._answers[content_hash(asked)] = recorded_answer(entry)
             except TypeError:
@@ -56,7 +58,7 @@ class ReplayChat(Chat):
         return {"replay": self._content}
 
     def ask(
-        self, conversations: list[Conversation], *, max_tokens: int, temperature: float, seed: int
+        self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float, seed: int
     ) -> Iterator[tuple[int, Answer]]:
         settings = {"max_tokens": max_tokens, "temperature": float(temperature), "seed": seed}
         for place, messages in enumerate(conversations):

@@ -30,6 +30,7 @@ KEYS = ("RECLLM_API_KEY", "OPENAI_API_KEY")
 
 _RETRIED = (408, 409, 429, 500, 502, 503, 504, 529)
 _LONGEST_WAIT = 60.0  # seconds between two attempts
+_DEAD = 8  # questions given up in a row after which the server counts as gone
 
 
 class ServerChat(Chat):
@@ -83,7 +84,7 @@ class ServerChat(Chat):
         self._guard = threading.Lock()
         self._stopped = threading.Event()
         self._fatal: Exception | None = None  # the refusal that ended it
-        self._answered = False  # whether the server has answered anything in this call
+        self._given_up = 0  # questions in a row, without an answer to any other
         self._left_out: set[str] = set()  # parameters this server does not take
         self._limit_name = "max_tokens"
         self._opener = TimedOpener(timeout)
@@ -96,7 +97,7 @@ class ServerChat(Chat):
     ) -> Iterator[tuple[int, Answer | None]]:
         parameters = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         self._stopped.clear()
-        self._fatal, self._answered = None, False
+        self._fatal = None
         pool = ThreadPoolExecutor(min(self.concurrency, len(conversations)), thread_name_prefix="chat")
         try:
             waiting = {
@@ -122,10 +123,11 @@ class ServerChat(Chat):
         try:
             answer = self._insist(conversation, parameters)
             save(place, answer)
-            self._answered = True
+            self._given_up = 0
             return answer
         except _GivenUp as error:
-            if not (self.loses and self._answered):
+            self._given_up += 1
+            if not self.loses or self._given_up >= _DEAD:
                 self._end(error)
             raise
         except Exception as error:

@@ -13,6 +13,8 @@ from recllm_bench.errors import BenchError
 if TYPE_CHECKING:
     import numpy as np
 
+    from recllm_bench.data.prepared import PreparedDataset
+    from recllm_bench.data.splits import Split
     from recllm_bench.evaluation.places import Ranks
     from recllm_bench.reporting.record import RunRecord
 
@@ -166,20 +168,33 @@ def record_facts(record: RunRecord) -> dict[str, Callable[[], Any]]:
 
     @cache
     def data() -> dict[str, Callable[[], Any]]:
-        from recllm_bench.conversation.real_users import evaluated_data
-        from recllm_bench.data.cards import default_store
         from recllm_bench.evaluation.own_metrics import data_facts
-        from recllm_bench.evaluation.protocols import Protocol
 
-        stored = {name: record.protocol[name] for name in ("split", "dialogues") if name in record.protocol}
-        params = tuple((name, value) for name, value in record.protocol.get("split_params") or ())
-        rules = Protocol("recorded", filter=record.dataset["filter"], split_params=params, **stored)
-        dataset, split = evaluated_data(record.recipe["dataset"], rules, default_store())
-        if split.checksum != record.split["checksum"]:
-            raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
+        dataset, split = record_data(record)
         return data_facts(split, dataset.catalogue)
 
     return {"popularity": lambda: data()["popularity"](), "titles": lambda: data()["titles"]()}
+
+
+def record_data(record: RunRecord) -> tuple[PreparedDataset, Split]:
+    """The data that a record was run on, prepared again.
+
+    Raises
+    ------
+    BenchError
+        When they have changed since.
+    """
+    from recllm_bench.conversation.real_users import evaluated_data
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.evaluation.protocols import Protocol
+
+    stored = {name: record.protocol[name] for name in ("split", "dialogues") if name in record.protocol}
+    params = tuple((name, value) for name, value in record.protocol.get("split_params") or ())
+    rules = Protocol("recorded", filter=record.dataset["filter"], split_params=params, **stored)
+    dataset, split = evaluated_data(record.recipe["dataset"], rules, default_store())
+    if split.checksum != record.split["checksum"]:
+        raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
+    return dataset, split
 
 
 def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:

@@ -69,6 +69,8 @@ def test_what_is_wrong_is_rewritten_once():
         lambda wish: f"{wish}, and it must be a western from the 1930s",
         lambda wish: f"{wish} " + "very " * 80,
         lambda wish: f"I hate {wish}",
+        lambda wish: f"I want {wish}.",
+        lambda wish: f'The wish: "I want {wish}',
     ],
 )
 def test_what_stays_wrong_is_replaced_by_the_rules(bad):

@@ -107,7 +107,7 @@ class Faults:
     def __call__(self, body: dict, number: int) -> tuple:
         kind = self.KINDS[number // 5 % len(self.KINDS)] if number % 5 == 0 else "well"
         self.stalls += kind == "silent"
-        if kind == "silent" and self.stalls > 4:  # each costs as long as a client waits
+        if kind == "silent" and self.stalls > 2:  # each costs as long as a client waits
             kind = "broken"
         self.met.append((body["messages"][-1]["content"], kind))
         if kind == "busy":

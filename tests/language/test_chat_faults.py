@@ -54,8 +54,8 @@ def dialogues(chat, shelf=None, histories=None):
 
 
 def test_with_a_fifth_of_all_calls_failing_every_dialogue_completes(endpoint, stories, tmp_path):
-    faults = endpoint.reply = Faults(SmallModel(stories), stall=3.5)
-    chat = asking(endpoint, cache=tmp_path / "a.jsonl", timeout=3.0, attempts=8)
+    faults = endpoint.reply = Faults(SmallModel(stories, most=4), stall=9)
+    chat = asking(endpoint, cache=tmp_path / "a.jsonl", timeout=8, attempts=8)
     outcomes, simulator = dialogues(chat)
     assert len(outcomes) == USERS and not outcomes.invalid.any()
     assert simulator.counts["asked"] == USERS and simulator.counts["lost"] == chat.usage.lost == 0
@@ -75,7 +75,7 @@ def test_with_a_fifth_of_all_calls_failing_every_dialogue_completes(endpoint, st
 
 
 def test_a_question_that_never_gets_an_answer_makes_one_dialogue_invalid(endpoint, stories, tmp_path):
-    small = SmallModel(stories)
+    small = SmallModel(stories, most=4)
 
     def reply(body, number):
         return (500, {}) if body["messages"][-1]["content"].startswith("user 17,") else small(body, number)

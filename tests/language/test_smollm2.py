@@ -107,7 +107,7 @@ def test_a_recipe_of_the_language_model_goes_before_the_general_one():
     from recllm_bench.planning import recipe_values
 
     small, general = (recipe_values("cesrec", "ml-100k", llm=llm) for llm in (SMOLLM2, "another/model"))
-    assert (small["options"]["llm"], small["options"]["examples"], small["dataset"]) == (SMOLLM2, 400, "ml-100k")
+    assert (small["options"]["llm"], small["options"]["examples"], small["dataset"]) == (SMOLLM2, 300, "ml-100k")
     assert general == recipe_values("cesrec", "ml-100k")
     assert recipe_values("relrec", "ml-100k", llm=SMOLLM2)["training"]["epochs"] == 2
 

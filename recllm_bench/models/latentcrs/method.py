@@ -37,7 +37,7 @@ from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measu
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
-from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output
+from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
@@ -181,10 +181,16 @@ class LatentCRSMethod(Method):
             "substitutes": {} if self.output is None else self.output.substitutes(),
             # how the encoder below was trained: its budget is this row's too
             "notes": {
+                **({} if self.output is None else self.output.notes()),
                 "encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", "),
                 **in_use.note(folders),
             },
         }
+
+    @classmethod
+    def dialogue_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """The outputs F and V beside B."""
+        return further_rows(options)
 
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
@@ -332,7 +338,7 @@ class LatentCRSMethod(Method):
             generative,
             self._examples(done),
             self.options,
-            self.job.training.batch_size,
+            self.job.training.on(self.job.device).batch_size,
             self.job.recipe.seed,
             w_rec=self.w_rec,
             w_e_rec=self.options.w_e_rec if generative is None else self.w_e_rec,
@@ -395,7 +401,7 @@ class LatentCRSMethod(Method):
         validate: Callable[[], float],
         warm_up: bool,
     ) -> None:
-        training = self.job.training
+        training = self.job.training.on(self.job.device)
         if warm_up and self.options.warmup_epochs:
             training = dataclasses.replace(training, epochs=self.options.warmup_epochs)
         curves = Curves(work / "curves.json")
@@ -421,6 +427,7 @@ class LatentCRSMethod(Method):
                 device=self.job.device,
                 seed=self.job.recipe.seed,
                 label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
+                fixed=self.options.encoder_states != "live",
             )
 
     # validation
