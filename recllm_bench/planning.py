@@ -54,7 +54,11 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     rows = values.get("compare")
     if rows is None:
         rows = entry.method.comparison_rows(main.options)
-        rows = [*HISTORY_ROWS, *(word_rows() if entry.reads_words else ())] if rows is None else rows
+        rows = (
+            [*HISTORY_ROWS, *(word_rows(main.conversation.users > 0) if entry.reads_words else ())]
+            if rows is None
+            else rows
+        )
         rows = [*rows, *controls(entry)]
         if protocol_named(main.protocol).turns:
             rows += entry.method.dialogue_rows(main.options)
@@ -86,8 +90,11 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
     return result
 
 
-def word_rows() -> list[Any]:
-    """What the words are worth without the method: rows beside a model that reads them, each an evaluation."""
+def word_rows(dialogues: bool = False) -> list[Any]:
+    """What the words are worth without the method: rows beside a model that reads them, each an evaluation.
+
+    With dialogues also what they are worth when they are ignored.
+    """
     best: dict[str, dict] = {name: {} for name in HISTORY_ROWS}
     orders = {"Popularity": {"pop": {}}, "ItemKNN": {"recent-knn": {}}, "Best history row": best}
     told = {"words-fit": "that fit the words", "facts-fit": "that fit, told the facts"}
@@ -97,7 +104,15 @@ def word_rows() -> list[Any]:
         for who, among in orders.items()
     ]
     fused = {"model": "text-fused", "label": "Text retrieval with the best history row", "options": {"among": best}}
-    return ["text-retrieval", fused, *fitting]
+    ignoring = [
+        {
+            "model": "words-fit",
+            "label": f"{who}, dialogue ignored",
+            "options": {"among": orders[who], "hears": "nothing"},
+        }
+        for who in ("Popularity", "Best history row")
+    ]
+    return ["text-retrieval", fused, *fitting, *(ignoring if dialogues else ())]
 
 
 def controls(entry: ModelEntry) -> list[dict[str, Any]]:

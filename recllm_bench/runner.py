@@ -355,30 +355,17 @@ class BenchCell:
         return notes
 
     def _dialogues(self, model: Any) -> Any:
-        """Play the multi-turn conversations, when the recipe asks for them and the model can talk.
-
-        The controls with other words have none: their dialogues would be those of the model itself.
-        """
+        """Play the multi-turn conversations, when the recipe asks for them and the model can talk."""
         talk = self.recipe.conversation
-        if not talk.users or talk.words != "own" or not self.entry.converses or self.dataset.said:
+        if not talk.users or not self.entry.converses or self.dataset.said:
             return None
-        from recllm_bench.conversation.dialogue_loop import run_dialogues
         from recllm_bench.evaluation.candidates import evaluated_cases
 
-        job, words = self.talking_job(), self._words("own")
+        job, words = self.talking_job(), self._words(talk.words)
         rules = job.protocol
         wanted = min(talk.users, self.dataset.histories.n_users)
         cases = evaluated_cases(self.split.test, dataclasses.replace(rules, users=wanted))
-        return run_dialogues(
-            lambda dialogues: model.respond(job, dialogues),
-            words.speaker(),
-            words.profiles(cases),
-            cases,
-            self.dataset.histories,
-            self.dataset.catalogue,
-            max_turns=rules.turns,
-            shown_per_turn=rules.shown_per_turn,
-        )
+        return words.hold(lambda talks: model.respond(job, talks), cases, rules.turns, rules.shown_per_turn)
 
     def _transcripts(self, outcomes: Any) -> dict[str, Callable[[Path], None]]:
         """The dialogues as a file for people to read."""

@@ -39,7 +39,7 @@ class Chatting(People):
 
     Parameters
     ----------
-    catalogue, seed, leaves
+    catalogue, seed, leaves, **manners
         As for :class:`People`.
     chat : str or ChatModel
         Who writes: ``"local:NAME"``, ``"server:MODEL@URL"``, or a chat model.
@@ -51,10 +51,12 @@ class Chatting(People):
         ``lost`` (the model did not answer, in all its attempts: the dialogue is invalid).
     """
 
-    def __init__(self, catalogue: Catalogue, seed: int = 0, leaves: float = 0.05, chat: str | ChatModel = "") -> None:
+    def __init__(
+        self, catalogue: Catalogue, seed: int = 0, leaves: float = 0.05, chat: str | ChatModel = "", **manners: Any
+    ) -> None:
         if not chat:
             raise BenchError("a chat model speaks by its name: conversation.simulator=local:NAME or server:MODEL@URL")
-        super().__init__(catalogue, seed, leaves)
+        super().__init__(catalogue, seed, leaves, **manners)
         kind = ""
         if isinstance(chat, str):
             from recllm_bench.language.chat import chat_model
@@ -126,7 +128,7 @@ class Chatting(People):
             elif [word for word, _, _ in words(text)] == [word for word, _, _ in words(given)]:
                 reasons.append(_WRONG[3])
             else:
-                reasons.append("" if self._is_safe(text, profile) else _WRONG[1])
+                reasons.append("" if self.is_safe(text, profile) else _WRONG[1])
         return texts, reasons
 
 

@@ -33,7 +33,8 @@ DIALOGUE_METRICS = ("S@3", "S@5", "AT")
 def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
     """Write one row a case: ``user, target, history_length, higher, tied, candidates`` and, with dialogues, ``turns``.
 
-    Dialogues of users without a case get rows of their own, with nulls.
+    Dialogues of users without a case get rows of their own, with nulls. What still fits before each turn stands in
+    ``fit_1``, ``fit_2``, ..., null where the turn was not held.
 
     Parameters
     ----------
@@ -60,9 +61,13 @@ def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
         columns["users"][len(missing) :] = users[~inside]
         missing = np.concatenate([missing, np.ones(len(extra), dtype=bool)])
         turns = np.concatenate([turns, held[~inside]])
+        fitting = getattr(outcomes, "left", np.zeros((len(users), 0)))
+        left = np.full((len(turns), fitting.shape[1]), -1)
+        left[first[at[inside]]], left[len(turns) - len(extra) :] = fitting[inside], fitting[~inside]
     table = {name: pa.array(columns[key], mask=None if key == "users" else missing) for key, name in _COLUMNS.items()}
     if outcomes is not None:
         table["turns"] = pa.array(turns, mask=turns == _NO_DIALOGUE)
+        table |= {f"fit_{turn}": pa.array(column, mask=column < 0) for turn, column in enumerate(left.T, 1)}
     pq.write_table(pa.table(table), path, compression="zstd")
 
 

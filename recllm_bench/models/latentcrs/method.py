@@ -17,9 +17,12 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.conversation.dialogue_state import StateReader
+from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.data.splits import Cases
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
+from recllm_bench.models.latentcrs import in_use
 from recllm_bench.models.latentcrs.backbone import (
     backbone_of,
     encode_cases,
@@ -60,6 +63,7 @@ class LatentCRSMethod(Method):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.options: LatentCRSOptions = resolve_options(job.options)
+        self.forms = in_use.forms(job)
         self.backbone: Cell = backbone_of(job, self.options)
         self.output = None if self.options.variant_output == "B" else Output(job, self.options)
 
@@ -80,6 +84,8 @@ class LatentCRSMethod(Method):
         states["repeats"] = options.train_repeat if self._draws_states() else 0
         intents = self._key(("intents", "intent_pool", "intent_normalise", "intent_source"))
         text = {**data, "text": dict(self.job.words.key)}
+        if self.forms:
+            text |= {"text": dict(self.job.words.practice_key), "forms": self.forms}
         inference = {**data, **common, **self._key(_INFERENCE), "training": warm}
         generative = {**data, **common, **self._key(_GENERATIVE), "w_rec": self.w_rec, "training": warm}
         stages = [
@@ -91,16 +97,24 @@ class LatentCRSMethod(Method):
         before = ("utterances", "states", "intents")
         if options.ablation == "no_inference":
             key = {**generative, "training": training, "loss": "ranking alone"}
-            return [*stages, Stage("generative", key, self.make_ranking_only, before)]
+            return self._choosing([*stages, Stage("generative", key, self.make_ranking_only, before)])
         joint = {**data, **common, **self._key(_INFERENCE, _GENERATIVE, _JOINT), **weights, "training": training}
         if options.ablation == "direct_kl":
-            return [*stages, Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before)]
-        return [
-            *stages,
+            stages.append(Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before))
+            return self._choosing(stages)
+        stages += [
             Stage("inference", inference, self.make_inference, ("states", "intents")),
             Stage("generative", generative, self.make_generative, (*before, "inference")),
             Stage("joint", joint, self.make_joint, (*before, "inference", "generative")),
         ]
+        return self._choosing(stages)
+
+    def _choosing(self, stages: list[Stage]) -> list[Stage]:
+        """The stages, and one more where validation dialogues choose what is embedded."""
+        if len(self.forms) < 2:
+            return stages
+        key = {**in_use.key(self.job, self.forms), "seen_policy": self.options.seen_policy}
+        return [*stages, Stage("choose", key, self.make_choice)]
 
     @property
     def w_rec(self) -> float:
@@ -127,6 +141,10 @@ class LatentCRSMethod(Method):
         if model.inference is not None:
             modules["inference"] = model.inference
         load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
+        if "choose" in folders:
+            model.x_text = in_use.read(folders)["x_text"]
+        if (model.x_text or self.options.x_text) == "summary":
+            model.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return model.to(job.device).eval().requires_grad_(False)
 
     def history_encoder(self) -> nn.Module:
@@ -165,6 +183,7 @@ class LatentCRSMethod(Method):
             "notes": {
                 **({} if self.output is None else self.output.notes()),
                 "encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", "),
+                **in_use.note(folders),
             },
         }
 
@@ -188,10 +207,16 @@ class LatentCRSMethod(Method):
     def make_utterances(self, work: Path, done: dict[str, Path]) -> None:
         """Opening utterances of training records and validation cases, and their vectors (stage 0b)."""
         for name, cases in (("records", self.records()), ("valid", self.job.split.valid)):
-            rows, vectors = self.job.words.distinct_vectors(cases)
+            rows, vectors = (
+                in_use.said(self.job, self.forms, cases) if self.forms else self.job.words.distinct_vectors(cases)
+            )
             check_vectors(vectors)
             _save(work / f"{name}_rows.npy", rows)
             _save(work / f"{name}_vectors.npy", vectors.astype(np.float32))
+
+    def make_choice(self, work: Path, done: dict[str, Path]) -> None:
+        """Which form succeeds soonest in dialogues about validation targets."""
+        write_json(work / in_use.CHOSEN, in_use.chosen(self.job, self.load_trained(done), self.forms))
 
     def make_states(self, work: Path, done: dict[str, Path]) -> None:
         """States of records (without dropout, and one draw with it for each repeat) and of validation cases."""
