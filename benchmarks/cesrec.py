@@ -313,7 +313,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run, print, and compare with the targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llm", default="domain-llama-4m", help="language model")
@@ -331,7 +331,7 @@ def main() -> int:
     parser.add_argument("--own-choice", action="store_true", help="also without planted answers")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--assert", dest="demand", action="store_true", help="exit with 1 below the targets")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     show_log()
     device = device_named(arguments.device)
     if arguments.shape == "8b" and device.type != "cuda":

@@ -53,7 +53,7 @@ class Plain:
         log_q = self.inference(self.states(rows, dropout=True))
         scores = self.inference.value_map(self.inference.intents) @ candidates.transpose(1, 2)
         ranked = (log_q.exp().unsqueeze(-1) * scores).sum(1)
-        loss = losses.kl_divergence(log_q, wanted, self.options.kl_epsilon)
+        loss = _divergence(log_q, wanted, self.options.kl_epsilon)
         return loss + self.options.w_e_rec * losses.ranking_loss(ranked, self.options.temperature)
 
     def m_loss(self, rows: np.ndarray, repeats: np.ndarray) -> Any:
@@ -68,7 +68,7 @@ class Plain:
         candidates = self._candidates(rows, repeats)
         _, log_f, g = self._generative(self.states(rows, dropout=True), rows, candidates)
         ranked = (log_f.exp().unsqueeze(-1) * g).sum(1)
-        loss = self.options.lambda_kl * losses.kl_divergence(log_q, log_f, self.options.kl_epsilon)
+        loss = self.options.lambda_kl * _divergence(log_q, log_f, self.options.kl_epsilon)
         return loss + self.options.w_rec * losses.ranking_loss(ranked)
 
     def _generative(self, states: Any, rows: np.ndarray, candidates: Any) -> tuple[Any, Any, Any]:
@@ -89,3 +89,10 @@ class Plain:
     def _train(trained: Any, fixed: Any) -> None:
         trained.requires_grad_(True).train()
         fixed.requires_grad_(False).eval()
+
+
+def _divergence(log_p: Any, log_q: Any, epsilon: float) -> Any:
+    """KL(p || q) of logarithms [B, K], the mean over cases; ``epsilon`` is added to probabilities in logarithms."""
+    p, q = log_p.exp(), log_q.exp()
+    terms = (p + epsilon).log() - (q + epsilon).log() if epsilon else log_p - log_q
+    return (p * terms).sum(-1).mean()

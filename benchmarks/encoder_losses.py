@@ -62,11 +62,11 @@ def measured(name: str, histories: Histories, epochs: int) -> dict[str, float]:
     return {metric: float(column.mean()) for metric, column in values.items()}
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=1500)
     parser.add_argument("--epochs", type=int, default=30, help="most epochs of a row")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     histories = sample(chosen.users)
     for name in ROWS:
         found = measured(name, histories, chosen.epochs)

@@ -81,14 +81,14 @@ def measure(checkouts: dict[str, Path], name: str, parts: list[str]) -> dict[str
     return facts
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
     parser.add_argument("--before", type=Path, help="folder of another checkout, whose labels are measured too")
     parser.add_argument("--parts", nargs="+", default=["test"], help="of the split, whose reviews are an item's text")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     here = Path(__file__).resolve().parents[1]
     checkouts = ({"before": given.before.resolve()} if given.before else {}) | {"after": here}
     found = {name: measure(checkouts, name, given.parts) for name in given.datasets}

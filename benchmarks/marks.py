@@ -263,13 +263,13 @@ def simulated(tables: int, processes: int) -> dict[str, float]:
     return found
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Run every simulation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=4000, help="tables of each simulation (default 4000)")
     parser.add_argument("--processes", type=int, default=2, help="simulations at a time (default 2)")
     parser.add_argument("--json", type=Path, help="write the shares to this file")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     found = simulated(options.tables, options.processes)
     if options.json:
         record = {"tables": options.tables, "shares": found, "machine": machine_facts("cpu")}

@@ -48,7 +48,7 @@ def one_by_one(vectors: np.ndarray, rows: np.ndarray, lengths: np.ndarray, k: in
     return masked
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--items", type=int, default=80_000)
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--assert", dest="strict", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     vectors, item_seq, lengths = invented(options.users, options.items, options.width, options.mean, options.longest)
     device = torch.device(options.device)
     placed = [value.to(device) for value in (vectors, item_seq, lengths)]

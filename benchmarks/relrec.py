@@ -72,14 +72,16 @@ _SHAPES = {
 }
 
 
-def planted(llm: str, device: torch.device, options: dict[str, Any], seed: int = 42) -> tuple[Job, Labels]:
+def planted(
+    llm: str, device: torch.device, options: dict[str, Any], n_users: int = 11_091, seed: int = 42
+) -> tuple[Job, Labels]:
     """A job on invented data of the size of the paper's Yelp corpus, with labels as long as written profiles are.
 
     11,091 users with 29 interactions in the mean, 11,010 items; the length of a label is log-normal around 45 words.
     There is nothing to learn: only sizes matter.
     """
     generator = np.random.default_rng(seed)
-    n_users, n_items = 11_091, 11_010
+    n_items = round(n_users * 11_010 / 11_091)
     lengths = np.clip(generator.lognormal(3.05, 0.75, n_users).astype(int), 5, 400)
     popularity = 1 / (np.arange(n_items) + 20.0) ** 0.8
     items = generator.choice(n_items, int(lengths.sum()), p=popularity / popularity.sum()) + 1
@@ -89,7 +91,8 @@ def planted(llm: str, device: torch.device, options: dict[str, Any], seed: int =
 
     def texts(count: int) -> list[tuple[str, ...]]:
         sizes = np.clip(generator.lognormal(3.75, 0.35, count).astype(int), 8, 110)
-        drawn = words[(len(words) * generator.random(int(sizes.sum())) ** 4).round().astype(int)]
+        places = (len(words) * generator.random(int(sizes.sum())) ** 4).round().astype(int)
+        drawn = words[places.clip(max=len(words) - 1)]
         return [(), *((" ".join(part),) for part in np.split(drawn, np.cumsum(sizes)[:-1]))]
 
     dataset = SimpleNamespace(histories=histories, checksum=f"planted {seed}", name="planted")
@@ -335,13 +338,14 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run, print, and compare with the targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llm", default="domain-llama-4m", help="language model (with --shape: its tokenizer alone)")
     parser.add_argument(
         "--dataset", default="", help="a dataset; by default invented data of the size of the paper's Yelp"
     )
+    parser.add_argument("--corpus", type=int, default=11_091, help="users of the invented data; as many items")
     parser.add_argument("--precision", default="auto", help="of our frozen weights; the other side keeps float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--shape", choices=sorted(_SHAPES), help="random weights of this shape; no comparison")
@@ -351,7 +355,7 @@ def main() -> int:
     parser.add_argument("--p", type=int, default=0, help="width of rows before the projection (0: an eighth of D)")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--assert", dest="demand", action="store_true", help="exit with 1 below the targets")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     show_log()
     device = device_named(arguments.device)
     if arguments.shape == "7b" and device.type != "cuda":
@@ -363,7 +367,7 @@ def main() -> int:
         job = make_job(arguments.dataset, device, arguments.llm, default_store(), options)
         labels = extractive_labels(job.dataset, job.split, seed=job.recipe.seed)
     else:
-        job, labels = planted(arguments.llm, device, options)
+        job, labels = planted(arguments.llm, device, options, arguments.corpus)
     if arguments.shape:
         backbone = random_backbone(arguments.shape, device, arguments.llm)
         facts = utilisation(Bench(job, labels, backbone), arguments.steps, arguments.users)

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -229,13 +230,14 @@ class Runner:
             **(environment or {}),
         }
 
-    def once(self, side: Side, label: str = "") -> dict[str, Any]:
-        """Run a side once in a fresh process.
+    def once(self, side: Side, label: str = "", limit: float = 0.0) -> dict[str, Any]:
+        """Run a side once in a fresh process; one that is not done after ``limit`` seconds is ended.
 
         Returns
         -------
         dict
-            What the action returned, with ``peak_gib``, ``added_gib``, ``cpu_seconds``, ``process_seconds``.
+            What the action returned, with ``peak_gib``, ``added_gib``, ``cpu_seconds``, ``process_seconds``; infinite
+            ``seconds`` where it was ended.
 
         Raises
         ------
@@ -250,14 +252,22 @@ class Runner:
             command = [side.python or sys.executable, side.script or self.script, *words]
             start = time.perf_counter()
             process = subprocess.Popen(command, env=self.environment)
+            ended = threading.Timer(limit, process.kill)
+            if limit:
+                ended.start()
             try:
                 _, status, usage = os.wait4(process.pid, 0)  # usage of this child alone
             except BaseException:
                 process.kill()
                 process.wait()
                 raise
+            finally:
+                ended.cancel()
             process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
+            over = process.returncode == -signal.SIGKILL and 0 < limit <= time.perf_counter() - start
+            if over:
+                answer.write_text(json.dumps({"seconds": math.inf}), encoding="utf-8")
+            elif process.returncode:
                 raise BenchError(f"{side.name}: '{side.action}' failed with exit code {process.returncode}")
             found = json.loads(answer.read_text(encoding="utf-8"))
         found["process_seconds"] = time.perf_counter() - start

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from recllm_bench.cli import looking, running
 from recllm_bench.cli.parser import build_parser
+from recllm_bench.cli.waiting import waiting
 from recllm_bench.errors import BenchError
 
 __all__ = ["build_parser", "main"]
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 when all went well, 2 after a user's mistake, 130 after Ctrl-C or kill.
     """
+    os.environ.update(waiting(os.environ))  # before anything loads torch, which reads it once
     parser = build_parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "command"):

@@ -64,19 +64,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="a first look: at most this many passes over the data in every training of every row (2)",
     )
     _metrics_argument(run)
+    _subject_arguments(run)
     run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
 
     sweep = _command(commands, "sweep", running.sweep, "run every row of a sweep or ablation recipe, print one table")
     sweep.add_argument("recipe", help="a recipe file or name with 'rows'")
     _cell_arguments(sweep)
+    _subject_arguments(sweep)
 
     compare = _command(commands, "compare", running.compare, "print the table of the runs that exist")
     compare.add_argument("dataset", nargs="?", help="only this dataset")
     compare.add_argument("--protocol", default="", help="only this protocol")
     _metrics_argument(compare)
     compare.add_argument("--markdown", action="store_true", help="print Markdown")
-    compare.add_argument("--subject", default="", metavar="ROW", help="the row that the table is about")
-    compare.add_argument("--baseline", default="best", metavar="ROW", help="hold all rows against this one")
+    _subject_arguments(compare)
     compare.add_argument(
         "--test", default="max-t", help="max-t (default), t, sign-flip, mcnemar or wilcoxon; see docs/statistics.md"
     )
@@ -111,6 +112,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     why = _command(commands, "why", looking.why, "what a run record depends on, and what has changed since")
     why.add_argument("runs", nargs="+", type=Path, help="folders of run records")
+
+    show = _command(
+        commands, "show", looking.show, "one user of a run: history, what was wanted and said, what came of it"
+    )
+    show.add_argument("run", help="folder of a run record, or the beginning of its name under results/runs")
+    show.add_argument("--user", type=int, default=1, help="which user (1 is the first of the data)")
 
     prepare = _command(commands, "prepare", looking.prepare, "prepare a dataset and check it against its card")
     prepare.add_argument("dataset", help="name or path")
@@ -179,6 +186,16 @@ def _command(commands: Any, name: str, function: Any, help: str) -> argparse.Arg
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(command=function)
     return parser
+
+
+def _subject_arguments(parser: argparse.ArgumentParser) -> None:
+    row = "by its name in the table, its record's folder, or its model's name"
+    parser.add_argument(
+        "--subject", default="", metavar="ROW", help=f"what the table is about (default: the best method), {row}"
+    )
+    parser.add_argument(
+        "--baseline", default="best", metavar="ROW", help=f"what all rows are held against (default: the best), {row}"
+    )
 
 
 def _metrics_argument(parser: argparse.ArgumentParser) -> None:

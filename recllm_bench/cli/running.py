@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     metrics = _metric_names(options)
     finished = run_cells(cells, again=options.again)
     asked = {recipe.hash() for label, recipe in cells if not label}
-    _print_table(finished.folders, metrics, asked, finished.failures)
+    _print_table(finished.folders, metrics, asked, failures=finished.failures, **_held(options))
     if finished.refused:
         raise BenchError(finished.refused)
 
@@ -74,7 +74,7 @@ def sweep(options: argparse.Namespace) -> None:
         check_table(table)
     finished = run_cells(recipes)
     folders = finished.folders
-    _print_table(folders, failures=finished.failures)
+    _print_table(folders, failures=finished.failures, **_held(options))
     if table:
         from recllm_bench.reporting.records import read_record
         from recllm_bench.reporting.seeds import over_seeds
@@ -103,20 +103,26 @@ def chat(options: argparse.Namespace) -> None:
     talk(recipe, options.user, options.history, llm=wording, shown=options.items, filters=options.filter)
 
 
+def _held(options: argparse.Namespace) -> dict[str, str]:
+    """Which row a table is about, and against which one."""
+    return {"subject": options.subject, "baseline": options.baseline}
+
+
 def _print_table(
     folders: Sequence[Path],
     metrics: Sequence[str] = (),
     asked: Collection[str] = (),
-    failures: Sequence[tuple[str, str]] = (),
+    **choices: Any,
 ) -> None:
     """The table of some records; it is about the one whose recipe was asked for."""
     from recllm_bench.reporting.records import read_record
-    from recllm_bench.reporting.subject import compared_as
+    from recllm_bench.reporting.subject import compared_as, row_key
 
     records = [read_record(folder) for folder in folders]
-    subject = next((record.name for record in records[::-1] if record.recipe_hash in asked), "")
-    subject = compared_as(records, subject)
-    print(_table(records, metrics, subject=subject, failures=failures))
+    if not choices["subject"]:
+        own = next((row for row, record in enumerate(records) if record.recipe_hash in asked), None)
+        choices["subject"] = "" if own is None else row_key(records[compared_as(records, own)])
+    print(_table(records, metrics, **choices))
 
 
 def _table(records: Sequence[Any], metrics: Sequence[str], **choices: Any) -> str:
@@ -162,8 +168,7 @@ def compare(options: argparse.Namespace) -> None:
         records = [record for record in records if record.recipe["protocol"] == options.protocol]
     if not records:
         raise BenchError("no run record matches; see them all with 'recllm-bench compare'")
-    choices = {"subject": options.subject, "test": options.test, "markdown": options.markdown}
-    print(_table(records, metrics, baseline=options.baseline, **choices))
+    print(_table(records, metrics, test=options.test, markdown=options.markdown, **_held(options)))
 
 
 def report(options: argparse.Namespace) -> None:
@@ -177,9 +182,8 @@ def report(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
+    from recllm_bench.conversation.real_users import evaluated_data
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.candidates import evaluated_cases
     from recllm_bench.evaluation.power import AGREEMENT, Plan
     from recllm_bench.evaluation.protocols import protocol_named
@@ -189,8 +193,7 @@ def plan(options: argparse.Namespace) -> None:
     from recllm_bench.reporting.verification import whole_records
 
     protocol = protocol_named(options.protocol)
-    prepared = prepare(options.dataset, filter=protocol.filter, store=default_store())
-    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
+    prepared, split = evaluated_data(options.dataset, protocol, default_store())
     users = len(set(evaluated_cases(split.test, protocol).users.tolist()))
     place = (prepared.name, protocol.fingerprint())
     known = whole_records(find_records(options.results or results_folder() / "runs"))

@@ -128,6 +128,12 @@ def spoken_title(title: str) -> str:
     return f"{moved['article']} {moved['rest']}" if moved else bare
 
 
+def with_facts(catalogue: Catalogue, item: int) -> str:
+    """An item as it is shown to a chat model: its title, year and categories."""
+    facts = [str(catalogue.years[item])] if catalogue.years[item] else []
+    return f"{spoken_title(catalogue.titles[item])} ({', '.join([*facts, *catalogue.categories[item]])})"
+
+
 def article(noun: str) -> str:
     """A noun with its indefinite article."""
     return ("an " if noun[:1].casefold() in tuple("aeiou") else "a ") + noun

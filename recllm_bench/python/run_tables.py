@@ -35,10 +35,10 @@ class Table:
         self, records: Sequence[RunRecord], baseline: str = "best", metrics: Sequence[str] | None = None
     ) -> None:
         from recllm_bench.reporting import comparison
-        from recllm_bench.reporting.subject import compared_as
+        from recllm_bench.reporting.subject import compared_as, row_key
 
         self._asked = (list(records), baseline, metrics)
-        self._subject = compared_as(records, records[-1].name) if records else ""
+        self._subject = row_key(records[compared_as(records, len(records) - 1)]) if records else ""
         self.comparison: Comparison = comparison.compare(list(records), baseline, metrics, subject=self._subject)
 
     @property

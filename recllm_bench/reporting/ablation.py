@@ -6,11 +6,11 @@ number stands beside its change against the first row of its own column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.reporting.page import Cell, Page
-from recllm_bench.reporting.published_numbers import PublishedCell, load_published, papers
+from recllm_bench.reporting.published_numbers import PublishedCell, is_dataset, load_published, papers
 from recllm_bench.reporting.records import RunRecord
 
 
@@ -24,8 +24,8 @@ def ablation_table(
     records : sequence of RunRecord
         One for each row of the sweep; the first is the reference of all changes.
     variants : sequence of str
-        The published row of each: its ``variant`` in ``results/published``, or its ``model`` where it has no variant;
-        empty where there is none.
+        The published row of each: its ``variant`` in ``results/published``, or its ``model`` where it has no variant,
+        or both where several models of the table have the variant; empty where there is none.
     where : str
         Paper and table, such as ``"relrec T3"``.
     markdown, colour : bool
@@ -42,15 +42,40 @@ def ablation_table(
         For an unknown table or row.
     """
     printed = _table_of(where)
-    paper = printed[0].paper
-    names = list(dict.fromkeys(map(_row, printed)))
+    rows = {cell: name for cell, name in zip(printed, _rows_of(printed), strict=True)}
+    names = list(dict.fromkeys(rows.values()))
     for variant in filter(None, variants):
         if variant not in names:
             raise BenchError(f"{where} has no row '{variant}'.{nearest(variant, names)}")
-    metrics = list(dict.fromkeys(cell.name for cell in printed if _row(cell) in variants))
+    ours: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
+        ours.setdefault(str(record.dataset.get("name")), []).append(place)
+    page = Page(markdown, colour)
+    reason = (
+        f"ours on {', '.join(ours)}; other data and language models than published, so compare effects: brackets hold "
+        "the change against the first row of the column"
+    )
+    grids = []
+    for dataset, places in ours.items():
+        shown = rows
+        if len(ours) > 1:  # rows of several data sets: each beside its own printed numbers, where there are any
+            own = [cell for cell in rows if is_dataset(cell, dataset)]
+            shown = {cell: rows[cell] for cell in own} or rows
+        grids.append(
+            page.grid(_grid([records[place] for place in places], [variants[place] for place in places], shown))
+        )
+    return "\n".join([page.heading(f"Beside {where}", reason), *grids])
+
+
+def _grid(
+    records: Sequence[RunRecord], variants: Sequence[str], printed: Mapping[PublishedCell, str]
+) -> list[list[Cell]]:
+    """Rows of one or several data sets; ``printed`` names the row of each published cell."""
+    paper = next(iter(printed)).paper
+    metrics = list(dict.fromkeys(cell.name for cell, row in printed.items() if row in variants))
     metrics = [metric for metric in metrics if any(_ours(record, metric, paper) is not None for record in records)]
     datasets = list(dict.fromkeys(cell.dataset for cell in printed))
-    values = {(cell.name, cell.dataset, _row(cell)): cell.value for cell in printed}
+    values = {(cell.name, cell.dataset, row): cell.value for cell, row in printed.items()}
     columns: list[list[float | None]] = []
     head = []
     for metric in metrics:
@@ -62,13 +87,7 @@ def ablation_table(
     grid = [[Cell("row"), *map(Cell, head)]]
     for row, record in enumerate(records):
         grid.append([Cell(record.name), *(Cell(_shown(column, row)) for column in columns)])
-    page = Page(markdown, colour)
-    datasets_here = ", ".join(dict.fromkeys(str(record.dataset.get("name")) for record in records))
-    reason = (
-        f"ours on {datasets_here}; other data and language models than published, so compare effects: brackets hold "
-        "the change against the first row of the column"
-    )
-    return "\n".join([page.heading(f"Beside {where}", reason), page.grid(grid)])
+    return grid
 
 
 def check_table(where: str) -> None:
@@ -90,8 +109,19 @@ def _table_of(where: str) -> list[PublishedCell]:
     return found
 
 
-def _row(cell: PublishedCell) -> str:
-    return cell.variant or cell.model
+def _rows_of(cells: Sequence[PublishedCell]) -> list[str]:
+    """What the row of each cell of a table is called."""
+    models: dict[str, set[str]] = {}
+    for cell in cells:
+        models.setdefault(cell.variant, set()).add(cell.model)
+    return [
+        cell.model
+        if not cell.variant
+        else cell.variant
+        if len(models[cell.variant]) == 1
+        else f"{cell.model} {cell.variant}"
+        for cell in cells
+    ]
 
 
 def _ours(record: RunRecord, metric: str, paper: str) -> float | None:

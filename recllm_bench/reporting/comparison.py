@@ -12,7 +12,7 @@ from recllm_bench.reporting.record_families import TESTS, Families, Family, Pair
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.remembered import Remembered
 from recllm_bench.reporting.seeds import UserValues, on_disk, over_seeds, with_intervals
-from recllm_bench.reporting.subject import is_ceiling, planned_rows, subject_of
+from recllm_bench.reporting.subject import is_ceiling, planned_rows, row_named, subject_of
 from recllm_bench.reporting.users_file import DIALOGUE_METRICS
 
 BLOCKS = {
@@ -34,7 +34,8 @@ class Planned:
     row : int
         The other row.
     role : str
-        ``best baseline``, ``control``, ``ceiling`` (a control that knows what no system can), or empty.
+        ``best baseline``, ``baseline`` (the one that was named), ``control``, ``ceiling`` (a control that knows what no
+        system can), or empty.
     pair : Pair
         The difference, in the primary metric; its interval holds for all planned contrasts together.
     """
@@ -162,11 +163,11 @@ def compare(
     records : sequence of RunRecord
         One dataset, one protocol.
     baseline : str
-        ``best``, or the name of a row that all others are held against.
+        ``best``, or the name of a row (:func:`.row_named`) that all others are held against.
     metrics : sequence of str, optional
         Columns; by default a readable selection of the protocol's.
     subject : str
-        Name of the row that the table is about; by default see :func:`.subject_of`.
+        Name of the row that the table is about; by default the best that is a method, see :func:`.subject_of`.
     test : str
         ``max-t``, or ``t``, ``sign-flip``, ``mcnemar``, ``wilcoxon`` with Holm's correction.
     failures : sequence of (str, str)
@@ -191,19 +192,20 @@ def compare(
             known = {metric for record in rows for metric in record.metrics}
             raise BenchError(f"no run has the metric '{name}'.{nearest(name, known)}")
     rows = [with_intervals(record, columns, values, remembered) for record in rows]
-    names = [record.name for record in rows]
-    if baseline != "best" and baseline not in names:
-        raise BenchError(f"no row is named '{baseline}'.{nearest(baseline, names)}")
     primary = _primary(columns, test)
-    result = Comparison(rows, columns, primary, subject_of(rows, subject), test, failures=list(failures))
-    if baseline != "best":
-        result.reference = baseline
+    held = None if baseline == "best" else row_named(rows, baseline)
+    about = subject_of(rows, subject, primary, but=held)
+    if about == held and len(rows) > 1:
+        raise BenchError(f"'{rows[about].name}' is the subject and the baseline; name two rows")
+    result = Comparison(rows, columns, primary, about, test, failures=list(failures))
+    if held is not None:
+        result.reference = rows[held].name
     families = Families(rows, values, remembered, test)
     for block in result.blocks:
-        _mark(result, block, primary, columns, families, baseline)
+        _mark(result, block, primary, columns, families, held)
     for block in result.dialogue_blocks:
-        _mark(result, block, "S@5", list(DIALOGUE_METRICS), families, baseline)
-    _plan(result, families, baseline)
+        _mark(result, block, "S@5", list(DIALOGUE_METRICS), families, held)
+    _plan(result, families, held)
     pairing = rows[result.subject].pairing
     result.unpaired = [record.name for record in rows if record.pairing != pairing]
     remembered.save()
@@ -214,7 +216,9 @@ def _numbered(block: str, number: int) -> str:
     return block if number == 1 else f"{block}:{number}"
 
 
-def _mark(result: Comparison, block: str, primary: str, metrics: list[str], families: Families, baseline: str) -> None:
+def _mark(
+    result: Comparison, block: str, primary: str, metrics: list[str], families: Families, held: int | None
+) -> None:
     """Marks of a block: the primary metric's family, then one of all others, which counts only if the first differs."""
     rows, records = result.rows(block), result.records
     for metric in metrics:
@@ -223,12 +227,15 @@ def _mark(result: Comparison, block: str, primary: str, metrics: list[str], fami
             result.best[block, metric] = max(present, key=lambda row: direction(metric) * mean_of(records[row], metric))
     pairing = records[result.subject].pairing
     paired = sorted(row for row in rows if records[row].pairing == pairing and on_disk(records[row]))
+    if block.startswith("dialogue"):  # a row of other dialogues would leave few users that all have in common
+        held = _held(records[result.subject]) or max(map(_held, records))
+        paired = [row for row in paired if _held(records[row]) == held]
     shared = [metric for metric in metrics if paired and all(has(records[row], metric) for row in paired)]
     if len(paired) < 2 or not shared:
         return
     if primary not in shared:
         primary = shared[0]
-    named = next((row for row in paired if records[row].name == baseline), None)
+    named = held if held in paired else None
     first = families.with_the_best(paired, [primary], named)
     result.families[block] = [first]
     _set_marks(result, block, first, True)
@@ -237,6 +244,11 @@ def _mark(result: Comparison, block: str, primary: str, metrics: list[str], fami
         second = families.with_the_best(paired, others, named)
         result.families[block].append(second)
         _set_marks(result, block, second, any(pair.significant for pair in first.pairs.values()))
+
+
+def _held(record: RunRecord) -> int:
+    """Dialogues of a row, those included that could not be held."""
+    return int(record.dialogue.get("n", 0)) + int(record.dialogue.get("invalid", 0))
 
 
 def _set_marks(result: Comparison, block: str, family: Family, tested: bool) -> None:
@@ -253,12 +265,14 @@ def _set_marks(result: Comparison, block: str, family: Family, tested: bool) -> 
             result.marks[block, row, metric] = "better"
 
 
-def _plan(result: Comparison, families: Families, baseline: str) -> None:
-    """The subject against the baselines and its controls; the best baseline of each block is named."""
+def _plan(result: Comparison, families: Families, held: int | None) -> None:
+    """The subject against the baselines and its controls; the best baseline of a block, or the given one, is named."""
     records, subject = result.records, result.subject
     if not on_disk(records[subject]) or not has(records[subject], result.primary):
         return
     controls, baselines = planned_rows(records, subject)
+    if held is not None and held not in (*controls, *baselines) and records[held].pairs_with(records[subject]):
+        baselines.append(held)
     chosen = [row for row in (*controls, *baselines) if on_disk(records[row]) and has(records[row], result.primary)]
     if not chosen:
         return
@@ -266,12 +280,12 @@ def _plan(result: Comparison, families: Families, baseline: str) -> None:
     roles = {row: "ceiling" if is_ceiling(records[row]) else "control" for row in controls}
     for block in BLOCKS:
         rows = [row for row in baselines if row in chosen and records[row].block == block]
-        if baseline != "best":
-            rows = [row for row in rows if records[row].name == baseline]
-        if rows:
+        if rows and held is None:
             roles[max(rows, key=lambda row: mean_of(records[row], result.primary))] = "best baseline"
+    if held is not None:
+        roles[held] = "baseline"
     own = records[subject].block
-    order = {"best baseline": 0, "control": 1, "ceiling": 2, "": 3}
+    order = {"baseline": 0, "best baseline": 0, "control": 1, "ceiling": 2, "": 3}
     result.planned = sorted(
         (Planned(row, roles.get(row, ""), pair) for (_, row), pair in family.pairs.items()),
         key=lambda each: (

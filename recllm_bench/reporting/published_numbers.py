@@ -307,6 +307,11 @@ def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
+def is_dataset(cell: PublishedCell, dataset: str) -> bool:
+    """Whether a printed number is about a data set of ours."""
+    return _folded(cell.dataset) == _name_in(cell.paper, dataset)
+
+
 def _name_in(paper: str, dataset: str) -> str:
     """A data set's name as a paper has it, plain."""
     own = {_folded(ours): theirs for ours, theirs in papers()[paper].datasets.items()}

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from recllm_bench.api.registry import is_zoo_name
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.models import CEILINGS, COMPARED_OPTIONS, CONTROL_OPTIONS, HISTORY_ROWS, WORD_ROWS
+from recllm_bench.reporting.record_families import mean_of
 from recllm_bench.reporting.records import RunRecord
 
 
-def subject_of(records: Sequence[RunRecord], name: str = "") -> int:
+def subject_of(records: Sequence[RunRecord], name: str = "", metric: str = "", *, but: int | None = None) -> int:
     """The row that a table is about.
 
     Parameters
@@ -18,39 +19,79 @@ def subject_of(records: Sequence[RunRecord], name: str = "") -> int:
     records : sequence of RunRecord
         Rows of one table.
     name : str
-        The row's name, where it is known; else the newest row that reads words, then the newest that is no usual
-        baseline, then the newest that is not RecBole's. Rows with words other than the user's own come last.
+        As :func:`row_named` takes it, where it is known. Else the best row of these kinds, the first that there is:
+        methods that read words, other methods, this bench's baselines, RecBole's models, what the words give without a
+        method, controls. When a row was made plays no part.
+    metric : str
+        What is best.
+    but : int, optional
+        A row that it cannot be: the baseline.
 
     Raises
     ------
     BenchError
         When no row has the name.
     """
-    rows = sorted(range(len(records)), key=lambda row: (records[row].created, records[row].name), reverse=True)
     if name:
-        named = [row for row in rows if records[row].name == name]
-        if not named:
-            raise BenchError(f"no row is named '{name}'.{nearest(name, [record.name for record in records])}")
-        return named[0]
-    found = records[min(rows, key=lambda row: _rank(records[row]))].name
-    name = compared_as(records, found)
-    return next(row for row in rows if records[row].name == name)
+        return row_named(records, name)
+    rows = [row for row in range(len(records)) if row != but] or [0]
+    order = {row: (_rank(records[row]), -mean_of(records[row], metric), records[row].name) for row in rows}
+    found = compared_as(records, min(rows, key=lambda row: order[row]))
+    return min(rows, key=lambda row: order[row]) if found == but else found
 
 
-def compared_as(records: Sequence[RunRecord], name: str) -> str:
+def row_named(records: Sequence[RunRecord], name: str) -> int:
+    """The row of a name: that of the row, of its record's folder, or of a model whose own row (no control) is meant.
+
+    Raises
+    ------
+    BenchError
+        When there is none, or a model's name fits several.
+    """
+    for names in ([record.name for record in records], [row_key(record) for record in records]):
+        if name in names:
+            return names.index(name)
+    folders = {member.folder.name: row for row, each in enumerate(records) for member in each.members if member.folder}
+    if name in folders:
+        return folders[name]
+    named = [row for row, record in enumerate(records) if str(record.recipe.get("model")).casefold() == name.casefold()]
+    own = [row for row in named if not is_control(records[row])] or named
+    if len(own) == 1:
+        return own[0]
+    if own:
+        raise BenchError(
+            f"'{name}' is the model of several rows; name one: {'; '.join(records[row].name for row in own)}"
+        )
+    raise BenchError(f"no row is named '{name}'.{nearest(name, [record.name for record in records])}")
+
+
+def has_row(records: Sequence[RunRecord], name: str) -> bool:
+    """Whether :func:`row_named` finds a row."""
+    try:
+        return row_named(records, name) >= 0
+    except BenchError:
+        return False
+
+
+def row_key(record: RunRecord) -> str:
+    """What names a record and no other: its folder, where it has one."""
+    return record.folder.name if record.folder else record.name
+
+
+def compared_as(records: Sequence[RunRecord], row: int) -> int:
     """The row that stands for another one in claims: the same recipe as it is compared with rows that hear no words.
 
     Parameters
     ----------
     records : sequence of RunRecord
         Rows of a table.
-    name : str
+    row : int
         One of them; it stands for itself where there is no such row.
     """
-    asked = next((record.recipe for record in records if record.name == name), {})
+    asked = records[row].recipe
     changes = COMPARED_OPTIONS.get(str(asked.get("model")), {})
     wanted = {**asked, "options": {**(asked.get("options") or {}), **changes}}
-    return next((record.name for record in records if record.recipe == wanted), name)
+    return next((at for at, record in enumerate(records) if record.recipe == wanted), row)
 
 
 def is_control(record: RunRecord) -> bool:
@@ -92,12 +133,14 @@ def _rank(record: RunRecord) -> int:
     """Smaller is likelier to be what a table is about."""
     model = str(record.recipe.get("model", ""))
     if is_control(record):
-        return 4
+        return 6
     if record.block == "text" and model not in WORD_ROWS:
         return 0
-    if model in (*HISTORY_ROWS, *WORD_ROWS):
-        return 3 if _from_zoo(model) else 2
-    return 3 if _from_zoo(model) else 1
+    if model in WORD_ROWS:
+        return 5 if model in CEILINGS else 4
+    if _from_zoo(model):
+        return 3
+    return 2 if model in HISTORY_ROWS else 1
 
 
 def _from_zoo(model: str) -> bool:

@@ -12,6 +12,8 @@ from recllm_bench.reporting.page import Cell, Page
 from recllm_bench.reporting.published_numbers import Verdict, flags_of, published_for, verdict
 from recllm_bench.reporting.record_families import mean_of
 from recllm_bench.reporting.records import RunRecord
+from recllm_bench.reporting.seeds import over_seeds
+from recllm_bench.reporting.subject import has_row
 
 _SIDE_BY_SIDE = 6  # records in one grid of measures
 MARKS = {"better": "▲", "worse": "▼", "equal": "=", "open": "≈"}
@@ -50,8 +52,8 @@ def comparison_table(
     for record in records:
         groups.setdefault((record.dataset.get("name"), record.fingerprint), []).append(record)
     tables = list(groups.values())
-    for name in (baseline if baseline != "best" else "", subject):
-        tables = [group for group in tables if not name or name in [record.name for record in group]] or tables
+    for name in filter(None, (baseline if baseline != "best" else "", subject)):
+        tables = [group for group in tables if has_row(over_seeds(group), name)] or tables
     page = Page(markdown, colour)
     texts = []
     for number, group in enumerate(tables or [[]], 1):  # without records, compare says that there is nothing to show
@@ -181,6 +183,11 @@ def shown(comparison: Comparison, page: Page) -> str:
 
 def legend(comparison: Comparison) -> str:
     """What intervals, marks and verdicts mean."""
+    against, blocks = comparison.reference, [*comparison.blocks, *comparison.dialogue_blocks]
+    if any(
+        against not in [comparison.records[row].name for row in rows] for rows in map(comparison.rows, blocks) if rows
+    ):
+        against += "" if against.startswith("the best") else ", in a block without it the best row"
     primary, best = comparison.primary, comparison.reference.startswith("the best")
     several = ", and over seeds where a row has several" if any(record.members for record in comparison.records) else ""
     family = (
@@ -191,7 +198,7 @@ def legend(comparison: Comparison) -> str:
     method = "max-T" if comparison.test == "max-t" else f"{comparison.test} with Holm's correction"
     return (
         f"Intervals are Wilson's score interval over users{several} (Student's t for AT). "
-        f"Against {comparison.reference}: ▲ better{' (the best: than every other row)' if best else ''}, ▼ worse, "
+        f"Against {against}: ▲ better{' (the best: than every other row)' if best else ''}, ▼ worse, "
         f"= equal within 2 %, ≈ not told apart. Marks of {primary} (dialogues: S@5) hold at 5 % for {family} "
         f"({method}); other metrics are secondary: a family of their own, marked only where {primary} differs. "
         "Published: inside our interval, close (within 10 %), off, n.c. (not comparable); in brackets our distance."

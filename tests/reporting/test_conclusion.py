@@ -75,8 +75,8 @@ def test_a_row_that_is_compared_otherwise_stands_for_its_method(make):
         make("SASRec", 2.5, seed=4),
     ]
     found = compare(rows)
-    assert found.records[found.subject].name == "CESRec, acceptance off" == compared_as(rows, "CESRec")
-    assert compared_as(rows, "SASRec") == "SASRec"
+    assert found.records[found.subject].name == "CESRec, acceptance off" == rows[compared_as(rows, 0)].name
+    assert compared_as(rows, 3) == 3
     assert "A random title, the control" in conclusion(found, "text")
     assert "is not better than SASRec" in conclusion(found, "history")
     assert compare(rows, subject="CESRec").records[compare(rows, subject="CESRec").subject].name == "CESRec"

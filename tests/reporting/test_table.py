@@ -92,7 +92,7 @@ def test_the_named_row_is_planned_and_comes_first(rows):
     chosen = compare(rows, subject="SASRec")
     assert chosen.records[chosen.subject].name == "SASRec"
     with pytest.raises(BenchError, match="Did you mean 'SASRec'"):
-        compare(rows, subject="sasrec")
+        compare(rows, subject="SASRek")
 
 
 def test_the_subject_does_not_depend_on_when_rows_were_made(make):

@@ -30,7 +30,9 @@ BUCKETS = (5, 10, 20, 50, 100)
 def report(store: RoundStore) -> dict[str, Any]:
     """See :meth:`recllm_bench.models.cesrec.method.CESRecMethod.report`."""
     job, folders, played, options = store.job, store.folders, store.played, store.options
-    measures = [*by_round(played, job.protocol), *monitored(played, job.protocol), *by_length(played, job.protocol)]
+    every = options.every_cutoff
+    measures = [*by_round(played, job.protocol, every), *monitored(played, job.protocol)]
+    measures += by_length(played, job.protocol, every)
     measures += in_full_ranking(store)
     measures += accepted(played, job.protocol, options.ranks_by_words) if not options.early_accept else []
     measures += counted(played) if options.writes else []
@@ -121,14 +123,14 @@ def in_full_ranking(store: RoundStore) -> list[Measure]:
     ]
 
 
-def by_round(played: Played, protocol: Protocol) -> list[Measure]:
-    """Each metric after each round; round 0 is the backend alone."""
+def by_round(played: Played, protocol: Protocol, every: bool = False) -> list[Measure]:
+    """Each metric after each round, at the widest or every cut-off; round 0 is the backend alone."""
     if len(played.rounds) < 2:
         return []
     return [
         Measure(name, value, round=number)
         for number, ranks in enumerate(played.ranks)
-        for name, value in _means(ranks, protocol).items()
+        for name, value in _means(ranks, protocol, every=every).items()
     ]
 
 
@@ -153,9 +155,11 @@ def monitored(played: Played, protocol: Protocol) -> list[Measure]:
     return found
 
 
-def by_length(played: Played, protocol: Protocol) -> list[Measure]:
-    """The widest NDCG (or first metric) of users by the length of their original history, and how many they are."""
-    metric = "NDCG" if "NDCG" in protocol.metrics else protocol.metrics[0]
+def by_length(played: Played, protocol: Protocol, every: bool = False) -> list[Measure]:
+    """Users by the length of their original history: the widest NDCG (or first metric), or every metric at every
+    cut-off, and how many they are.
+    """
+    metrics = protocol.metrics if every else ("NDCG",) if "NDCG" in protocol.metrics else protocol.metrics[:1]
     lengths = played.ranks[-1].lengths
     found, low = [], 0
     for high in (*BUCKETS, None):
@@ -163,8 +167,8 @@ def by_length(played: Played, protocol: Protocol) -> list[Measure]:
         if rows.any():
             bucket = (low + 1, high)
             for number in sorted({0, len(played.ranks) - 1}):
-                ((name, value),) = _means(_taken(played.ranks[number], rows), protocol, (metric,)).items()
-                found.append(Measure(name, value, round=number, lengths=bucket))
+                values = _means(_taken(played.ranks[number], rows), protocol, metrics, every=every)
+                found += [Measure(name, value, round=number, lengths=bucket) for name, value in values.items()]
             found.append(Measure("users", float(rows.sum()), lengths=bucket))
         low = high or low
     return found
@@ -180,9 +184,9 @@ def counted(played: Played) -> list[Measure]:
     return [*found, Measure("fallback rate", fallback_rate(totals))]
 
 
-def _means(ranks: Ranks, protocol: Protocol, metrics: tuple[str, ...] = ()) -> dict[str, float]:
-    """Means of metrics at the protocol's widest cut-off."""
-    cutoffs = (max(protocol.cutoffs),)
+def _means(ranks: Ranks, protocol: Protocol, metrics: tuple[str, ...] = (), *, every: bool = False) -> dict[str, float]:
+    """Means of metrics at the protocol's widest cut-off, or at every one."""
+    cutoffs = protocol.cutoffs if every else (max(protocol.cutoffs),)
     values = per_user(ranks, metrics or protocol.metrics, cutoffs, protocol.ties, warn=False)
     return {name: float(column.mean()) for name, column in values.items()}
 

@@ -7,14 +7,46 @@ from typing import Any
 
 from recllm_bench.api.published import PublishedTables
 
-_SAMPLED = ("cesrec.sampled100", "cesrec.sampled100.n1000", "cesrec.sampled100.n100")
+_SAMPLED = ("cesrec.sampled100", "cesrec.sampled100.n1000", "cesrec.sampled100.n100", "cesrec.sampled100.n300")
 _USERS = {"SASRec": 1000, "LLaRA": 100, "Recformer": 80}
+_SASREC = ("sasrec", "recbole:sasrec")
+_MAIN: dict[str, Any] = {"edit": "constructor", "rounds": 1, "k": 1, "mask_mode": "drop", "replace_with": "target"}
+"""What the printed rows were made with, of the options that make another method; whether users accept is not said."""
+_CONSTRUCTORS = {
+    "llama-2-7b-hf": "llama2",
+    "llama-2-7b-chat-hf": "llama2-7b-instruct",
+    "meta-llama-3-8b-instruct": "llama3-8b-instruct",
+    "mistral-7b-instruct-v0.3": "mistral-7b-instruct-v0.3",
+    "qwen2.5-3b-instruct": "qwen2.5-3b-instruct",
+    "qwen2.5-7b-instruct": "qwen2.5-7b-instruct",
+}
+_SWITCHES = {
+    (False, False, "cosine"): "base",
+    (False, True, "cosine"): "cesrec_llama3_wo_dual_alignment",
+    (True, False, "cosine"): "cesrec_llama3_wo_constructor",
+    (True, True, "l2"): "cesrec_llama3_l2",
+}
 
 
 def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The printed row of a recipe: backends alone."""
-    model = str(recipe["model"])
-    return model, "base" if model.casefold() in ("sasrec", "recbole:sasrec") else ""
+    """The printed row of a recipe: a recommender alone, or CESRec over SASRec.
+
+    A language model that the paper does not have stands beside its Llama-3-8B.
+    """
+    model, options = str(recipe["model"]), recipe.get("options") or {}
+    if model != "cesrec":
+        return model, "base" if model.casefold() in _SASREC else ""
+    if str(options.get("backend", "sasrec")).casefold() not in _SASREC:
+        return None
+    switches = tuple(options.get(name, True) for name in ("use_masking", "use_constructor"))
+    own = {name: options.get(name, value) for name, value in _MAIN.items()}
+    if own != _MAIN and any(switches):
+        return None
+    llm = _CONSTRUCTORS.get(str(options.get("llm", "")).rpartition("/")[2].casefold(), "llama3")
+    variant = _SWITCHES.get((*switches, str(options.get("similarity", "cosine"))), "")
+    if variant not in ("", "base") and llm != "llama3":
+        return None  # the switches are printed of Llama-3-8B alone
+    return "SASRec", variant or f"cesrec_{llm}"
 
 
 def users(cell: Any, stated: int | None) -> int | None:
@@ -24,8 +56,13 @@ def users(cell: Any, stated: int | None) -> int | None:
 
 TABLES = PublishedTables(
     paper="cesrec",
-    tables=dict.fromkeys(_SAMPLED, ("T2",)),
+    tables=dict.fromkeys(_SAMPLED, ("T2", "T3", "T4", "T6")),
     row=row,
     users=users,
     not_comparable="the paper does not state which users it evaluated",
+    measures={
+        "latency_masking_s": "masking, seconds a user",
+        "latency_construct_s": "construction, seconds a user",
+        "latency_total_s": "masking and construction, seconds a user",
+    },
 )

@@ -15,10 +15,14 @@ from torch import Tensor, nn
 
 from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
+from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.conversation.dialogue_state import StateReader
+from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.data.splits import Cases
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
+from recllm_bench.models.latentcrs import in_use
 from recllm_bench.models.latentcrs.backbone import (
     backbone_of,
     encode_cases,
@@ -33,10 +37,13 @@ from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measu
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
+from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
 from recllm_bench.training.loop import fit, load_weights, threads
+from recllm_bench.training.stages import run_stages
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
 _STATES = ("encoder_dropout_in_train", "encoder_states", "train_encoder", "pad_to")
@@ -56,10 +63,17 @@ class LatentCRSMethod(Method):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.options: LatentCRSOptions = resolve_options(job.options)
+        self.forms = in_use.forms(job)
         self.backbone: Cell = backbone_of(job, self.options)
+        self.output = None if self.options.variant_output == "B" else Output(job, self.options)
 
     def stages(self) -> list[Stage]:
-        """Stages in order; which ones depends on the ablation."""
+        """Stages in order; which ones depends on the ablation. F and V share all training with B."""
+        last = [] if self.output is None else [Stage("output", self.output.key, self.make_output, ())]
+        return [*self.training_stages(), *last]
+
+    def training_stages(self) -> list[Stage]:
+        """What is trained."""
         options, augment = self.options, self.options.ablation != "no_augmentation"
         training = dataclasses.asdict(self.job.training)
         warm = {**training, "epochs": options.warmup_epochs or training["epochs"]}
@@ -70,6 +84,8 @@ class LatentCRSMethod(Method):
         states["repeats"] = options.train_repeat if self._draws_states() else 0
         intents = self._key(("intents", "intent_pool", "intent_normalise", "intent_source"))
         text = {**data, "text": dict(self.job.words.key)}
+        if self.forms:
+            text |= {"text": dict(self.job.words.practice_key), "forms": self.forms}
         inference = {**data, **common, **self._key(_INFERENCE), "training": warm}
         generative = {**data, **common, **self._key(_GENERATIVE), "w_rec": self.w_rec, "training": warm}
         stages = [
@@ -81,16 +97,24 @@ class LatentCRSMethod(Method):
         before = ("utterances", "states", "intents")
         if options.ablation == "no_inference":
             key = {**generative, "training": training, "loss": "ranking alone"}
-            return [*stages, Stage("generative", key, self.make_ranking_only, before)]
+            return self._choosing([*stages, Stage("generative", key, self.make_ranking_only, before)])
         joint = {**data, **common, **self._key(_INFERENCE, _GENERATIVE, _JOINT), **weights, "training": training}
         if options.ablation == "direct_kl":
-            return [*stages, Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before)]
-        return [
-            *stages,
+            stages.append(Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before))
+            return self._choosing(stages)
+        stages += [
             Stage("inference", inference, self.make_inference, ("states", "intents")),
             Stage("generative", generative, self.make_generative, (*before, "inference")),
             Stage("joint", joint, self.make_joint, (*before, "inference", "generative")),
         ]
+        return self._choosing(stages)
+
+    def _choosing(self, stages: list[Stage]) -> list[Stage]:
+        """The stages, and one more where validation dialogues choose what is embedded."""
+        if len(self.forms) < 2:
+            return stages
+        key = {**in_use.key(self.job, self.forms), "seen_policy": self.options.seen_policy}
+        return [*stages, Stage("choose", key, self.make_choice)]
 
     @property
     def w_rec(self) -> float:
@@ -102,8 +126,13 @@ class LatentCRSMethod(Method):
         """alpha_E of joint training after the ablation."""
         return 0.0 if self.options.ablation == "no_rec" else self.options.w_e_rec
 
-    def load(self, folders: Mapping[str, Path]) -> LatentCRS:
-        """The model from its finished stages, on the job's device, in evaluation mode."""
+    def load(self, folders: Mapping[str, Path]) -> LatentCRS | LatentCRSOutput:
+        """The model from its finished stages, on the job's device, in evaluation mode; behind it the output F or V."""
+        model = self.load_trained(folders)
+        return model if self.output is None else self.output.around(model).to(self.job.device).eval()
+
+    def load_trained(self, folders: Mapping[str, Path]) -> LatentCRS:
+        """The trained model."""
         job, intents = self.job, torch.from_numpy(np.load(folders["intents"] / "intents.npy"))
         width = np.load(folders["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
         config = bare_config(job.options, self.options.window - 1, job.device, text_width=width)
@@ -112,6 +141,10 @@ class LatentCRSMethod(Method):
         if model.inference is not None:
             modules["inference"] = model.inference
         load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
+        if "choose" in folders:
+            model.x_text = in_use.read(folders)["x_text"]
+        if (model.x_text or self.options.x_text) == "summary":
+            model.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return model.to(job.device).eval().requires_grad_(False)
 
     def history_encoder(self) -> nn.Module:
@@ -120,14 +153,21 @@ class LatentCRSMethod(Method):
 
     def columns(self, cases: Cases, words: Any) -> dict[str, np.ndarray]:
         """``utterance_vector [n, d_x]``: what each user says first."""
-        columns = super().columns(cases, words)
+        if self.output is None:
+            columns = super().columns(cases, words)
+        else:
+            texts = [text or NEUTRAL_OPENING for text in words.openings(cases)]
+            columns = self.output.columns(cases, texts, self._trained_model)
         check_vectors(columns["utterance_vector"])
         return columns
+
+    def _trained_model(self) -> LatentCRS:
+        return self.load_trained(run_stages(self.job, self.training_stages(), family(self.job.recipe.model))[0])
 
     @torch.no_grad()
     def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """Test metrics of the parts that read no words: the encoder by itself, and q after joint training."""
-        test, model = self.job.split.test, self.load(folders)
+        test, model = self.job.split.test, self.load_trained(folders)
         wanted = (test, self.job.protocol.metrics, self.job.protocol.cutoffs)
         states, items = self._case_states(test, None)
         parts = {"encoder alone": (states, items)}
@@ -135,11 +175,22 @@ class LatentCRSMethod(Method):
             states, items = self._case_states(test, q.encoder)
             parts["q alone"] = (q.item_query(q(states)), q.item_vectors(items))
         found = {name: measure(self.job, *part, *wanted) for name, part in parts.items()}
+        own = [] if self.output is None else self.output.measures()
         return {
-            "measures": [Measure(*row, name) for name, metrics in found.items() for row in metrics.items()],
+            "measures": [*(Measure(*row, name) for name, metrics in found.items() for row in metrics.items()), *own],
+            "substitutes": {} if self.output is None else self.output.substitutes(),
             # how the encoder below was trained: its budget is this row's too
-            "notes": {"encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", ")},
+            "notes": {
+                **({} if self.output is None else self.output.notes()),
+                "encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", "),
+                **in_use.note(folders),
+            },
         }
+
+    @classmethod
+    def dialogue_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """The outputs F and V beside B."""
+        return further_rows(options)
 
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
@@ -156,10 +207,16 @@ class LatentCRSMethod(Method):
     def make_utterances(self, work: Path, done: dict[str, Path]) -> None:
         """Opening utterances of training records and validation cases, and their vectors (stage 0b)."""
         for name, cases in (("records", self.records()), ("valid", self.job.split.valid)):
-            rows, vectors = self.job.words.distinct_vectors(cases)
+            rows, vectors = (
+                in_use.said(self.job, self.forms, cases) if self.forms else self.job.words.distinct_vectors(cases)
+            )
             check_vectors(vectors)
             _save(work / f"{name}_rows.npy", rows)
             _save(work / f"{name}_vectors.npy", vectors.astype(np.float32))
+
+    def make_choice(self, work: Path, done: dict[str, Path]) -> None:
+        """Which form succeeds soonest in dialogues about validation targets."""
+        write_json(work / in_use.CHOSEN, in_use.chosen(self.job, self.load_trained(done), self.forms))
 
     def make_states(self, work: Path, done: dict[str, Path]) -> None:
         """States of records (without dropout, and one draw with it for each repeat) and of validation cases."""
@@ -221,6 +278,10 @@ class LatentCRSMethod(Method):
         em = self._em(None, generative, done)
         self._fit(work, em, em.ranking_only, {"generative": generative}, self._validator(generative, done), False)
 
+    def make_output(self, work: Path, done: dict[str, Path]) -> None:
+        """Nothing is trained: who reads and who verifies."""
+        write_json(work / "output.json", self.output.substitutes() if self.output else {})
+
     def make_joint(self, work: Path, done: dict[str, Path]) -> None:
         """Stage 3: an E-pass and an M-pass in each epoch; stop on the ranking by h; keep the best pair."""
         inference, generative = self.inference_net(done), self.generative_net(done)
@@ -277,7 +338,7 @@ class LatentCRSMethod(Method):
             generative,
             self._examples(done),
             self.options,
-            self.job.training.batch_size,
+            self.job.training.on(self.job.device).batch_size,
             self.job.recipe.seed,
             w_rec=self.w_rec,
             w_e_rec=self.options.w_e_rec if generative is None else self.w_e_rec,
@@ -340,7 +401,7 @@ class LatentCRSMethod(Method):
         validate: Callable[[], float],
         warm_up: bool,
     ) -> None:
-        training = self.job.training
+        training = self.job.training.on(self.job.device)
         if warm_up and self.options.warmup_epochs:
             training = dataclasses.replace(training, epochs=self.options.warmup_epochs)
         curves = Curves(work / "curves.json")
@@ -366,6 +427,7 @@ class LatentCRSMethod(Method):
                 device=self.job.device,
                 seed=self.job.recipe.seed,
                 label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
+                fixed=self.options.encoder_states != "live",
             )
 
     # validation

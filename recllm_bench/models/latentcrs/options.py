@@ -28,7 +28,23 @@ class LatentCRSOptions:
     )  # fmt: skip
     intents: int = option(256, "K, the number of intents", low=1, at_most="users")
     ablation: str = option("none", "part left out", choices=ABLATIONS)
-    variant_output: str = option("B", "multi-turn ranking: B is the generative ranking as it is", choices=("B",))
+    variant_output: str = option(
+        "B", "B: the generative ranking as it is; F: hard wishes filter it; V: a chat model looks over the best of F",
+        choices=("B", "F", "V"),
+    )  # fmt: skip
+    extractor: str = option(
+        "rules", "F, V: who reads a dialogue: rules, or a chat model (local:NAME, server:MODEL@URL)"
+    )
+    hard_filter: str | None = option(
+        None, f"F, V: what fits goes first, or the more features match the further in front {_SAID}",
+        choices=("strict", "overlap_rerank"),
+    )  # fmt: skip
+    hard_filter_pool: int | None = option(
+        None, f"F, V: how many of the best items are filtered; 0 for the whole catalogue {_SAID}", low=0
+    )
+    verifier: str = option("local:smollm2", "V: the chat model that orders: local:NAME or server:MODEL@URL")
+    verifies: int = option(20, "V: items that it looks over", low=1)
+    verified: str = option("all", "V: where: everywhere, or in dialogues alone", choices=("all", "dialogues"))
 
     # intents (3)
     intent_pool: str | None = option(
@@ -103,8 +119,17 @@ class LatentCRSOptions:
 
     # prediction
     exclude_pad: bool = option(True, "never rank the padding row (the released code does, with score 0)")
+    train_text: str | None = option(
+        None,
+        "what training hears: first sentences, or whole simulated dialogues up to some turn (default: whole ones under "
+        "a protocol with turns)",
+        choices=("openings", "dialogues"),
+    )
     x_text: str | None = option(
-        None, f"what is embedded in a dialogue: the last user sentence or all of them {_SAID}", choices=("last", "all")
+        None,
+        "what is embedded in a dialogue: the last user sentence, all of them, or a summary of the wishes (default: as "
+        "the variant says; where training hears dialogues, what validation dialogues choose)",
+        choices=("last", "all", "summary"),
     )
     seen_policy: str = option("drop", "items shown before in the dialogue", choices=("drop", "keep"))
 
@@ -132,6 +157,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         # The released code pads to the longest history of the batch, which lets batch mates change a score.
         "pad_to": "pretrain_len",
         "x_text": "last",
+        "hard_filter": "overlap_rerank",
+        "hard_filter_pool": 50,
     },
     "paper": {
         "intent_pool": "last",
@@ -154,6 +181,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "encoder_dropout_in_train": False,
         "pad_to": "pretrain_len",
         "x_text": "all",
+        "hard_filter": "strict",
+        "hard_filter_pool": 0,
     },
 }
 PRESETS["code"] = PRESETS["official"]

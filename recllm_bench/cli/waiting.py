@@ -1,0 +1,27 @@
+"""How threads wait for each other, settled before torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Variables by which a user says how threads wait: GNU's runtime, which torch's own builds bring, and Intel's."""
+
+
+def waiting(environment: Mapping[str, str]) -> dict[str, str]:
+    """What to add to the environment so that threads sleep, not spin, until the slowest has done its part.
+
+    A training step has a thousand small parallel regions. By default a thread that is done spins on; where another
+    program has the core of one it waits for, it spins away a whole slice of time, in each of them.
+
+    Parameters
+    ----------
+    environment : mapping
+        Variables as the user has set them.
+
+    Returns
+    -------
+    dict
+        Nothing where the user has decided. The results of a computation do not depend on it.
+    """
+    return {} if any(name in environment for name in OWN) else {"OMP_WAIT_POLICY": "passive"}

@@ -1,0 +1,1 @@
+"""Conversational systems that are built on a chat model: it names, orders or plans, and nothing of it is trained."""
