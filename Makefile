@@ -105,12 +105,8 @@ benchmark-growth: $(READY) ## how our cost grows: log-log slopes over users, ite
 	for s in embedding evaluation loading "em --dataset ml-100k" "training --datasets ml-100k"; do set -- $$s; name=$$1; shift; \
 		$(BIN)/python benchmarks/$$name.py $$@ --curve --json $(MEASURED)/growth-$$name.json || exit 1; done
 
-benchmark-gpu: $(READY) ## the same on a CUDA device
-	for s in training evaluation em embedding; do \
-		$(BIN)/python benchmarks/$$s.py --device cuda --json $(MEASURED)/$$s-cuda.json || exit 1; done
-	$(BIN)/python benchmarks/training.py --device cuda --to-quality --json $(MEASURED)/training-to-quality-cuda.json
-	$(BIN)/python benchmarks/evaluation.py --device cuda --users 1000000 --items 1000000 --no-peer \
-		--json $(MEASURED)/evaluation-1m-cuda.json
+benchmark-gpu: $(READY) ## what a CUDA device can do, in pieces, in under six minutes
+	$(BIN)/python benchmarks/gpu.py --folder $(MEASURED)/gpu
 
 venv-peers: .venv-peers/.ready ## the environment of RecTools, a peer of the benchmarks
 

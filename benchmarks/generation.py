@@ -77,10 +77,10 @@ def one_by_one(task: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def together(task: dict[str, Any], batch: int, place: str) -> dict[str, Any]:
-    """All conversations of a turn in one call."""
+    """All conversations of a turn in one call, in batches as a chat model makes them."""
     from recllm_bench.language.chat import chat_model
 
-    chat: Any = chat_model(f"local:{task['model']}", cache=False, device=task["device"], batch_size=batch)
+    chat: Any = chat_model(f"local:{task['model']}", cache=False, device=task["device"])
     return _asked(chat, conversations(task["prompts"], task["seed"]), task, alone=False)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recllm_bench.artifacts import ArtifactStore
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import cache_folder, results_folder
+
+if TYPE_CHECKING:
+    from recllm_bench.reporting.record import RunRecord
 
 
 def check_cache(repair: bool = False) -> Iterator[str]:
@@ -186,3 +189,26 @@ def record_folders(folders: Sequence[Path]) -> list[Path]:
             raise BenchError(f"{folder} holds no run record; make one with 'recllm-bench run'")
         found += below
     return list(dict.fromkeys(found))
+
+
+def record_named(name: str) -> RunRecord:
+    """A record by its folder, or by the beginning of its name among the results.
+
+    Raises
+    ------
+    BenchError
+        When there is none, or there are several.
+    """
+    from recllm_bench.reporting.records import read_record
+
+    root = results_folder() / "runs"
+    if (Path(name) / "run.json").exists():
+        return read_record(Path(name))
+    known = sorted(path.parent for path in root.glob("*/run.json") if not path.parent.name.startswith("."))
+    found = [folder for folder in known if name and folder.name.startswith(name)]
+    if len(found) == 1:
+        return read_record(found[0])
+    if found:
+        some = ", ".join(folder.name for folder in found[:6])
+        raise BenchError(f"{len(found)} run records begin with '{name}': {some}; write more of the name")
+    raise BenchError(f"no run record '{name}'.{nearest(name, [folder.name for folder in known])}")

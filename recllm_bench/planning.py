@@ -15,7 +15,7 @@ from recllm_bench.options import shown
 from recllm_bench.progress import log
 from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, flat, laid_over, recipe_from, shipped_recipe
 
-_SHARED_OPTIONS = ("llm", "llm_precision")
+_SHARED_OPTIONS = ("llm", "llm_precision", "chat")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
 
 
@@ -91,8 +91,14 @@ def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str,
     rows = values.get("compare")
     if rows is None:
         rows = entry.method.comparison_rows(main.options)
-        rows = [*HISTORY_ROWS, *(word_rows() if entry.reads_words else ())] if rows is None else rows
+        rows = (
+            [*HISTORY_ROWS, *(word_rows(main.conversation.users > 0) if entry.reads_words else ())]
+            if rows is None
+            else rows
+        )
         rows = [*rows, *controls(entry)]
+        if protocol_named(main.protocol).turns:
+            rows += entry.method.dialogue_rows(main.options)
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise BenchError(f"{where}: 'compare' must be a list of model names, got {shown(rows)}")
     recipes = [_row(row, main, where) for row in rows]
@@ -121,8 +127,11 @@ def sweep_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Reci
     return result
 
 
-def word_rows() -> list[Any]:
-    """What the words are worth without the method: rows beside a model that reads them, each an evaluation."""
+def word_rows(dialogues: bool = False) -> list[Any]:
+    """What the words are worth without the method: rows beside a model that reads them, each an evaluation.
+
+    With dialogues also what they are worth when they are ignored.
+    """
     best: dict[str, dict] = {name: {} for name in HISTORY_ROWS}
     orders = {"Popularity": {"pop": {}}, "ItemKNN": {"recent-knn": {}}, "Best history row": best}
     told = {"words-fit": "that fit the words", "facts-fit": "that fit, told the facts"}
@@ -132,7 +141,15 @@ def word_rows() -> list[Any]:
         for who, among in orders.items()
     ]
     fused = {"model": "text-fused", "label": "Text retrieval with the best history row", "options": {"among": best}}
-    return ["text-retrieval", fused, *fitting]
+    ignoring = [
+        {
+            "model": "words-fit",
+            "label": f"{who}, dialogue ignored",
+            "options": {"among": orders[who], "hears": "nothing"},
+        }
+        for who in ("Popularity", "Best history row")
+    ]
+    return ["text-retrieval", fused, *fitting, *(ignoring if dialogues else ())]
 
 
 def controls(entry: ModelEntry) -> list[dict[str, Any]]:

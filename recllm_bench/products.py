@@ -52,6 +52,24 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return _product(x, weight) if _is_large(x, weight) else x @ weight.T
 
 
+def product_of_halves(x: Tensor, weight: Tensor) -> Tensor:
+    """``x [n, k] @ weight.T [k, m]`` of factors of 16 bits, added up and returned in float32."""
+    if x.is_cuda and sums_wide():
+        return torch.mm(x, weight.T, out_dtype=torch.float32)
+    return x.float() @ weight.float().T
+
+
+@functools.cache
+def sums_wide() -> bool:
+    """Whether this torch multiplies halves into float32 on CUDA (from 2.8)."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in bfloat16: cards before Ampere do not."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 class Linear(nn.Linear):
     """``nn.Linear`` by :func:`linear`."""
 

@@ -34,6 +34,20 @@ class ConversationOptions:
     leaves: float = option(
         0.05, "share of the catalogue that a first utterance of rules, taste or a chat model leaves", low=1e-4, high=1
     )
+    opens: float = option(0.15, "the same share for the first words of a dialogue, which are vaguer", low=1e-4, high=1)
+    keeps: float = option(0.02, "no words of a dialogue leave less than this share of the catalogue", low=0, high=1)
+    persona: str = option(
+        "plain", "what the users of dialogues are like; in mixed each is one of the others",
+        choices=("plain", "talkative", "terse", "patient", "impatient", "mixed"),
+    )  # fmt: skip
+    patience: int | None = option(
+        None, "turns in a row without anything that comes near after which a user leaves; 0: never (default: persona)",
+        low=0,
+    )  # fmt: skip
+    silence: float | None = option(
+        None, "share of a system's questions that get no answer (default: as the persona says)", low=0, high=1
+    )
+    mistakes: float = option(0.0, "share of further facts in a dialogue that are wrong", low=0, high=1)
     encoder: str = option("minilm", "text encoder: minilm, a folder, or a hub id")
     template: str = option("{text}", "what the encoder reads; {text} is the utterance")
     pooling: str = option("auto", "how the encoder pools", choices=("auto", "mean", "last"))

@@ -23,15 +23,13 @@ def evaluate_checkpoint(
     BenchError
         When the file is missing, is no checkpoint of that model, or its item table does not fit the dataset.
     """
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
+    from recllm_bench.conversation.real_users import evaluated_data
     from recllm_bench.evaluation.metrics import per_user
     from recllm_bench.evaluation.own_metrics import data_facts
     from recllm_bench.evaluation.ranks import rank_cases
 
     protocol = protocol_named(protocol_name)
-    prepared = prepare(dataset, filter=protocol.filter, store=default_store())
-    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
+    prepared, split = evaluated_data(dataset, protocol, default_store())
     model_class: Any = model_named(model).model
     if not hasattr(model_class, "load_released"):
         raise BenchError(f"{model} cannot read released checkpoints; a model that can has 'load_released'")

@@ -19,6 +19,7 @@ from recllm_bench.artifacts import ArtifactStore, content_hash
 from recllm_bench.data.cards import default_store
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import Protocol, protocol_named
+from recllm_bench.language.chat_spending import Spending, price_table, spending
 from recllm_bench.language.encoder_files import EncoderKey
 from recllm_bench.locations import results_folder
 from recllm_bench.machine_costs import measured_costs, reset_peak_memory
@@ -70,8 +71,7 @@ class BenchCell:
     """
 
     def __init__(self, recipe: Recipe, label: str = "", store: ArtifactStore | None = None) -> None:
-        from recllm_bench.data.prepare import prepare
-        from recllm_bench.data.splits import split_named
+        from recllm_bench.conversation.real_users import evaluated_data
 
         load_modules(recipe.modules)
         self.recipe, self.store = recipe, store or default_store()
@@ -79,8 +79,7 @@ class BenchCell:
         self.name = label or self.entry.display_name
         self.device = device_named(recipe.device)
         self.protocol: Protocol = protocol_named(recipe.protocol)
-        self.dataset = prepare(recipe.dataset, filter=self.protocol.filter, store=self.store)
-        self.split = split_named(self.protocol.split, self.dataset.histories, **dict(self.protocol.split_params))
+        self.dataset, self.split = evaluated_data(recipe.dataset, self.protocol, self.store)
         self.encoder_key = EncoderKey(recipe.conversation)
 
     @cached_property
@@ -161,6 +160,7 @@ class BenchCell:
         """
         from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
 
+        price_table()
         with own_faults(self.entry):
             stages = self.cell.method.stages()
         if not isinstance(stages, list) or not all(isinstance(stage, Stage) for stage in stages):
@@ -210,14 +210,14 @@ class BenchCell:
         if not again and is_finished(self.folder):
             return self.folder
         records.check_writable(self.folder.parent)
-        with log_to(self._journal), own_faults(self.entry):
-            return self._run()
+        with log_to(self._journal), own_faults(self.entry), spending() as spent:
+            return self._run(spent)
 
     @property
     def _journal(self) -> Path:
         return self.folder.with_name(f".{self.folder.name}.log.jsonl")
 
-    def _run(self) -> Path:
+    def _run(self, spent: Spending) -> Path:
         from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
         from recllm_bench.evaluation.ranks import rank_cases
         from recllm_bench.reporting import records
@@ -278,8 +278,10 @@ class BenchCell:
             model_name=self.entry.display_name,
             changed=changed_from_default(self.recipe, self.split),
         )
+        record.spent = spent.facts()
         log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")
-        return records.write_record(self.folder, record, ranks, outcomes, self._journal, self._transcripts(outcomes))
+        files = {**self._transcripts(outcomes), **self._cases(cases, ranks)}
+        return records.write_record(self.folder, record, ranks, outcomes, self._journal, files)
 
     def columns(self, cases: Any) -> dict[str, Any] | None:
         """Further columns of the cases; words and targets reach a reader of words alone."""
@@ -359,30 +361,17 @@ class BenchCell:
         return notes
 
     def _dialogues(self, model: Any) -> Any:
-        """Play the multi-turn conversations, when the recipe asks for them and the model can talk.
-
-        The controls with other words have none: their dialogues would be those of the model itself.
-        """
+        """Play the multi-turn conversations, when the recipe asks for them and the model can talk."""
         talk = self.recipe.conversation
-        if not talk.users or talk.words != "own" or not self.entry.converses:
+        if not talk.users or not self.entry.converses or self.dataset.said:
             return None
-        from recllm_bench.conversation.dialogue_loop import run_dialogues
         from recllm_bench.evaluation.candidates import evaluated_cases
 
-        job, words = self.talking_job(), self._words("own")
+        job, words = self.talking_job(), self._words(talk.words)
         rules = job.protocol
         wanted = min(talk.users, self.dataset.histories.n_users)
         cases = evaluated_cases(self.split.test, dataclasses.replace(rules, users=wanted))
-        return run_dialogues(
-            lambda dialogues: model.respond(job, dialogues),
-            words.speaker(),
-            words.profiles(cases),
-            cases,
-            self.dataset.histories,
-            self.dataset.catalogue,
-            max_turns=rules.turns,
-            shown_per_turn=rules.shown_per_turn,
-        )
+        return words.hold(lambda talks: model.respond(job, talks), cases, rules.turns, rules.shown_per_turn)
 
     def _transcripts(self, outcomes: Any) -> dict[str, Callable[[Path], None]]:
         """The dialogues as a file for people to read."""
@@ -391,6 +380,14 @@ class BenchCell:
         from recllm_bench.conversation.dialogue_loop import write_transcripts
 
         return {"dialogues.jsonl": lambda path: write_transcripts(path, outcomes, self.dataset.catalogue)}
+
+    def _cases(self, cases: Any, ranks: Any) -> dict[str, Callable[[Path], None]]:
+        """What ``recllm-bench show`` tells of a case."""
+        from recllm_bench.reporting.case import FILE, write_cases
+
+        said = self._words(self.recipe.conversation.words).openings(cases) if self._hears_openings() else None
+        rounds = self.cell.method.happened()
+        return {FILE: lambda path: write_cases(path, ranks, said, rounds)}
 
     def _report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """What the method says beside its ranking: measures, tokens, notes, and what stood in for the paper's parts."""
@@ -404,7 +401,8 @@ class BenchCell:
         if not self.entry.reads_words:
             return {}
         talk = self.recipe.conversation
-        return {"simulator": talk.simulator, "text encoder": talk.encoder}
+        speaks = f"people, trained with {talk.simulator}" if self.dataset.said else talk.simulator
+        return {"simulator": speaks, "text encoder": talk.encoder}
 
 
 def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:

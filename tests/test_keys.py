@@ -18,8 +18,8 @@ from recllm_bench.runner import BenchCell
 from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
 
-MODELS = ("sasrec", "iclrec", "latentcrs", "relrec", "llama2-seq", "cesrec", "text-retrieval")
-WORDS = {"latentcrs", "text-retrieval", "cesrec"}
+MODELS = ("sasrec", "iclrec", "latentcrs", "relrec", "llama2-seq", "cesrec", "text-retrieval", "asking")
+WORDS = {"latentcrs", "text-retrieval", "cesrec", "asking"}
 """Models whose recipe has a user side."""
 TEXTS: dict[str, tuple[Any, ...]] = {
     "simulator": ("rules:2",),
@@ -32,7 +32,12 @@ TEXTS: dict[str, tuple[Any, ...]] = {
     "backend_options": ({"hidden_size": 8},),
     "backend_training": ({"epochs": 3},),
     "lora_modules": (("q_proj",),),
-    "feedback": ("server:m@http://localhost:9/v1",),
+    "feedback": ("exact", "server:m@http://localhost:9/v1"),
+    "extractor": ("server:m@http://localhost:9/v1",),
+    "verifier": ("server:m@http://localhost:9/v1",),
+    "model": ("latentcrs",),
+    "model_options": ({"text_width": 8},),
+    "model_training": ({"max_length": 9},),
     "seq_template": ("{user} likes {items}",),
     "chat_device": ("cpu",),
 }
@@ -61,6 +66,7 @@ UNTRAINED: dict[str, set[str]] = {
     "iclrec": set(),
     "latentcrs": {
         "text_width", "exclude_pad", "x_text", "seen_policy",  # plain RecBole; ranking; dialogues
+        "extractor", "hard_filter", "hard_filter_pool", "verifier", "verifies", "verified",  # of other outputs than B
     },
     "relrec": {
         "scores_at_once", "checkpointing",  # memory alone
@@ -76,10 +82,11 @@ UNTRAINED: dict[str, set[str]] = {
     "cesrec": {
         # what is done with a trained constructor
         "use_masking", "rounds", "early_accept", "refine_from", "pool", "forbid_target", "speculate",
-        "construct_batch", "latency_users", "edit", "draw",
+        "construct_batch", "latency_users", "every_cutoff", "edit", "draw",
         *_TRAINING,  # it has adapter_..., tune_... and backend_training
     },
     "text-retrieval": {"text_width", *_TRAINING},  # it trains nothing
+    "asking": {"model_options", "model_training", *_TRAINING},  # as little as the model inside, text-retrieval
 }  # fmt: skip
 """What changes no stage of a model: it is read after training, limits memory, or belongs to another part.
 
@@ -166,7 +173,12 @@ def test_the_user_side_is_in_the_recipes_hash_where_words_are_read(model, shop, 
                 continue
             heard = model in WORDS or field.name in ("template", "pooling")  # anyone may read item texts
             assert (recipe != base[1]) == heard, f"{field.name}={value}"
-            reads = field.name in ("template", "pooling") and model in ("latentcrs", "relrec", "text-retrieval")
+            reads = field.name in ("template", "pooling") and model in (
+                "latentcrs",
+                "relrec",
+                "text-retrieval",
+                "asking",
+            )
             speaks = field.name in ("simulator", "leaves", "target_visibility") and model == "latentcrs"
             assert (stages != base[0]) == (reads or speaks), f"{field.name}={value}"
 

@@ -136,6 +136,15 @@ class Method:
         """
         return {}
 
+    def happened(self) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Rounds of each case of the last :meth:`columns`, for ``recllm-bench show``; by default there are none.
+
+        A round may have ``shown`` (an item), ``said``, ``accepted``, ``masked`` and ``history`` (lists of items: what
+        was left out, what the next ranking reads), ``higher`` and ``tied`` (the target's place after it, as in
+        ``Ranks``). Where it has a first entry of round 0, that is what stood before anything was said.
+        """
+        return ()
+
     def speaker_key(self, words: Words) -> Mapping[str, Any]:
         """Who speaks to a reader of words: rows that hear others are not compared with it."""
         return words.speaker_key
@@ -148,3 +157,8 @@ class Method:
     def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any] | None:
         """Rows to compare with where a recipe names none; None takes the bench's baselines."""
         return None
+
+    @classmethod
+    def dialogue_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """Further rows to compare with under a protocol that has turns, such as the method's other outputs."""
+        return []

@@ -103,7 +103,10 @@ class Converses(Protocol):
     """Recommends in dialogues; a class that does declares ``reads_words`` too."""
 
     def respond(self, job: Any, dialogues: Sequence[Any]) -> list[Any]:
-        """One :class:`recllm_bench.conversation.dialogue.Response` for each ``Dialogue``, all as one batch."""
+        """One :class:`recllm_bench.conversation.dialogue.Response` for each ``Dialogue``, all as one batch.
+
+        It recommends (``items``), asks (``ask`` names a kind of fact, ``say`` holds the question), or both.
+        """
         ...
 
 

@@ -90,8 +90,21 @@ class Words(Protocol):
         """Rows ``int64 [n]`` (-1 where nothing was said) into vectors ``float32 [m, width]`` of distinct openings."""
         ...
 
+    @property
+    def practice_key(self) -> Mapping[str, Any]:
+        """What decides the dialogues of :meth:`practice`, and vectors."""
+        ...
+
+    def practice(self, cases: Any) -> list[Any]:
+        """A dialogue (``conversation.dialogue.Dialogue``) of each case's user, held up to some turn, to learn from."""
+        ...
+
+    def hold(self, respond: Any, cases: Any, turns: int, shown: int) -> Any:
+        """Dialogues of some cases' users with ``respond(dialogues)``, as ``conversation.dialogue_loop.Outcomes``."""
+        ...
+
     def feedback(self, spec: str, facts: int, cases: Any = None) -> Speaker:
-        """Who answers recommendations: ``rules``, ``local:NAME`` or ``server:MODEL@URL``.
+        """Who answers recommendations: ``rules``, ``exact``, ``local:NAME`` or ``server:MODEL@URL``.
 
         ``cases`` are whom it will answer for; another user's words need to know them.
         """

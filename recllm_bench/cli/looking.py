@@ -55,6 +55,13 @@ def why(options: argparse.Namespace) -> None:
     print("\n\n".join(why(read_record(folder), present_dependencies) for folder in record_folders(options.runs)))
 
 
+def show(options: argparse.Namespace) -> None:
+    from recllm_bench.checking import record_named
+    from recllm_bench.reporting.case import show_case
+
+    print(show_case(record_named(options.run), options.user))
+
+
 def prepare(options: argparse.Namespace) -> None:
     from recllm_bench.data.cards import default_store
     from recllm_bench.data.interactions import NothingLeft

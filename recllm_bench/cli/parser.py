@@ -141,6 +141,12 @@ def build_parser() -> argparse.ArgumentParser:
     why = _command(commands, "why", looking.why, "what a run record depends on, and what has changed since")
     why.add_argument("runs", nargs="+", type=Path, help="folders of run records")
 
+    show = _command(
+        commands, "show", looking.show, "one user of a run: history, what was wanted and said, what came of it"
+    )
+    show.add_argument("run", help="folder of a run record, or the beginning of its name under results/runs")
+    show.add_argument("--user", type=int, default=1, help="which user (1 is the first of the data)")
+
     prepare = _command(commands, "prepare", looking.prepare, "prepare a dataset and check it against its card")
     prepare.add_argument("dataset", help="name or path")
     prepare.add_argument("--filter", default="", help="one filter of the card (default: all of them)")

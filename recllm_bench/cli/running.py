@@ -201,19 +201,20 @@ def _table(records: Sequence[Any], metrics: Sequence[str], look: Any, **choices:
 
 def look_of(options: argparse.Namespace) -> Any:
     """How a command's tables look: what was asked for, as wide as the terminal, coloured where it can be."""
-    from recllm_bench.reporting.costs import cost_names, read_prices
+    from recllm_bench.language.chat_spending import price_table
+    from recllm_bench.reporting.costs import cost_names
     from recllm_bench.reporting.page import Look
 
     costs = cost_names(options.cost) if options.cost is not None else ("training",)
+    prices = price_table(options.prices) if options.prices or "price" in costs else {}
     if options.prices and "price" not in costs:
         costs += ("price",)
-    if "price" in costs and not options.prices:
+    if "price" in costs and not prices:
         if options.cost != "all":
             raise BenchError(
-                "--cost price needs a table: --prices FILE with lines such as 'MODEL: {input: 1, output: 2}'"
+                "--cost price needs a table: --prices FILE or RECLLM_PRICES, 'MODEL: {input: 1, output: 2}'"
             )
         costs = tuple(name for name in costs if name != "price")
-    prices = read_prices(options.prices) if options.prices else {}
     return Look(options.format, _width(), _has_colour(), options.verbose, costs, prices)
 
 
@@ -298,9 +299,8 @@ def report(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
+    from recllm_bench.conversation.real_users import evaluated_data
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.candidates import evaluated_cases
     from recllm_bench.evaluation.power import AGREEMENT, Plan
     from recllm_bench.evaluation.protocols import protocol_named
@@ -311,8 +311,7 @@ def plan(options: argparse.Namespace) -> None:
     from recllm_bench.reporting.verification import whole_records
 
     protocol = protocol_named(options.protocol)
-    prepared = prepare(options.dataset, filter=protocol.filter, store=default_store())
-    split = split_named(protocol.split, prepared.histories, **dict(protocol.split_params))
+    prepared, split = evaluated_data(options.dataset, protocol, default_store())
     users = len(set(evaluated_cases(split.test, protocol).users.tolist()))
     place = (prepared.name, protocol.fingerprint())
     known = whole_records(find_records(options.results or results_folder() / "runs"))

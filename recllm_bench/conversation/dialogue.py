@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class Dialogue:
     asked : list of str
         What the system asked for in each of its turns: a kind of fact (of the catalogue's ``AttributeTable``), or
         ``""`` where it only recommended.
+    sizes : list of int
+        How many items it showed in each of its turns.
     """
 
     user: int
@@ -31,10 +34,16 @@ class Dialogue:
     messages: list[tuple[str, str]] = field(default_factory=list)
     shown: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
 
     def user_sentences(self) -> list[str]:
         """What the user said so far, oldest first, empty messages left out."""
         return [text for role, text in self.messages if role == "user" and text]
+
+    def lists(self) -> list[list[int]]:
+        """The items shown in each turn of the system."""
+        ends = np.cumsum([0, *self.sizes]).tolist()
+        return [self.shown[start:end] for start, end in pairwise(ends)]
 
 
 @dataclass

@@ -15,10 +15,13 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import write_atomic
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.dialogue import Dialogue, Reply, Response
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.profile import Profile, uttered_facts
 from recllm_bench.conversation.simulators import GuardedSimulator, Simulator
+from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
-from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, valid_outcomes
+from recllm_bench.evaluation.dialogue_outcomes import FAILED, INVALID, cost_measures, valid_outcomes
+from recllm_bench.evaluation.dialogue_turns import convention_measures, turn_measures
 from recllm_bench.progress import log, track
 
 if TYPE_CHECKING:
@@ -59,6 +62,9 @@ class Outcomes:
         The system's time, as it reports it.
     dialogues : list of Dialogue
         What was said and shown.
+    left : int64 [n, turns]
+        Before each turn of the system, how many items fit all that was said and were not shown yet, as any system
+        could read it; -1 where the turn was not held.
     ended : list of str
         ``"success"``, ``"turns"``, ``"user left"``, ``"silence"``, or ``"error: ..."``.
     """
@@ -77,6 +83,7 @@ class Outcomes:
     seconds: np.ndarray
     dialogues: list[Dialogue]
     ended: list[str]
+    left: np.ndarray
 
     def __len__(self) -> int:
         return len(self.users)
@@ -107,15 +114,21 @@ class Outcomes:
         return np.array(shares, dtype=np.float64)
 
     def measures(self) -> list[Measure]:
-        """What stands beside the outcomes: the share of all shown items that their users already had."""
+        """What stands beside the outcomes: how the dialogues went, what they cost, and how hard their turns were."""
         shown = np.array([len(talk.shown) for talk in self.dialogues])
         share = np.nansum(self.known * shown) / max(1, shown.sum())
-        return [Measure("shown items that the user already had, share", float(share), "dialogues")]
+        known = Measure("shown items that the user already had, share", float(share), "dialogues")
+        most = max((size for talk in self.dialogues for size in talk.sizes), default=0)
+        gone = [end == "user left" for end in self.ended]
+        held = convention_measures(self.turns, self.left.shape[1], self.leaked)
+        valid = ~self.invalid
+        costs = cost_measures(self.seconds[valid], self.input_tokens[valid], self.output_tokens[valid])
+        return [known, *costs, *held, *turn_measures(self.turns, self.left, gone, most)]
 
     def columns(self) -> dict[str, np.ndarray]:
         """The arrays by name, for a table of users."""
         arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray) and array.ndim == 1}
 
     def facts(self) -> dict[str, Any]:
         """Counts and means for the run record."""
@@ -177,11 +190,13 @@ def run_dialogues(
     if max_turns < 1 or shown_per_turn < 1:
         raise BenchError("dialogues need at least one turn and one item shown; set the protocol's turns")
     guarded = simulator if isinstance(simulator, GuardedSimulator) else GuardedSimulator(simulator, catalogue)
-    state = _State(cases, histories, catalogue)
+    reader = StateReader(catalogue, Understanding(catalogue, guarded.attributes))
+    state = _State(cases, histories, catalogue, max_turns)
     active = state.open(guarded, profiles)
     for turn in track(range(1, max_turns + 1), "dialogues", unit="turn"):
         if not len(active):
             break
+        state.left[active, turn - 1] = [reader.left(state.dialogues[row]) for row in active]
         answers = respond([state.view(row) for row in active])
         if len(answers) != len(active):
             raise BenchError(f"the system gave {len(answers)} responses to {len(active)} dialogues")
@@ -213,6 +228,7 @@ def write_transcripts(path: Path, outcomes: Outcomes, catalogue: Catalogue) -> N
                 "ended": outcomes.ended[row],
                 "leaked": bool(outcomes.leaked[row]),
                 "n_match": int(outcomes.n_match[row]),
+                "n_match_by_turn": [int(count) for count in outcomes.left[row] if count >= 0],
                 "history": [named(item) for item in dialogue.history[-5:]],
                 "messages": [{"role": role, "text": text} for role, text in dialogue.messages],
                 "shown": [named(item) for item in dialogue.shown],
@@ -225,9 +241,10 @@ def write_transcripts(path: Path, outcomes: Outcomes, catalogue: Catalogue) -> N
 class _State:
     """All dialogues and what is counted about them."""
 
-    def __init__(self, cases: Cases, histories: Histories, catalogue: Catalogue) -> None:
+    def __init__(self, cases: Cases, histories: Histories, catalogue: Catalogue, turns: int) -> None:
         self.cases, self.catalogue = cases, catalogue
         self.n = n = len(cases)
+        self.left = np.full((n, turns), -1, dtype=np.int64)
         starts = histories.offsets[np.asarray(cases.users) - 1]
         self.dialogues = [
             Dialogue(user, histories.items[start:end])
@@ -291,6 +308,7 @@ class _State:
         dialogue.messages.append(("assistant", answer.say or self._listed(items)))
         dialogue.shown.extend(items)
         dialogue.asked.append(answer.ask)
+        dialogue.sizes.append(len(items))
         same = [item for item in items if item != target and self.titles[item] == self.titles[target] != ""]
         self.near_misses[row] += len(same)
         if target in items:
@@ -300,8 +318,13 @@ class _State:
     def view(self, row: int) -> Dialogue:
         """What the system sees: a copy, so that nothing it does changes the record."""
         dialogue = self.dialogues[row]
-        return Dialogue(
-            dialogue.user, dialogue.history.copy(), list(dialogue.messages), list(dialogue.shown), list(dialogue.asked)
+        return dataclasses.replace(
+            dialogue,
+            history=dialogue.history.copy(),
+            messages=list(dialogue.messages),
+            shown=list(dialogue.shown),
+            asked=list(dialogue.asked),
+            sizes=list(dialogue.sizes),
         )
 
     def open_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -328,6 +351,7 @@ class _State:
             seconds=self.seconds,
             dialogues=self.dialogues,
             ended=[end or "turns" for end in self.ended],
+            left=self.left,
         )
 
     def _invalid(self, row: int, why: str) -> None:

@@ -31,7 +31,8 @@ WISHES = (
 PLAIN_WISHES = ("Something else, please.", "Show me something else.")
 _DESCRIPTION_WORDS = 60
 _ANSWER_TOKENS = 80
-_VERSION = 1  # part of the keys of what is made from feedback: raise it when equal options give other words
+_VERSION, _RULES_VERSION = 1, 2  # parts of keys: raise them when equal options give other words
+_TIMES = ("decade", "year")
 
 
 class RuleFeedback:
@@ -39,7 +40,8 @@ class RuleFeedback:
 
     The dislike is an attribute of the shown item that the target lacks, the wish are attributes of the target,
     first those that the shown item lacks. Later rounds name others, in turn. Attributes that would name the target
-    are never used.
+    are never used. A wish names one time, a decade or a year, and a user who is shown an item again says another
+    sentence, as long as there are templates.
 
     Parameters
     ----------
@@ -49,14 +51,15 @@ class RuleFeedback:
         Chooses among the templates.
     facts : int
         Most attributes in a wish.
+    exact : bool
+        Speak as this class did at first: a decade and its year may share a wish, and rounds may repeat a sentence.
     """
 
-    name = "rules"
-
-    def __init__(self, catalogue: Catalogue, seed: int = 0, facts: int = 2) -> None:
+    def __init__(self, catalogue: Catalogue, seed: int = 0, facts: int = 2, *, exact: bool = False) -> None:
         if facts < 1:
             raise BenchError(f"feedback: a wish needs at least one attribute, got facts={facts}")
         self.seed, self.facts, self.domain, self._n_ids = seed, facts, catalogue.domain, len(catalogue)
+        self.exact, self.name = exact, "exact" if exact else "rules"
         self.attributes = AttributeTable(catalogue)
         self.redactor = Redactor(catalogue)
         self.n_empty = 0
@@ -74,7 +77,8 @@ class RuleFeedback:
 
     def key(self) -> dict[str, Any]:
         """Words depend on these alone, beside the catalogue."""
-        return {"feedback": "rules", "facts": self.facts, "seed": self.seed, "version": _VERSION}
+        version = _VERSION if self.exact else _RULES_VERSION
+        return {"feedback": "rules", "facts": self.facts, "seed": self.seed, "version": version}
 
     def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
         """What each user says about the shown item.
@@ -97,7 +101,8 @@ class RuleFeedback:
             When the columns differ in length or an item is not in the catalogue.
         """
         columns = _columns(users, shown, targets, turn, self._n_ids)
-        draws = _draws(self.seed, *columns)
+        # The draw of a user's first round holds for all: rounds count on from its templates.
+        draws = _draws(self.seed, *columns[:3], columns[3] if self.exact else np.zeros_like(columns[3]))
         _, items, wanted, turns = (column.tolist() for column in columns)
         said = [self._utterance(*row) for row in zip(items, wanted, turns, draws, strict=True)]
         return self.redactor.redact(said, wanted).texts
@@ -105,24 +110,34 @@ class RuleFeedback:
     def wishes(self, item: int, count: int, rng: np.random.Generator) -> list[str]:
         """At most ``count`` different noun phrases, each of up to ``facts`` attributes of an item, drawn at random."""
         known = [fact for fact in self.attributes.facts(item) if not self.redactor.names(fact.value, item)]
-        drawn = (rng.permutation(len(known))[: self.facts] for _ in range(count if known else 0))
-        phrases = [phrase([known[place] for place in sorted(places)], self.domain) for places in drawn]
+        drawn = (rng.permutation(len(known)).tolist() for _ in range(count if known else 0))
+        phrases = [phrase([known[place] for place in sorted(self._wished(known, row))], self.domain) for row in drawn]
         return self.redactor.redact(list(dict.fromkeys(phrases)), [item] * len(set(phrases))).texts
 
     def _utterance(self, shown: int, target: int, turn: int, draw: int) -> str:
         dislikes, wishes = self._contrast(shown, target)
+        refusals, wanting = REFUSALS if dislikes else PLAIN_REFUSALS, WISHES if wishes else PLAIN_WISHES
+        rounds = 0 if self.exact else turn
+        wording, count = self._pick(wanting, target, (draw >> 8) + rounds)
+        refusal, _ = self._pick(refusals, target, draw + rounds // count)
         if dislikes:
-            refusal = self._pick(REFUSALS, target, draw)
             refusal = refusal.format(dislike=phrase([dislikes[turn % len(dislikes)]], self.domain))
-        else:
-            refusal = self._pick(PLAIN_REFUSALS, target, draw)
         if not wishes:
             self.n_empty += not dislikes
-            return f"{refusal} {self._pick(PLAIN_WISHES, target, draw >> 8)}"
-        place = turn * self.facts % len(wishes)
-        chosen = (wishes[place:] + wishes[:place])[: self.facts]
-        wish = phrase(chosen, self.domain)
-        return f"{refusal} {self._pick(WISHES, target, draw >> 8).format(wish=wish)}"
+            return f"{refusal} {wording}"
+        first = turn * self.facts % len(wishes)
+        places = [*range(first, len(wishes)), *range(first)]
+        wish = phrase([wishes[place] for place in self._wished(wishes, places)], self.domain)
+        return f"{refusal} {wording.format(wish=wish)}"
+
+    def _wished(self, facts: Sequence[Fact], places: Sequence[int]) -> list[int]:
+        """The first places of a wish; of times only one, for a decade says nothing beside its year."""
+        chosen: list[int] = []
+        for place in places:
+            is_time = facts[place].kind in _TIMES
+            if self.exact or not (is_time and any(facts[other].kind in _TIMES for other in chosen)):
+                chosen.append(place)
+        return chosen[: self.facts]
 
     def _contrast(self, shown: int, target: int) -> tuple[list[Fact], list[Fact]]:
         """Attributes the shown item has and the target lacks; those of the target, what the shown item lacks first."""
@@ -136,14 +151,14 @@ class RuleFeedback:
             self._known[shown, target] = (dislikes, new + [fact for fact in safe if fact in of_shown])
         return self._known[shown, target]
 
-    def _pick(self, templates: tuple[str, ...], target: int, draw: int) -> str:
-        """One of the templates, but none with a word that only the target's title has."""
+    def _pick(self, templates: tuple[str, ...], target: int, draw: int) -> tuple[str, int]:
+        """One of the templates, but none with a word that only the target's title has; and how many these are."""
         if (target, templates) not in self._safe:
             rare = self.redactor.rare_words(target)
             rows = zip(templates, self._vocabulary[templates], strict=True)
             self._safe[target, templates] = tuple(text for text, row in rows if not row & rare) or templates
         safe = self._safe[target, templates]
-        return safe[draw % len(safe)]
+        return safe[draw % len(safe)], len(safe)
 
 
 class ChatFeedback:
@@ -248,7 +263,7 @@ def feedback_named(
     Parameters
     ----------
     spec : str
-        ``"rules"``, or a chat model (``local:NAME``, ``server:MODEL@URL``).
+        ``"rules"``; ``"exact"``, what these said at first; or a chat model (``local:NAME``, ``server:MODEL@URL``).
     catalogue : Catalogue
         The items.
     seed : int
@@ -263,10 +278,10 @@ def feedback_named(
     BenchError
         For an unknown speaker.
     """
-    if spec == "rules":
-        return RuleFeedback(catalogue, seed, facts)
-    if not spec.startswith(("local:", "server:")):
-        raise BenchError(f"feedback '{spec}' is unknown; use rules, local:NAME or server:MODEL@URL")
+    if spec in ("rules", "exact"):
+        return RuleFeedback(catalogue, seed, facts, exact=spec == "exact")
+    if not spec.startswith(("local:", "server:", "replay:")):
+        raise BenchError(f"feedback '{spec}' is unknown; use rules, exact, local:NAME, server:MODEL@URL or replay:FILE")
     from recllm_bench.language.chat import chat_model
 
     return ChatFeedback(catalogue, chat_model(spec, **options), seed)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import log
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recllm_bench.conversation.attributes import Fact
+from recllm_bench.conversation.answers import Answers, Manners
+from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.dialogue import Dialogue, Reply
+from recllm_bench.conversation.draws import Draw
 from recllm_bench.conversation.phrasings import TESTED, TRAINING
 from recllm_bench.conversation.profile import Profile
 from recllm_bench.conversation.redaction import Redactor
@@ -21,13 +23,11 @@ from recllm_bench.errors import BenchError
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue
 
-T = TypeVar("T")
 _TIMES = ("era", "decade")
 _MOST_FACTS, _KNOWN_FACTS = 4, 9  # in one wish; of an item, for choosing among its sets
 _SETS = 4  # sets of facts among which users differ, each at most twice as far from the share asked for
 _DISLIKES = 10  # commonest categories, of which one is not wanted
 _ATTEMPTS = 8
-_MASK = (1 << 64) - 1
 
 
 class Wish(NamedTuple):
@@ -51,9 +51,9 @@ class People:
 
     The facts of the first utterance are chosen so that about ``leaves`` of the catalogue fits them: among the sets of
     up to four facts (one of time) those that come nearest. A third of the users also name a common category that they
-    do not want, two in five compare with an item of their history that has one of the facts. A reply names what is
-    wrong with what is shown and one more fact; with none left it repeats the wish: these users do not leave. All is
-    drawn from (seed, user, target, turn) alone. Tested users speak in phrasings that training users never use.
+    do not want, two in five compare with an item of their history that has one of the facts. How they answer what
+    they are shown and asked, :class:`.Manners` says. All is drawn from (seed, user, target, turn) alone, answers also
+    from what was said and shown before. Tested users speak in phrasings that training users never use.
 
     Parameters
     ----------
@@ -63,16 +63,18 @@ class People:
         Of all draws.
     leaves : float
         Share of the catalogue that a first utterance should leave.
+    **manners
+        Of :class:`.Manners`.
     """
 
     name = "rules"
     target_free = False
 
-    def __init__(self, catalogue: Catalogue, seed: int = 0, leaves: float = 0.05) -> None:
+    def __init__(self, catalogue: Catalogue, seed: int = 0, leaves: float = 0.05, **manners: Any) -> None:
         if not 0 < leaves <= 1:
             raise BenchError(f"simulator {self.name}: leaves is a share of the catalogue above 0, got {leaves}")
         self.seed, self.leaves, self.domain = seed, leaves, catalogue.domain
-        self.attributes = SpokenFacts(catalogue)
+        self.attributes: AttributeTable = SpokenFacts(catalogue)
         self._titles, self._guard = [spoken_title(title) for title in catalogue.titles], Redactor(catalogue)
         self._goal = max(1.0, leaves * (len(catalogue) - 1))
         self._everything = ((1 << len(catalogue)) - 1) ^ 1
@@ -82,11 +84,13 @@ class People:
         self._items_of, self._sets = lru_cache(None)(self._bits), lru_cache(1 << 16)(self._near_sets)
         self._facts_of = lru_cache(None)(self._safe_facts)
         self._wish = lru_cache(1 << 15)(self._new_wish)
+        self.manners, self._years = Manners(**manners), catalogue.years
+        self._answers = Answers(catalogue, self, self.manners)
 
     @property
     def key(self) -> dict[str, Any]:
         """Who speaks: name, options, vocabulary."""
-        return {"simulator": self.name, "leaves": self.leaves, **self.attributes.key}
+        return {"simulator": self.name, "leaves": self.leaves, **self.manners.key, **self.attributes.key}
 
     def open(self, profiles: Sequence[Profile]) -> list[str]:
         """First utterance of each user."""
@@ -104,62 +108,43 @@ class People:
         self, profiles: Sequence[Profile], dialogues: Sequence[Dialogue], shown: Sequence[Sequence[int]]
     ) -> list[Reply]:
         """Answer of each user to the items just shown."""
-        return [self._reply(*row) for row in zip(profiles, dialogues, shown, strict=True)]
+        return [self._answers.reply(*row) for row in zip(profiles, dialogues, shown, strict=True)]
 
-    def _reply(self, profile: Profile, dialogue: Dialogue, items: Sequence[int]) -> Reply:
-        turn = sum(role == "user" for role, _ in dialogue.messages)
-        draw, pool = self._draw(profile, turn), TESTED if profile.tested else TRAINING
-        if self._accepts(profile, items):
-            return Reply(draw.of(pool.accepted), accepted=True, end=True)
-        wish, known = self._wish(profile)[0], self._known(profile)
-        dislikes = [fact for fact in self.attributes.facts(items[0]) if fact.kind == "category"] if len(items) else []
-        dislikes = [fact for fact in dislikes if fact not in self._has(profile)]
-        left = [fact for fact in known if fact not in wish.wanted]
-        for _ in range(_ATTEMPTS):
-            refusal = draw.of(pool.refusals if dislikes else pool.plain_refusals)
-            said = refusal.format(never=refused_phrase(dislikes[0])) if dislikes else refusal
-            if turn <= len(left):
-                more = noun_phrase(left[turn - 1 : turn], self.domain, draw.below(2) == 0)
-            else:
-                more = noun_phrase(wish.wanted, self.domain, draw.below(2) == 0)
-            text = _sentence(f"{said} {draw.of(pool.more if turn <= len(left) else pool.again).format(wish=more)}")
-            if self.target_free or not self._guard.names(text, profile.target):
-                break
-            dislikes = dislikes[1:]
-        return Reply(text)
-
-    def _accepts(self, profile: Profile, items: Sequence[int]) -> bool:
+    def accepts(self, profile: Profile, items: Sequence[int]) -> bool:
+        """Whether the item is among those shown, by id."""
         return profile.target in items
 
-    def _known(self, profile: Profile) -> tuple[Fact, ...]:
+    def known(self, profile: Profile) -> tuple[Fact, ...]:
         """Facts that this user can say, most common first."""
         return self._facts_of(profile.target)
 
-    def _has(self, profile: Profile) -> Sequence[Fact]:
-        """Facts that this user never dislikes."""
-        return self.attributes.facts(profile.target)
+    def about(self, profile: Profile) -> tuple[Sequence[Fact], int]:
+        """Facts that this user never dislikes, and the year of the item, 0 where none is in mind."""
+        return self.attributes.facts(profile.target), int(self._years[profile.target])
 
-    def _draw(self, profile: Profile, turn: int) -> Draw:
+    def drawn(self, profile: Profile, turn: int) -> Draw:
+        """The random choices of a user in a turn."""
         return Draw(self.seed, profile.user, profile.target, turn)
 
     def _new_wish(self, profile: Profile) -> tuple[Wish, int]:
         """The wish, and the state of the draw that goes on with its wording."""
-        draw = self._draw(profile, 0)
+        draw = self.drawn(profile, 0)
         refused: tuple[Fact, ...] = ()
         if draw.below(3) == 0:
-            has = set(self._has(profile))
+            has = set(self.about(profile)[0])
             never = draw.of([fact for fact in self._dislikes if fact not in has] or [None])
-            refused = (never,) if never and self._is_safe(never.value, profile) else ()
-        wanted = draw.of(self._sets(self._known(profile), refused))
+            refused = (never,) if never and self.is_safe(never.value, profile) else ()
+        wanted = draw.of(self._sets(self.known(profile), refused))
         like = ""
         if draw.below(5) < 2:
             facts = set(wanted)
             alike = [item for item in profile.past if not facts or facts & set(self.attributes.facts(item))]
             title = draw.of([self._titles[item] for item in alike] or [""])
-            like = title if self._is_safe(title, profile) else ""
+            like = title if self.is_safe(title, profile) else ""
         return Wish(wanted, refused, like), draw.state
 
-    def _is_safe(self, text: str, profile: Profile) -> bool:
+    def is_safe(self, text: str, profile: Profile) -> bool:
+        """Whether a text does not name what the user must not name."""
         return self.target_free or not self._guard.names(text, profile.target)
 
     def _opening(self, profile: Profile, wish: Wish, state: int) -> str:
@@ -182,7 +167,7 @@ class People:
             while said != plain and not frame.endswith(("{wish}.", "{wish}?")):  # a long wish ends its sentence
                 frame = draw.of(pool.frames)
             text = " ".join(map(_sentence, [frame.format(wish=said), *after]))
-            if self._is_safe(text, profile):
+            if self.is_safe(text, profile):
                 break
         return text
 
@@ -229,13 +214,13 @@ class Taste(People):
     name = "taste"
     target_free = True
 
-    def _accepts(self, profile: Profile, items: Sequence[int]) -> bool:
+    def accepts(self, profile: Profile, items: Sequence[int]) -> bool:
         return False
 
-    def _has(self, profile: Profile) -> Sequence[Fact]:
-        return [fact for item in profile.past for fact in self.attributes.facts(item)]
+    def about(self, profile: Profile) -> tuple[Sequence[Fact], int]:
+        return [fact for item in profile.past for fact in self.attributes.facts(item)], 0
 
-    def _known(self, profile: Profile) -> tuple[Fact, ...]:
+    def known(self, profile: Profile) -> tuple[Fact, ...]:
         if not profile.past:
             return ()
         pointers, indices = self.attributes.matrix.indptr, self.attributes.matrix.indices
@@ -245,47 +230,8 @@ class Taste(People):
         best = [column for column in np.argsort(-gain, kind="stable")[:_KNOWN_FACTS].tolist() if gain[column] > 0]
         return tuple(self.attributes.vocabulary[column] for column in sorted(best))
 
-    def _draw(self, profile: Profile, turn: int) -> Draw:
+    def drawn(self, profile: Profile, turn: int) -> Draw:
         return Draw(self.seed, profile.user, len(profile.past), *profile.past[-3:], turn)
-
-
-class Draw:
-    """Random choices that depend on some numbers alone.
-
-    Parameters
-    ----------
-    *numbers : int
-        Such as seed, user, target and turn.
-    """
-
-    def __init__(self, *numbers: int) -> None:
-        self.state = 0
-        for number in numbers:
-            self.state = _mixed(self.state + 0x9E3779B97F4A7C15 * (number + 1))
-
-    @classmethod
-    def at(cls, state: int) -> Draw:
-        """Go on where another draw was."""
-        draw = cls()
-        draw.state = state
-        return draw
-
-    def below(self, count: int) -> int:
-        """A whole number from 0 to ``count - 1``."""
-        self.state = (self.state + 0x9E3779B97F4A7C15) & _MASK
-        return (_mixed(self.state) >> 16) % count
-
-    def of(self, choices: Sequence[T]) -> T:
-        """One of the choices."""
-        return choices[self.below(len(choices))]
-
-
-def _mixed(value: int) -> int:
-    """SplitMix64's finaliser, as :func:`.rules.mixed`."""
-    value &= _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
 
 
 def _sentence(text: str) -> str:

@@ -1,6 +1,7 @@
 """Ways to say it. Every pool has two halves: those of training users, and those that only tested users speak.
 
-``{wish}`` is a noun phrase of facts, ``{like}`` a title of the history, ``{never}`` what is not wanted.
+``{wish}`` is a noun phrase of facts, ``{like}`` a title of the history, ``{never}`` what is not wanted, ``{place}`` the
+place of an item in the list just shown.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ class Phrasings(NamedTuple):
         A title of the history within the wish, and as a sentence.
     refusals, plain_refusals, more, again, accepted : tuple of str
         Answers to what was shown: with a reason and without; one more wish, the wish once more; and yes.
+    older, newer, nearer : tuple of str
+        Comparisons with what was shown.
+    corrected : tuple of str
+        Something refused was shown again.
+    unsure, leaving : tuple of str
+        Nothing to say to a question; and the end of patience.
     """
 
     frames: tuple[str, ...]
@@ -33,6 +40,12 @@ class Phrasings(NamedTuple):
     more: tuple[str, ...]
     again: tuple[str, ...]
     accepted: tuple[str, ...]
+    older: tuple[str, ...]
+    newer: tuple[str, ...]
+    nearer: tuple[str, ...]
+    corrected: tuple[str, ...]
+    unsure: tuple[str, ...]
+    leaving: tuple[str, ...]
 
 
 TRAINING = Phrasings(
@@ -70,6 +83,12 @@ TRAINING = Phrasings(
     more=("It should be {wish}.", "What I want is {wish}.", "Rather {wish}.", "Make it {wish}."),
     again=("As I said, {wish}.", "Still {wish}.", "I meant {wish}."),
     accepted=("Yes, that's it.", "Yes, I'll take it."),
+    older=("Something older than the {place} one.", "It should be older than the {place} one."),
+    newer=("Something newer than the {place} one.", "It should be newer than the {place} one."),
+    nearer=("More like the {place} one.", "The kind is more like the {place} one."),
+    corrected=("I said no {never}.", "But no {never}, remember?"),
+    unsure=("I don't mind.", "No idea, really.", "No preference there."),
+    leaving=("I'll look elsewhere.", "Never mind, I give up."),
 )
 TESTED = Phrasings(
     frames=(
@@ -106,4 +125,10 @@ TESTED = Phrasings(
     more=("Could it be {wish}?", "Better {wish}.", "I'd sooner have {wish}.", "How about {wish}?"),
     again=("Again, {wish}.", "Really, {wish} is all I ask.", "I was thinking of {wish}."),
     accepted=("Great, that one.", "Perfect, thanks."),
+    older=("Older than the {place} one, I think.", "I'd go for one older than the {place} one."),
+    newer=("Newer than the {place} one, I think.", "I'd go for one that is more recent than the {place} one."),
+    nearer=("Closer to the {place} one, please.", "I'd say it is closer to the {place} one."),
+    corrected=("As I told you, not {never}.", "I did say nothing with {never}."),
+    unsure=("It doesn't matter to me.", "I couldn't say.", "Not sure about that."),
+    leaving=("Let's leave it there.", "Thanks, I'll try somewhere else."),
 )

@@ -242,6 +242,7 @@ def title_forms(title: str) -> list[str]:
         if article:
             forms += [f"{article['article']} {article['rest']}", article["rest"]]
     forms += [_ARTICLE_FIRST.sub("", form.strip()) for form in list(forms)]
+    forms += [form.replace("&", " ") for form in forms if "&" in form]
     editions = [form for form in forms if not _EDITION.fullmatch(form.strip())]
     return list(dict.fromkeys(form.strip() for form in editions if form.strip()))
 
@@ -275,7 +276,7 @@ def number_in_words(number: int) -> str:
 
 def _number(word: str, place: int) -> int:
     """What number a word of a title is; 0 for none. A Roman one never stands first, and is no "I"."""
-    if word.isdigit():
+    if word.isdecimal():  # "²" is a digit that int() does not take
         return int(word) if len(word) < 5 else 0
     if place and word in _ROMAN[2:]:
         return _ROMAN.index(word)
@@ -332,7 +333,10 @@ def _find(text: str, title: _Title, known: Mapping[str, int]) -> tuple[list[tupl
             else:
                 ambiguous += 1
     if title.rare:
-        found += [(index, index + 1) for index, (word, _, _) in enumerate(spelled) if word in title.rare]
+        for index, (word, start, end) in enumerate(spelled):
+            owner = _POSSESSIVE.fullmatch(text, start, end)  # "the president's": its "presidents" is in other titles
+            if word in title.rare or (owner and _folded(owner[1]) in title.rare):
+                found.append((index, index + 1))
     if title.runs:
         content = [index for index, (word, _, _) in enumerate(spelled) if word not in SMALL_WORDS]
         for place in range(len(content) - _RUN + 1):
@@ -366,7 +370,8 @@ def _misspelt(
                     word_like = end == start and (known.get(joined) or joined in SMALL_WORDS)
                     first, last = spelled[start][1], spelled[end][2]
                     named = len(form) >= _LONG or _is_marked(text, first, last)
-                    named = named or (len(form) >= _FAIR and text[first].isupper() and text.upper() != text)
+                    shown = text[first].isdigit() or (text[first].isupper() and text.upper() != text)
+                    named = named or (len(form) >= _FAIR and shown)
                     if named and not word_like:
                         yield start, end + 1
                     break

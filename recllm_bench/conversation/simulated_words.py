@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,23 +13,32 @@ import numpy as np
 
 from recllm_bench.api.measure import Measure
 from recllm_bench.api.registry import resolve
-from recllm_bench.api.words import NEUTRAL_OPENING, Ids, Speaker
+from recllm_bench.api.words import NEUTRAL_OPENING, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic, write_json
 from recllm_bench.conversation import SIMULATORS
+from recllm_bench.conversation.answers import Manners
 from recllm_bench.conversation.attributes import AttributeTable, Fact
+from recllm_bench.conversation.dialogue_loop import Outcomes, run_dialogues
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.disclosure import disclosure, nothing_to_say
-from recllm_bench.conversation.feedback import PLAIN_WISHES, feedback_named
+from recllm_bench.conversation.feedback import feedback_named
+from recllm_bench.conversation.other_words import Exchanged, Mute, NoSpeaker, OtherSpeaker, other_user
+from recllm_bench.conversation.practice import practise, read, written
 from recllm_bench.conversation.profile import VISIBILITIES, Profile, build_profiles
-from recllm_bench.conversation.rules import PLAIN_REFUSALS
+from recllm_bench.conversation.real_users import WithRealUsers
 from recllm_bench.conversation.simulators import GuardedSimulator, leaves_a_share, simulator_named
-from recllm_bench.errors import BenchError
+from recllm_bench.conversation.understanding import Understanding
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.progress import log
 from recllm_bench.provenance import code_hash, package_code_hash
 from recllm_bench.recipe import ConversationOptions
 
 if TYPE_CHECKING:
+    from recllm_bench.conversation.dialogue import Dialogue, Response
     from recllm_bench.data.prepared import PreparedDataset
     from recllm_bench.data.splits import Cases, Split
+
+_MANNERS = [field.name for field in fields(Manners)]
 
 
 @dataclass(frozen=True)
@@ -67,12 +76,18 @@ class SimulatedWords:
     def key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.key`."""
         whose = {} if self.talk.words == "own" else {"words": self.talk.words}
-        return {**self.speaker_key, "speech": speech_code(self.talk.simulator), **self.encoder_key, **whose}
+        return {
+            **self._simulator.key,
+            **self._told,
+            "speech": speech_code(self.talk.simulator),
+            **self.encoder_key,
+            **whose,
+        }
 
     @property
     def speaker_key(self) -> dict[str, Any]:
         """See :attr:`recllm_bench.api.words.Words.speaker_key`."""
-        return {**self._simulator.key, **self._told}
+        return {**self._simulator.key, **self._told, **(self._in_dialogues if self.talk.users else {})}
 
     @property
     def attributes(self) -> AttributeTable:
@@ -105,6 +120,8 @@ class SimulatedWords:
                 "words.facts are what is behind the words, made from the target: only a class with reads_facts = True, "
                 "the ceiling of a table, is handed them; read words.openings(cases)"
             )
+        if self.dataset.said:
+            raise NotEnough("what real people had in mind is not known: there are no words.facts behind their words")
         if self.talk.words == "none":
             return [((), ())] * len(cases)
         profiles = self.profiles(cases)
@@ -128,6 +145,32 @@ class SimulatedWords:
         rows[said], vectors = self._embedded([texts[row] for row in said])
         return rows, vectors
 
+    @property
+    def practice_key(self) -> dict[str, Any]:
+        """See :attr:`recllm_bench.api.words.Words.practice_key`."""
+        return {**self.key, "simulator": self._talking().key}
+
+    def practice(self, cases: Cases) -> list[Dialogue]:
+        """See :meth:`recllm_bench.api.words.Words.practice`; held once and kept."""
+
+        def make(work: Path) -> None:
+            speaker, split, catalogue = self._talking(), self.split, self.dataset.catalogue
+            seen = split.histories.items[split.histories.before(split.train_ends)]
+            talks = practise(
+                speaker,
+                self.profiles(cases),
+                cases,
+                split.histories,
+                StateReader(catalogue, Understanding(catalogue, speaker.attributes)),
+                np.bincount(seen, minlength=split.histories.n_items + 1),
+                self.seed,
+            )
+            write_atomic(work / "dialogues.json", lambda file: file.write(written(talks).encode()))
+
+        key = {**self._key_of(cases), "simulator": self._talking().key}
+        folder = self.store.build("practice", key, make)
+        return read((folder / "dialogues.json").read_text(encoding="utf-8"), cases, self.split.histories)
+
     def disclosure(self, cases: Cases) -> list[Measure]:
         """What the openings of some cases give away; nothing where the simulator does not tell its facts."""
         found = [Measure.of(each) for each in self._given_away(cases)["measures"]]
@@ -142,11 +185,15 @@ class SimulatedWords:
         BenchError
             When nobody has anything to say.
         """
+        if self.dataset.said:  # people always say something, if not of the catalogue
+            return ""
         found = self._given_away(cases)
         return nothing_to_say(self._simulator.name, self.dataset.name, found["silent"], found["users"])
 
     def feedback(self, spec: str, facts: int, cases: Cases | None = None) -> Speaker:
         """Who answers recommendations; see :func:`recllm_bench.conversation.feedback.feedback_named`."""
+        if self.dataset.said:
+            raise BenchError("real people cannot be asked for feedback: take a protocol without dialogues")
         if self.talk.words == "none":
             return NoSpeaker()
         speaker = feedback_named(spec, self.dataset.catalogue, seed=self.seed, facts=facts)
@@ -156,10 +203,41 @@ class SimulatedWords:
             raise BenchError("another user's words: name the cases whose users are exchanged")
         return OtherSpeaker(speaker, cases, self.seed)
 
-    def speaker(self) -> GuardedSimulator:
-        """A fresh simulator behind the guard, for whole dialogues."""
-        own: dict[str, Any] = {"leaves": self.talk.leaves} if leaves_a_share(self.talk.simulator) else {}
-        return simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed, **own)
+    def speaker(self, cases: Cases | None = None) -> GuardedSimulator:
+        """A fresh simulator behind the guard, for whole dialogues.
+
+        Parameters
+        ----------
+        cases : Cases, optional
+            Whom it will answer for; another user's words need to know them.
+        """
+        speaker = self._talking()
+        if self.talk.words == "own" or cases is None:
+            return speaker
+        who: Any = Mute(speaker.attributes)
+        if self.talk.words == "another":
+            others = self.profiles(cases.take(other_user(cases.users, self.seed)))
+            pairs = zip(cases.users.tolist(), cases.targets.tolist(), strict=True)
+            who = Exchanged(speaker, dict(zip(pairs, others, strict=True)))
+        return GuardedSimulator(who, self.dataset.catalogue)
+
+    def hold(
+        self, respond: Callable[[list[Dialogue]], Sequence[Response]], cases: Cases, turns: int, shown: int
+    ) -> Outcomes:
+        """See :meth:`recllm_bench.api.words.Words.hold`."""
+        return run_dialogues(
+            respond,
+            self.speaker(cases),
+            self.profiles(cases),
+            cases,
+            self.dataset.histories,
+            self.dataset.catalogue,
+            max_turns=turns,
+            shown_per_turn=shown,
+        )
+
+    def _talking(self) -> GuardedSimulator:
+        return self._speaking(leaves=self.talk.opens, **{name: getattr(self.talk, name) for name in _MANNERS})
 
     def profiles(self, cases: Cases) -> list[Profile]:
         """What the users of some cases know; no system under test sees it."""
@@ -187,7 +265,23 @@ class SimulatedWords:
 
     @cached_property
     def _simulator(self) -> GuardedSimulator:
-        return self.speaker()
+        """Who opens where there is one turn."""
+        return self._speaking(leaves=self.talk.leaves)
+
+    def _speaking(self, **own: Any) -> GuardedSimulator:
+        own = own if leaves_a_share(self.talk.simulator) else {}
+        guarded = simulator_named(self.talk.simulator, self.dataset.catalogue, seed=self.seed, **own)
+        if self.dataset.said:
+            guarded.simulator = WithRealUsers(guarded.simulator, self.dataset.said, self.dataset.catalogue)
+        return guarded
+
+    @property
+    def _in_dialogues(self) -> dict[str, Any]:
+        """The part of keys that says how users behave in dialogues."""
+        if not leaves_a_share(self.talk.simulator):
+            return {}
+        manners = Manners(**{name: getattr(self.talk, name) for name in _MANNERS})
+        return {"opens": self.talk.opens, **manners.key}
 
     def _key_of(self, cases: Cases) -> dict[str, Any]:
         columns = (cases.users, cases.ends, cases.targets)
@@ -223,7 +317,13 @@ class SimulatedWords:
         def make(work: Path) -> None:
             counts = getattr(self._simulator.simulator, "counts", {})
             before = dict(counts)
-            texts = [(text or "").strip() for text in self._simulator.open(self.profiles(cases))]
+            said = self._simulator.open(self.profiles(cases))
+            if lost := sum(text is None for text in said):
+                raise BenchError(
+                    f"simulator {self._simulator.name}: {lost} of {len(said)} openings got no answer; the others are "
+                    "kept: the same command asks for the rest"
+                )
+            texts = [(text or "").strip() for text in said]
             write_json(work / "counts.json", {name: count - before[name] for name, count in counts.items()})
             unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
             write_atomic(work / "texts.json", lambda file: file.write(json.dumps(unique.tolist()).encode()))
@@ -246,93 +346,3 @@ def speech_code(simulator: str) -> str:
     name = simulator.partition(":")[0]
     source = resolve("simulators", name if name in SIMULATORS else simulator)
     return content_hash([package_code_hash(["conversation", "api"]), code_hash(source)])
-
-
-class NoSpeaker:
-    """Control: a user who refuses and says nothing of what is wanted."""
-
-    name = "nobody"
-    n_leaks = n_empty = 0
-
-    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
-        """The same plain refusal for everybody."""
-        return [f"{PLAIN_REFUSALS[0]} {PLAIN_WISHES[0]}"] * len(users)
-
-    def key(self) -> dict[str, Any]:
-        """Nothing decides the words."""
-        return {"feedback": "none"}
-
-
-class OtherSpeaker:
-    """Control: every user of some cases says what another of these users would say.
-
-    Parameters
-    ----------
-    speaker : Speaker
-        Who speaks.
-    cases : Cases
-        Whose users are exchanged.
-    seed : int
-        Fixes the exchange.
-    """
-
-    def __init__(self, speaker: Any, cases: Cases, seed: int) -> None:
-        self._speaker, self._seed, self.name = speaker, seed, speaker.name
-        pairs = zip(cases.users.tolist(), cases.targets.tolist(), strict=True)
-        wanted = cases.targets[other_user(cases.users, seed)].tolist()
-        self._wanted = dict(zip(pairs, wanted, strict=True))
-
-    @property
-    def n_leaks(self) -> int:
-        """See :class:`recllm_bench.api.words.Speaker`."""
-        return self._speaker.n_leaks
-
-    @property
-    def n_empty(self) -> int:
-        """See :class:`recllm_bench.api.words.Speaker`."""
-        return self._speaker.n_empty
-
-    def say(self, users: Ids, shown: Ids, targets: Ids, turn: int | Ids = 0) -> list[str]:
-        """What another user would say of what is shown; neither target is named."""
-        own = [int(target) for target in targets]
-        others = [self._wanted[int(user), target] for user, target in zip(users, own, strict=True)]
-        return self._speaker.redactor.redact(self._speaker.say(users, shown, others, turn), own).texts
-
-    def key(self) -> dict[str, Any]:
-        """What decides the words."""
-        return {**self._speaker.key(), "words": "another", "seed": self._seed}
-
-
-def other_user(users: np.ndarray, seed: int) -> np.ndarray:
-    """A permutation of the rows in which no row gets a row of its own user.
-
-    The rows are put in a random order, user by user, and rotated by the largest number of rows one user has.
-
-    Parameters
-    ----------
-    users : array [n]
-        User of each row.
-    seed : int
-        Fixes the order of the users.
-
-    Returns
-    -------
-    int64 [n]
-        For each row, the row it takes instead.
-
-    Raises
-    ------
-    BenchError
-        When one user has more than half of the rows, so that no such permutation exists.
-    """
-    _, group, counts = np.unique(users, return_inverse=True, return_counts=True)
-    if not len(users):
-        return np.zeros(0, dtype=np.int64)
-    shift = int(counts.max())
-    if 2 * shift > len(users):
-        raise BenchError("words of another user: one user has more than half of the cases, nobody else's are left")
-    rng = np.random.default_rng([seed, 0x5F])
-    order = np.lexsort((rng.random(len(users)), rng.permutation(len(counts))[group.reshape(-1)]))
-    source = np.empty(len(users), dtype=np.int64)
-    source[order] = np.roll(order, -shift)
-    return source

@@ -220,7 +220,7 @@ _PEOPLE = ("rules", "taste", "local", "server")
 
 
 def leaves_a_share(name: str) -> bool:
-    """Whether a simulator's first utterances are made to leave a share of the catalogue (``conversation.leaves``)."""
+    """Whether a simulator is one of people, who leave a share of the catalogue and have manners."""
     kind, _, argument = name.partition(":")
     return kind in _PEOPLE and not (kind == "rules" and argument)
 

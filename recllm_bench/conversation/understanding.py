@@ -82,6 +82,8 @@ class Understanding:
     ----------
     terms : list of tuple of str
         The words of each term.
+    facts : dict of int to Fact
+        The first fact of each term.
     matrix : scipy.sparse.csc_matrix, bool [n_items + 1, n_terms]
         Which item has which.
     """
@@ -92,6 +94,7 @@ class Understanding:
         number: dict[Words, int] = {}
         place = [number.setdefault(_folded(fact.value), len(number)) for fact in facts]
         self._number, self.terms = number, list(number)
+        self.facts = {term: fact for term, fact in reversed(list(zip(place, facts, strict=True)))}
         entries = (np.ones(len(place), dtype=np.int32), (np.arange(len(place)), place))
         merge = sparse.csr_matrix(entries, shape=(len(place), len(number)))
         self.matrix = ((sparse.hstack([table.matrix for table in tables]) @ merge) > 0).tocsc()
@@ -123,9 +126,10 @@ class Understanding:
 
     def told(self, facts: Sequence[tuple[Sequence[Fact], Sequence[Fact]]]) -> list[Wish]:
         """Wishes of users whose wanted and refused facts are known."""
-        return [Wish(*(tuple(sorted(set(map(self._term, side)) - {-1})) for side in sides)) for sides in facts]
+        return [Wish(*(tuple(sorted(set(map(self.term, side)) - {-1})) for side in sides)) for sides in facts]
 
-    def _term(self, fact: Fact) -> int:
+    def term(self, fact: Fact) -> int:
+        """The number of a fact; -1 of one that is not known."""
         return self._number.get(_folded(fact.value), -1)
 
     def fits(self, wish: Wish) -> np.ndarray:
@@ -134,14 +138,18 @@ class Understanding:
             mask = np.ones(self.matrix.shape[0], dtype=bool)
             for terms, has in ((wish.wanted, True), (wish.unwanted, False)):
                 for term in terms:
-                    column = np.zeros(len(mask), dtype=bool)
-                    column[self.matrix.indices[self.matrix.indptr[term] : self.matrix.indptr[term + 1]]] = True
-                    mask &= column == has
+                    mask &= self.having(term) == has
             mask[0] = False
             if len(self._masks) * len(mask) > _MASKS_KEPT:
                 self._masks.clear()
             self._masks[wish] = mask
         return self._masks[wish]
+
+    def having(self, term: int) -> np.ndarray:
+        """Items that have a term, bool [n_items + 1]."""
+        mask = np.zeros(self.matrix.shape[0], dtype=bool)
+        mask[self.matrix.indices[self.matrix.indptr[term] : self.matrix.indptr[term + 1]]] = True
+        return mask
 
     def columns(self, wishes: Sequence[Wish]) -> dict[str, np.ndarray]:
         """Wishes as columns of ranking cases, ``int64 [n, ...]``, filled up with -1."""
@@ -159,18 +167,12 @@ class Understanding:
         batch : mapping
             With :meth:`columns`; without them the scores stay.
         """
-        import torch
-
         if WANTED not in getattr(batch, "columns", batch):
             return scores
         rows = [
             [tuple(term for term in row if term >= 0) for row in batch[name].tolist()] for name in (WANTED, UNWANTED)
         ]
-        masks = np.stack([self.fits(Wish(*sides)) for sides in zip(*rows, strict=True)])
-        values, places = scores.sort(dim=1)
-        steps = torch.nn.functional.pad((values[:, 1:] > values[:, :-1]).float().cumsum(1), (1, 0))
-        ranks = torch.empty_like(steps).scatter_(1, places, steps)
-        return ranks + torch.from_numpy(masks).to(ranks.device) * scores.shape[1]
+        return put_first(scores, np.stack([self.fits(Wish(*sides)) for sides in zip(*rows, strict=True)]))
 
     def _wish(self, text: str) -> Wish:
         spelled = words(text)
@@ -227,6 +229,23 @@ class Understanding:
             if tuple(found[place : place + length]) in self._titles:
                 return length
         return 0
+
+
+def reader_for(job: Any) -> Understanding:
+    """Reads the sentences of a job's users: by the catalogue's facts, and by those that its simulator alone knows."""
+    catalogue, own = job.dataset.catalogue, job.words.attributes
+    tables = [AttributeTable(catalogue), SpokenFacts(catalogue)]
+    return Understanding(catalogue, *tables, *([] if type(own) in map(type, tables) else [own]))
+
+
+def put_first(scores: Tensor, fits: np.ndarray) -> Tensor:
+    """Scores ``[B, n]`` that put what fits (bool ``[B, n]``) before what does not; both keep order and ties."""
+    import torch
+
+    values, places = scores.sort(dim=1)
+    steps = torch.nn.functional.pad((values[:, 1:] > values[:, :-1]).float().cumsum(1), (1, 0))
+    ranks = torch.empty_like(steps).scatter_(1, places, steps)
+    return ranks + torch.from_numpy(fits).to(ranks.device) * scores.shape[1]
 
 
 def _padded(rows: Sequence[tuple[int, ...]]) -> np.ndarray:

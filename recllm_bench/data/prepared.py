@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ class PreparedDataset:
         The dataset card.
     asked : str
         Name or path under which it was asked for.
+    said : mapping of int to str, optional
+        Words of real people, by user id (:mod:`recllm_bench.conversation.real_users`).
     read_reviews : callable
         Finds the file of what users wrote, or reads it from the source.
     """
@@ -59,6 +61,7 @@ class PreparedDataset:
     variant: str
     card: dict[str, Any]
     asked: str = ""
+    said: Mapping[int, str] | None = None
     read_reviews: Callable[[str, str, int, ArtifactStore], Path | None] | None = None
 
     def reviews(self, read: bool = True) -> Reviews | None:

@@ -240,6 +240,24 @@ def split_named(name: str, histories: Histories, **params: Any) -> Split:
     return rule(histories, **params)
 
 
+def with_tests(split: Split, histories: Histories, test: Cases, name: str, dropped: dict[str, int]) -> Split:
+    """The split of an enlarged dataset: trained and validated as before, tested on cases of the further users.
+
+    Parameters
+    ----------
+    split : Split
+        Of the users before.
+    histories : Histories
+        Theirs first, unchanged, then those of users of whom nothing trains.
+    test : Cases
+        Of the further users.
+    name, dropped
+        As in :class:`Split`.
+    """
+    train_ends = np.concatenate([split.train_ends, histories.offsets[len(split.train_ends) : -1]])
+    return _split(name, histories, train_ends, split.valid, test, dropped)
+
+
 def _cases(histories: Histories, users: np.ndarray, positions: np.ndarray) -> Cases:
     positions = positions.astype(np.int64)
     return Cases(users.astype(np.int64), positions, np.asarray(histories.items[positions], dtype=np.int32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +52,32 @@ class WindowBatch:
         Next item of each position; 0 where there is no loss.
     lengths : int64 [B]
         Inputs that are no padding.
+    masked : bool
+        Whether a loss must take all positions and give no weight to those without a target, so that no size depends
+        on what a batch holds.
     """
 
     users: torch.Tensor
     inputs: torch.Tensor
     targets: torch.Tensor
     lengths: torch.Tensor
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class FixedRows:
+    """Windows of a batch before they are cut, on the device.
+
+    Attributes
+    ----------
+    columns : int64 [B, 4]
+        Start, inputs, first position with a loss, user.
+    width : int
+        Positions of the padded batch; few values, whatever the windows are.
+    """
+
+    columns: torch.Tensor
+    width: int
 
 
 def training_windows(
@@ -149,14 +170,33 @@ class DeviceHistories:
         width = int(lengths.max(initial=0))
         if width > max_length:
             raise ValueError(f"a window has {width} inputs, more than max_length={max_length}")
-        starts_, lengths_, loss_from, users = self._put(starts, lengths, windows.loss_from[rows], windows.users[rows])
+        columns = self._put(starts, lengths, windows.loss_from[rows], windows.users[rows])
+        return self._padded(columns, width)
+
+    def fixed_rows(self, windows: Windows, rows: list[np.ndarray], max_length: int) -> Iterator[FixedRows]:
+        """Batches of windows with one transfer for all; the width is a quarter, half, three quarters or the whole."""
+        if not rows:
+            return
+        lengths, order = windows.ends - windows.starts - 1, np.concatenate(rows)
+        parts = (windows.starts, lengths, windows.loss_from, windows.users)
+        columns = torch.stack(self._put(*(part[order] for part in parts)), 1)
+        for part, own in zip(columns.split([len(each) for each in rows]), rows, strict=True):
+            quarters = -(-4 * int(lengths[own].max()) // max_length)
+            yield FixedRows(part, -(-quarters * max_length // 4))
+
+    def fixed_batch(self, rows: FixedRows) -> WindowBatch:
+        """Make the padded batch; nothing is read back from the device."""
+        return self._padded(rows.columns.unbind(1), rows.width, masked=True)
+
+    def _padded(self, columns: tuple[torch.Tensor, ...], width: int, masked: bool = False) -> WindowBatch:
+        starts, lengths, loss_from, users = columns
         column = torch.arange(width, device=self.device)
-        positions = starts_[:, None] + column
-        real = column < lengths_[:, None]
+        positions = starts[:, None] + column
+        real = column < lengths[:, None]
         last = len(self.items) - 1
         inputs = self.items[positions.clamp(max=last)].long() * real
         targets = self.items[(positions + 1).clamp(max=last)].long() * (real & (positions + 1 >= loss_from[:, None]))
-        return WindowBatch(users, inputs, targets, lengths_)
+        return WindowBatch(users, inputs, targets, lengths, masked)
 
     def history_batch(
         self,

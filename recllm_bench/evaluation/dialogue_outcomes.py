@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recllm_bench.api.measure import Measure
 from recllm_bench.errors import BenchError
 
 FAILED = 0
@@ -106,3 +107,26 @@ def _checked(turns: np.ndarray) -> np.ndarray:
     if len(turns) and turns.min() < FAILED:
         raise BenchError("outcomes hold invalid dialogues; take them out with valid_outcomes first")
     return turns
+
+
+def cost_measures(seconds: np.ndarray, input_tokens: np.ndarray, output_tokens: np.ndarray) -> list[Measure]:
+    """What a system took for a dialogue: seconds, and tokens of its chat model where it asked one.
+
+    Parameters
+    ----------
+    seconds : float64 [n]
+        Of each dialogue; its share of the batches that it was in, so that this is no time that a single user waits.
+    input_tokens, output_tokens : int64 [n]
+        Read and written.
+
+    Returns
+    -------
+    list of Measure
+        Mean and 95th percentile of the seconds, means of the tokens; nothing for what was not told.
+    """
+    means = {"tokens read a dialogue": input_tokens, "tokens written a dialogue": output_tokens}
+    found = [Measure(name, float(values.mean()), "dialogues") for name, values in means.items() if values.any()]
+    if seconds.any():
+        found.append(Measure("seconds a dialogue, of a batch", float(seconds.mean()), "dialogues"))
+        found.append(Measure("seconds a dialogue, 95th percentile", float(np.percentile(seconds, 95)), "dialogues"))
+    return found

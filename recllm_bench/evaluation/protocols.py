@@ -73,6 +73,9 @@ class Protocol:
         What a failed dialogue adds to the average number of turns.
     has_text : bool
         Whether the simulated user says something before the ranking.
+    dialogues : str
+        Whose recorded words are tested in place of the dataset's own users: ``redial``, ``inspired``, ``opendialkg``,
+        ``all`` (:mod:`recllm_bench.conversation.real_users`); empty for nobody's.
     otherwise : str
         Protocol that serves where nobody asked for this one and the data have too few users or candidates for it; not
         part of the fingerprint.
@@ -97,6 +100,7 @@ class Protocol:
     shown_per_turn: int = 0
     at_failure: str = "max_turns"
     has_text: bool = False
+    dialogues: str = ""
     otherwise: str = ""
 
     def __post_init__(self) -> None:
@@ -139,6 +143,8 @@ class Protocol:
         facts = self.as_dict()
         for key in ("about", "metrics", "cutoffs", "otherwise"):
             facts.pop(key)
+        if not self.dialogues:  # as before there were any
+            facts.pop("dialogues")
         return content_hash(facts)
 
 

@@ -12,6 +12,7 @@ import torch
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.candidates import Candidates, sample_candidates
 from recllm_bench.evaluation.counting import Counter
+from recllm_bench.evaluation.filtering import count_filtered
 from recllm_bench.evaluation.places import UNRANKED, Ranks
 
 __all__ = ["UNRANKED", "Ranks", "rank_cases"]
@@ -105,7 +106,9 @@ def rank_cases(
                 queries = _queries(query, batches, by_target, device)
                 order = order[by_target]
                 counter = counter_of(order)
-                _rank_by_product(queries, items, counter)
+                plain = device.type != "cuda" or counter.ids is not None or counter.top is not None
+                if plain or not count_filtered(queries, items, counter):
+                    _rank_by_product(queries, items, counter)
     finally:
         if was_training:
             model.train()

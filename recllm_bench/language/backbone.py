@@ -16,7 +16,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, miniature_facts, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.known_models import difference
-from recllm_bench.language.quantisation import dtype_option, placement, quantisation_config, settle_precision
+from recllm_bench.language.quantisation import dtype_option, half_of, placement, quantisation_config, settle_precision
 from recllm_bench.products import accelerate
 from recllm_bench.progress import log
 
@@ -56,7 +56,8 @@ def load_backbone(
         ``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id (``owner/model`` or ``owner/model@revision``),
         or the hash of a miniature in ``store``.
     precision : str
-        ``auto`` (bfloat16 on CUDA, float32 elsewhere), ``float32``, ``bfloat16``, ``8bit`` or ``4bit``.
+        ``auto`` (bfloat16 on CUDA, or float16 where the card has none; float32 elsewhere), ``float32``, ``bfloat16``,
+        ``float16``, ``8bit`` or ``4bit``.
     device : str or torch.device
         ``auto`` takes CUDA where there is one, and spreads over several devices a model that fits on none alone.
     store : ArtifactStore, optional
@@ -87,7 +88,7 @@ def load_backbone(
     table: Any = model.get_input_embeddings()
     tokenizer = _within_rows(tokenizer, int(table.weight.shape[0]), name)
     start = table.weight.device
-    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    dtype = _kind(precision, place)
     if precision == "stored":
         dtype = table.weight.dtype
     if place.type == "cpu":
@@ -188,14 +189,21 @@ def _within_rows(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> Pr
     return tokenizer
 
 
+def _kind(precision: str, device: torch.device) -> torch.dtype:
+    """Type of states, and of the weights that are not quantised."""
+    if precision in ("float32", "bfloat16", "float16"):
+        return getattr(torch, precision)
+    return getattr(torch, half_of(device) if device.type == "cuda" else "bfloat16")
+
+
 def _model(files: BackboneFiles, precision: str, device: torch.device, spread: bool) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     if precision != "stored":
-        options.update(dtype_option(torch.float32 if precision == "float32" else torch.bfloat16))
+        options.update(dtype_option(_kind(precision, device)))
     if precision in ("8bit", "4bit"):
-        options["quantization_config"] = quantisation_config(precision)
+        options["quantization_config"] = quantisation_config(precision, str(_kind(precision, device))[6:])
         # It tells at every call that 8-bit products are taken in float16, which is how they are.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if spread:

@@ -15,6 +15,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, load_backbone
 from recllm_bench.language.backbone_files import find_backbone
 from recllm_bench.language.chat_answers import Chat, Conversation, Usage
+from recllm_bench.language.chat_replay import ReplayChat
 from recllm_bench.language.chat_replies import Answer, has_thoughts
 from recllm_bench.language.chat_server import ServerChat, shown
 from recllm_bench.language.generation import generate
@@ -25,6 +26,7 @@ __all__ = ["Answer", "Chat", "ChatModel", "Conversation", "LocalChat", "ServerCh
 
 _SPOKEN = {"system": "System", "user": "User", "assistant": "Assistant"}
 _NEXT_TURN = re.compile(r"\n\s*(?:System|User|Assistant):")
+_TOKENS_AT_ONCE = 1 << 14  # of a batch on this machine: their keys and values are 750 MB for a model of 135 million
 _LEAST_ROOM = 16  # tokens of a prompt below which nothing can be asked
 
 
@@ -42,6 +44,18 @@ class ChatModel(Protocol):
         seed: int = 0,
     ) -> list[str]:
         """Answers, in the order of the conversations."""
+        ...
+
+    def attempt(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, str]]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Answer | None]:
+        """Answers with what they took; None for a question that got none."""
+        ...
 
 
 class LocalChat(Chat):
@@ -54,6 +68,8 @@ class LocalChat(Chat):
         loaded model.
     precision, device, store
         As for ``load_backbone``.
+    batch_size : int
+        Conversations at once at most; fewer where they are long.
 
     Notes
     -----
@@ -69,7 +85,7 @@ class LocalChat(Chat):
         precision: str = "auto",
         device: str | torch.device = "auto",
         store: ArtifactStore | None = None,
-        batch_size: int = 32,
+        batch_size: int = 96,
         cache: Path | None = None,
     ) -> None:
         super().__init__(cache)
@@ -109,8 +125,10 @@ class LocalChat(Chat):
         if cut:
             log.warning(f"{self.name}: {cut} of {len(prompts)} conversations are cut to {room} tokens")
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place][0]))
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
+        while order:
+            longest = len(prompts[order[0]][0]) + max_tokens
+            size = min(self.batch_size, max(32, _TOKENS_AT_ONCE // longest))
+            places, order = order[:size], order[size:]
             # Drawn from the conversation itself, so that an answer does not depend on what else is asked.
             seeds = [int(content_hash([seed, prompts[place][0]], 12), 16) for place in places]
             written = generate(
@@ -119,7 +137,7 @@ class LocalChat(Chat):
                 max_new_tokens=max_tokens,
                 temperature=temperature,
                 seed=seeds,
-                batch_size=self.batch_size,
+                batch_size=size,
             )
             for place, tokens in zip(places, written, strict=True):
                 text = self._decoded(tokens)
@@ -189,8 +207,9 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     Parameters
     ----------
     spec : str
-        ``"local:NAME"`` (``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id) or ``"server:MODEL@URL"``
-        for any OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``.
+        ``"local:NAME"`` (``smollm2``, a folder, a name under ``RECLLM_MODELS``, a hub id), ``"server:MODEL@URL"``
+        for any OpenAI-compatible endpoint, such as ``server:qwen3@http://localhost:8000/v1``, or ``"replay:FILE"`` for
+        what one of them has answered before.
     cache : Path or bool
         The file of answers; true puts it into the cache folder, false keeps none.
     **options
@@ -213,8 +232,10 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
         chat: Chat = ServerChat(model, url, **options)
     elif kind == "local" and rest:
         chat = LocalChat(rest, **options)
+    elif kind == "replay" and rest:
+        return ReplayChat(rest)
     else:
-        raise BenchError(f"chat model '{shown(spec)}': write local:NAME or server:MODEL@URL")
+        raise BenchError(f"chat model '{shown(spec)}': write local:NAME, server:MODEL@URL or replay:FILE")
     if cache is True:
         cache = cache_folder() / "chat" / f"{content_hash(chat.key())}.jsonl"
     if cache:

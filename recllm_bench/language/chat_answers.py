@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.language.chat_replies import Answer, spoken, whole_text
+from recllm_bench.language.chat_spending import spend
 from recllm_bench.language.json_lines import append, appended
 from recllm_bench.progress import log, track
 
@@ -35,6 +36,8 @@ class Usage:
         Written answers that reached ``max_tokens``.
     unspoken : int
         Written answers that are thoughts alone, most of them cut; they count as empty.
+    lost : int
+        Questions that were given up, where whoever asked allows it.
     """
 
     answers: int = 0
@@ -43,6 +46,7 @@ class Usage:
     completion_tokens: int = 0
     cut: int = 0
     unspoken: int = 0
+    lost: int = 0
 
     def add(self, answer: Answer) -> None:
         """Count one written answer."""
@@ -78,17 +82,28 @@ class AnswerCache:
             for end, entry in appended(self.path, self._read_to):
                 self._read_to = end
                 if isinstance(entry, dict) and isinstance(entry.get("key"), str):
-                    key, _ = entry.pop("key"), entry.pop("model", None)
                     try:
-                        self._answers[key] = Answer(**entry)
+                        self._answers[entry["key"]] = recorded_answer(entry)
                     except TypeError:
                         continue  # written by another version
 
-    def put(self, key: str, model: str, answer: Answer) -> None:
-        """Append an answer; it is on disk when this returns."""
+    def put(self, key: str, model: str, answer: Answer, asked: Mapping[str, Any] | None = None) -> None:
+        """Append an answer, with what was asked; it is on disk when this returns."""
         with self._guard:
-            append(self.path, [{"key": key, "model": model, **asdict(answer)}])
-            self._answers[key] = answer
+            if key not in self._answers:
+                append(self.path, [{"key": key, "model": model, "asked": asked or {}, **asdict(answer)}])
+                self._answers[key] = answer
+
+
+def recorded_answer(entry: Mapping[str, Any]) -> Answer:
+    """The answer of a line of a file of answers.
+
+    Raises
+    ------
+    TypeError
+        When it holds none.
+    """
+    return Answer(**{name: value for name, value in entry.items() if name not in ("key", "model", "asked")})
 
 
 class Chat(ABC):
@@ -100,6 +115,11 @@ class Chat(ABC):
         Shown beside whatever it wrote.
     usage : Usage
         Tokens so far.
+    save : callable
+        ``save(place, answer)`` puts the answer to a question of :meth:`ask` on disk; any thread may call it, and one
+        that has paid for an answer does so before anybody waits for it.
+    loses : bool
+        Whether a question may be given up alone, as :meth:`attempt` allows.
     cache : AnswerCache or None
         Where answers are kept.
     """
@@ -109,6 +129,8 @@ class Chat(ABC):
     def __init__(self, cache: Path | None) -> None:
         self.usage = Usage()
         self._warned = False
+        self.save: Callable[[int, Answer], None] = lambda place, answer: None
+        self.loses = False
         self.cache = None if cache is None else AnswerCache(cache)
 
     def remember(self, path: Path) -> None:
@@ -122,8 +144,10 @@ class Chat(ABC):
     @abstractmethod
     def ask(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
-        """Answers with their places in ``conversations``, in the order in which they are ready; nothing is cached."""
+    ) -> Iterator[tuple[int, Answer | None]]:
+        """Answers with their places in ``conversations``, in the order in which they are ready; None for one that was
+        given up, where :meth:`attempt` asks.
+        """
 
     def complete(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
@@ -158,6 +182,22 @@ class Chat(ABC):
         BenchError
             For a malformed conversation, or when the model cannot be asked. What was answered until then is kept.
         """
+        answers = self._every_answer(conversations, max_tokens, temperature, seed, False)
+        return [answer for answer in answers if answer is not None]
+
+    def attempt(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[Answer | None]:
+        """As :meth:`answers`, but a question that got no answer in all its attempts is None, and the others go on.
+
+        It is asked again at the next call. A refusal ends the call all the same, as does a server that leaves question
+        after question without an answer.
+        """
+        return self._every_answer(conversations, max_tokens, temperature, seed, True)
+
+    def _every_answer(
+        self, conversations: Sequence[Conversation], max_tokens: int, temperature: float, seed: int, loses: bool
+    ) -> list[Answer | None]:
         if max_tokens < 1 or temperature < 0:
             raise BenchError(f"{self.name}: max_tokens={max_tokens}, temperature={temperature}: at least 1 and 0")
         parameters = {"max_tokens": max_tokens, "temperature": float(temperature), "seed": seed}
@@ -180,18 +220,29 @@ class Chat(ABC):
         self.usage.cached += len(set(keys)) - len(places)
         if places:
             wanted = [asked[place] for place in places]
+
+            def save(index: int, answer: Answer) -> None:
+                if self.cache is not None:
+                    question = {"messages": wanted[index], **parameters}
+                    self.cache.put(keys[places[index]], self.name, answer, question)
+
+            self.save, self.loses = save, loses
             with track(total=len(places), label=f"asking {self.name}", unit="answer") as bar:
                 for index, answer in self.ask(wanted, max_tokens=max_tokens, temperature=temperature, seed=seed):
-                    answer = replace(answer, text=whole_text(answer.text))
-                    key = keys[places[index]]
-                    known[key] = answer
-                    self.usage.add(answer)
-                    if self.cache is not None:
-                        self.cache.put(key, self.name, answer)
                     bar.update()
+                    if answer is None:
+                        self.usage.lost += 1
+                        continue
+                    answer = replace(answer, text=whole_text(answer.text))
+                    known[keys[places[index]]] = answer
+                    self.usage.add(answer)
+                    save(index, answer)
             facts = {"model": self.name, **asdict(self.usage)}
             before = len(set(keys)) - len(places)
             log.info(f"{self.name}: {len(places)} answers, {before} known before", extra={"facts": facts})
+        new = {keys[place] for place in places}
+        for key, answer in known.items():
+            spend(self.name, key, answer.prompt_tokens, answer.completion_tokens, key in new)
         said = {key: spoken(answer.text) for key, answer in known.items()}
         silent = sum(bool(answer.text) and not said[key] for key, answer in known.items())
         if silent and not self._warned:
@@ -200,7 +251,7 @@ class Chat(ABC):
                 f"{self.name}: {silent} of {len(known)} answers end within the model's thoughts and count as empty;"
                 " switch its thinking off at the server, or name a model that answers at once"
             )
-        return [replace(known[key], text=said[key]) for key in keys]
+        return [replace(known[key], text=said[key]) if key in known else None for key in keys]
 
 
 def _refuse_malformed(conversation: Conversation, number: int) -> None:

@@ -30,6 +30,7 @@ KEYS = ("RECLLM_API_KEY", "OPENAI_API_KEY")
 
 _RETRIED = (408, 409, 429, 500, 502, 503, 504, 529)
 _LONGEST_WAIT = 60.0  # seconds between two attempts
+_DEAD = 8  # questions given up in a row after which the server counts as gone
 
 
 class ServerChat(Chat):
@@ -41,6 +42,8 @@ class ServerChat(Chat):
         The server's name for it.
     url : str
         The endpoint's base, such as ``http://localhost:8000/v1``.
+    concurrency : int
+        Requests in flight at most.
     timeout : float
         Seconds that one request may take, from the connection to the answer's last byte.
     attempts : int
@@ -62,7 +65,7 @@ class ServerChat(Chat):
         model: str,
         url: str,
         *,
-        concurrency: int = 8,
+        concurrency: int = 64,
         timeout: float = 120.0,
         attempts: int = 6,
         backoff: float = 1.0,
@@ -81,6 +84,7 @@ class ServerChat(Chat):
         self._guard = threading.Lock()
         self._stopped = threading.Event()
         self._fatal: Exception | None = None  # the refusal that ended it
+        self._given_up = 0  # questions in a row, without an answer to any other
         self._left_out: set[str] = set()  # parameters this server does not take
         self._limit_name = "max_tokens"
         self._opener = TimedOpener(timeout)
@@ -90,37 +94,51 @@ class ServerChat(Chat):
 
     def ask(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
+    ) -> Iterator[tuple[int, Answer | None]]:
         parameters = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         self._stopped.clear()
         self._fatal = None
         pool = ThreadPoolExecutor(min(self.concurrency, len(conversations)), thread_name_prefix="chat")
         try:
             waiting = {
-                pool.submit(self._answer, conversation, parameters): place
+                pool.submit(self._answer, place, conversation, parameters): place
                 for place, conversation in enumerate(conversations)
             }
             for done in as_completed(waiting):
                 if done.exception() is None:  # what was in flight at a refusal has been paid for, and is kept
                     yield waiting[done], done.result()
+                elif isinstance(done.exception(), _GivenUp) and self._fatal is None:
+                    yield waiting[done], None
             if self._fatal is not None:
                 raise self._fatal
         finally:
             self._stopped.set()  # wakes those that wait for another attempt
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, conversation: Conversation, parameters: Mapping[str, Any]) -> Answer:
-        """An answer; the first refusal stops all others."""
+    def _answer(self, place: int, conversation: Conversation, parameters: Mapping[str, Any]) -> Answer:
+        """An answer, kept at once; the first refusal stops all others."""
         if self._stopped.is_set():
             raise _Stopped
+        save = self.save
         try:
-            return self._insist(conversation, parameters)
-        except Exception as error:
-            with self._guard:
-                if not self._stopped.is_set():
-                    self._fatal = error
-                    self._stopped.set()
+            answer = self._insist(conversation, parameters)
+            save(place, answer)
+            self._given_up = 0
+            return answer
+        except _GivenUp as error:
+            self._given_up += 1
+            if not self.loses or self._given_up >= _DEAD:
+                self._end(error)
             raise
+        except Exception as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: Exception) -> None:
+        with self._guard:
+            if not self._stopped.is_set():
+                self._fatal = error
+                self._stopped.set()
 
     def _insist(self, conversation: Conversation, parameters: Mapping[str, Any]) -> Answer:
         reason, tries = "", 0
@@ -161,7 +179,7 @@ class ServerChat(Chat):
                 log.debug(f"{self.name}: {reason}; trying again in {wait:.1f} s")
                 if self._stopped.wait(wait):
                     raise _Stopped
-        raise BenchError(
+        raise _GivenUp(
             f"{self.name} at {self.url} did not answer in {self.attempts} attempts: {reason}; see whether it is up."
             " Answers so far are kept: the same command goes on from there"
         )
@@ -242,6 +260,10 @@ class ServerChat(Chat):
             if len(key) >= 4:
                 text = text.replace(key, "***")
         return text
+
+
+class _GivenUp(BenchError):
+    """One question got no answer in all its attempts."""
 
 
 class _Stopped(Exception):

@@ -46,6 +46,8 @@ class TimedOpener:
             try:
                 with self._opener.open(request, timeout=self.timeout) as response:
                     reply = response.status, response.headers, response.read(LARGEST + 1)
+                    if response.length and len(reply[2]) <= LARGEST:  # read() takes a cut body for a whole one
+                        raise http.client.IncompleteRead(reply[2], response.length)
             except urllib.error.HTTPError as error:
                 with error:
                     reply = error.code, error.headers, error.read(LARGEST + 1)

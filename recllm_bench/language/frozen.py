@@ -151,7 +151,7 @@ class Backbone:
         position_ids : int64 [B, L], optional
             By default counted from the first unmasked token, or from the left under a block mask.
         checkpointing : bool
-            Recompute each layer in the backward pass instead of keeping its activations.
+            Recompute each layer in the backward pass instead of keeping its activations; dropout is drawn as before.
 
         Returns
         -------
@@ -174,7 +174,8 @@ class Backbone:
         position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As :meth:`hidden_states`, whatever packing or padding does to the model."""
-        return self._run(inputs_embeds, attention_mask, position_ids, use_cache=False).last_hidden_state
+        found = self._run(inputs_embeds, attention_mask, position_ids, use_cache=False).last_hidden_state
+        return found.to(inputs_embeds.device)  # a model that is spread over devices ends on another one
 
     @property
     def layout(self) -> Layout:
@@ -303,9 +304,11 @@ def _recomputed(layers: torch.nn.ModuleList) -> Iterator[None]:
     transformers' own gradient checkpointing works in train mode only, where dropout would be on.
     """
 
+    draws = any(isinstance(part, torch.nn.Dropout) and part.training and part.p for part in layers.modules())
+
     def wrapped(forward):
         def run(*inputs, **named):
-            return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
+            return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=draws, **named)
 
         return run
 

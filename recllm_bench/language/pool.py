@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from pathlib import Path
 
 import torch
@@ -50,3 +51,6 @@ def empty_pool() -> None:
     """Drop the loaded models, before memory is counted or another one is loaded."""
     _plain.clear()
     _tuned.clear()
+    if torch.cuda.is_initialized():
+        gc.collect()  # models are circles of references
+        torch.cuda.empty_cache()  # what torch keeps for itself counts as taken

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from recllm_bench.errors import BenchError
+from recllm_bench.products import has_bfloat16
 
-PRECISIONS = ("auto", "float32", "bfloat16", "8bit", "4bit")
-_BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": 0.5}
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "8bit", "4bit")
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _WORKING = 0.75 * 2**30  # bytes beside the weights: the CUDA libraries, and room for a small batch
 _GIB = 2**30
 
@@ -23,7 +24,7 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
     Parameters
     ----------
     precision : str
-        One of ``auto``, ``float32``, ``bfloat16``, ``8bit``, ``4bit``.
+        One of ``auto``, ``float32``, ``bfloat16``, ``float16``, ``8bit``, ``4bit``.
     device : torch.device
         Where the model will live.
     name : str
@@ -43,7 +44,7 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
             f"language model '{name}' is stored quantised by {stored}, which is not read here; name its unquantised"
             " version, with llm_precision=8bit or 4bit"
         )
-    if stored and precision in ("float32", "bfloat16"):
+    if stored and precision in ("float32", "bfloat16", "float16"):
         raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave llm_precision=auto")
     if stored or precision in ("8bit", "4bit"):
         what = f"llm_precision={precision}" if not stored else "its stored quantisation"
@@ -60,8 +61,13 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
             )
         return "stored" if stored else precision
     if precision == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
+        return half_of(device) if device.type == "cuda" else "float32"
     return precision
+
+
+def half_of(device: torch.device) -> str:
+    """The 16 bits in which a CUDA device computes: ``bfloat16``, or ``float16`` on cards that lack it."""
+    return "bfloat16" if has_bfloat16(device) else "float16"
 
 
 def weight_bytes(tensors: Mapping[str, tuple[tuple[int, ...], int]], precision: str, tied: bool = False) -> int:
@@ -148,7 +154,8 @@ def placement(
     if may_spread and len(free) > 1 and need(precision) + _WORKING * (len(free) - 1) <= 0.9 * sum(free):
         return "spread"
     order = ["float32", "bfloat16", "8bit", "4bit"]
-    smaller = order[order.index(precision) + 1 :] if precision in order else []
+    alike = "bfloat16" if precision == "float16" else precision
+    smaller = order[order.index(alike) + 1 :] if alike in order else []
     fits = next((kind for kind in smaller if need(kind) <= here), None)
     advice = f"try llm_precision={fits}" if fits else "choose a smaller model or a larger device"
     raise BenchError(
@@ -165,7 +172,7 @@ def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
     return {"dtype" if version >= (4, 56) else "torch_dtype": dtype}
 
 
-def quantisation_config(precision: str) -> Any:
+def quantisation_config(precision: str, half: str = "bfloat16") -> Any:
     """bitsandbytes' settings for ``8bit`` (LLM.int8) or ``4bit`` (NF4 with double quantisation, as in QLoRA)."""
     from transformers import BitsAndBytesConfig
 
@@ -175,5 +182,5 @@ def quantisation_config(precision: str) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=getattr(torch, half),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from recllm_bench.language.frozen import Backbone
+from recllm_bench.products import Linear
 
 SHARED = 16
 """Tokens with which all prompts begin, below which they are not read apart."""
@@ -27,7 +29,45 @@ def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
 
 def steps(backbone: Backbone, beginning: torch.Tensor | None = None) -> Steps:
     """A reader of batches whose rows all begin with the same inputs ``[P, D]``, which are read here, once."""
-    return LlamaSteps(backbone, beginning) if _is_plain_llama(backbone) else Steps(backbone, beginning)
+    if not _is_plain_llama(backbone):
+        return Steps(backbone, beginning)
+    lay_out(backbone.model)
+    return LlamaSteps(backbone, beginning)
+
+
+class LaidOut(Linear):
+    """A layer whose weight is laid out for oneDNN once, not at every product with some rows.
+
+    With fewer than :data:`FEW` rows, with a gradient, or in another type than float32, it is what it was.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[..., in_features]`` to ``[..., out_features]``."""
+        rows, weight = x.numel() // x.shape[-1], self.weight
+        if rows < FEW or x.requires_grad or x.dtype != torch.float32 or weight.dtype != torch.float32:
+            return super().forward(x)
+        state = (weight.data_ptr(), weight._version)
+        made, laid = _LAID.get(self, (None, None))
+        if made != state:
+            laid = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 32)
+            _LAID[self] = state, laid
+        found = torch.ops.mkldnn._linear_pointwise(x.reshape(rows, -1), laid, self.bias, "none", [], "")
+        return found.view(*x.shape[:-1], len(weight))
+
+
+FEW = 8
+"""Rows below which reading the weights, not the product, takes the time."""
+_LARGE = 50_000_000  # parameters of a model below which its weights stay in a processor's cache as they are
+_LAID: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()  # beside the modules, which may be copied
+
+
+def lay_out(model: torch.nn.Module) -> None:
+    """Let the accelerated layers of a large model be :class:`LaidOut`; its parameters stay as they are."""
+    known = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and torch.backends.mkldnn.is_available()
+    if known and sum(weight.numel() for weight in model.parameters()) >= _LARGE:
+        for module in model.modules():
+            if type(module) is Linear:
+                module.__class__ = LaidOut
 
 
 class Steps:

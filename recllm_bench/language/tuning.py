@@ -48,10 +48,10 @@ class TuningOptions:
     patience: int = option(0, "parts without progress before tuning stops (0: never)", low=0)
     batch_size: int = option(64, "examples in a step", low=1)
     most_tokens: int = option(1024, "longest example; longer ones are left out and counted", low=2)
-    tokens_at_once: int = option(0, "positions of one pass; a step takes several (0: by device and width)", low=0)
+    tokens_at_once: int = option(0, "positions of one pass; a step takes several (0: by width and free memory)", low=0)
     clip_norm: float = option(1.0, "largest gradient norm (0: no limit)", low=0)
     share: bool = option(True, "read common beginnings of prompts once; each step then has fewer different ones")
-    checkpointing: bool = option(False, "recompute layers in the backward pass to save memory; needs dropout=0")
+    checkpointing: bool = option(False, "recompute layers in the backward pass to save memory")
 
 
 def answer_loss(backbone: Backbone, packed: Packed, *, checkpointing: bool = False) -> torch.Tensor:
@@ -108,15 +108,11 @@ def tune(
     BenchError
         Without peft or usable examples, for unknown layers, or when the loss is no longer a number.
     """
-    if options.checkpointing and options.dropout:
-        raise BenchError(f"{label}: checkpointing recomputes without dropout; set dropout=0 too")
     limit = min(options.most_tokens, backbone.context + 1)
     usable, validated = _usable(examples, limit, label), _usable(held_out, limit, label)
     if not usable:
         raise BenchError(f"{label}: none of {len(examples)} examples has at most {limit} tokens; shorten the prompts")
-    budget = options.tokens_at_once or (
-        8192 if backbone.device.type == "cpu" else max(2048, (1 << 24) // backbone.width)
-    )
+    budget = options.tokens_at_once or _positions_at_once(backbone, options)
     measured = [pack(part, scale=6.0 * backbone.width) for part in chunks(validated, budget)]
     feed = _Feed(usable, options, budget, 6.0 * backbone.width, seed)
     layers: Any = options.target_modules
@@ -129,14 +125,26 @@ def tune(
         "target_modules": layers,
     }
 
-    def loss(packs: list[Packed], generator: torch.Generator) -> torch.Tensor:
+    def gathered(packs: list[Packed]) -> torch.Tensor:
+        """The loss of a step; its gradients are gathered pass by pass."""
         total = sum(len(part.targets) for part in packs)
         done: float | torch.Tensor = 0.0
-        for part in packs[:-1]:  # gradients of a large step are gathered pass by pass
+        for part in packs:
             share = answer_loss(backbone, part, checkpointing=options.checkpointing).sum() / total
             share.backward()
-            done = done + share.detach()
-        return answer_loss(backbone, packs[-1], checkpointing=options.checkpointing).sum() / total + done
+            done = share.detach() + done
+        assert isinstance(done, torch.Tensor)  # a step has at least one pass
+        return done
+
+    def loss(packs: list[Packed], generator: torch.Generator) -> torch.Tensor:
+        first = next(weights.parameters())
+        while True:
+            try:
+                return gathered(packs) + 0.0 * first.sum()  # the loop's own backward adds nothing to the gradients
+            except torch.cuda.OutOfMemoryError:
+                weights.zero_grad(set_to_none=True)
+            packs = feed.smaller(label)
+            torch.cuda.empty_cache()
 
     def held_out_loss() -> float:
         total = sum(float(answer_loss(backbone, part).sum()) for part in measured)
@@ -195,6 +203,7 @@ class _Feed:
         self.parts = min(options.parts, self.steps)
         self.tokens = sum(len(prompt) + len(answer) for prompt, answer in examples)
         self._read: dict[int, int] = {}
+        self._step: list[Example] = []
 
     def batches(self, epoch: int) -> Iterator[list[Packed]]:
         """The steps of an epoch, counted as they are taken."""
@@ -210,8 +219,24 @@ class _Feed:
         rows = [member for unit in order for member in self.units[unit].members]
         for step in np.array_split(np.arange(self.steps), self.parts)[part]:
             some = rows[step * self.options.batch_size : (step + 1) * self.options.batch_size]
-            parts = chunks([self.examples[row] for row in some], self.budget)
-            yield [pack(chunk, scale=self.scale, share=self.options.share) for chunk in parts]
+            self._step = [self.examples[row] for row in some]
+            yield self._packs()
+
+    def _packs(self) -> list[Packed]:
+        parts = chunks(self._step, self.budget)
+        return [pack(chunk, scale=self.scale, share=self.options.share) for chunk in parts]
+
+    def smaller(self, label: str) -> list[Packed]:
+        """The present step again, in passes of half the positions, as are all that follow."""
+        longest = max(len(prompt) + len(answer) for prompt, answer in self._step)
+        if self.budget <= longest:
+            raise BenchError(
+                f"{label}: a pass over one example of {longest} tokens does not fit on the GPU; set "
+                f"checkpointing=true or a smaller most_tokens{'' if not self.options.checkpointing else ' (it is on)'}"
+            )
+        self.budget = max(longest, min(self.budget, sum(pack.n_tokens for pack in self._packs())) // 2)
+        log.warning(f"{label}: a pass did not fit in memory; from here on passes have {self.budget} positions")
+        return self._packs()
 
     def tokens_read(self, epochs: int) -> int:
         """Positions that the model read in so many epochs; those of an earlier attempt are packed again to count."""
@@ -232,6 +257,35 @@ class _Feed:
             validate_metric="-loss",
             precision="bf16" if fast else "fp32",
         )
+
+
+def bytes_of_position(backbone: Backbone, options: TuningOptions) -> int:
+    """About how many bytes one position of a pass keeps for the backward pass.
+
+    A layer keeps ten vectors of the model's width and four of its inner width, and six bytes a number for each input of
+    an adapted layer (its copies under dropout). With checkpointing that holds for one layer at a time, and every other
+    one keeps its input.
+    """
+    config, size = backbone.model.config, torch.finfo(backbone.dtype).bits // 8
+    width, layers = backbone.width, int(getattr(config, "num_hidden_layers", 1))
+    inner = int(getattr(config, "intermediate_size", 0) or 4 * width)
+    named = set(options.target_modules)
+    every = bool(named & {ALL_LINEAR, "all"})
+    adapted_inputs = sum(
+        part.in_features
+        for name, part in backbone.model.named_modules()
+        if isinstance(part, torch.nn.Linear) and (name.rpartition(".")[2] in named or (every and "lm_head" not in name))
+    )
+    layer = (10 * width + 4 * inner) * size + 6 * adapted_inputs // layers
+    return layer + layers * width * size if options.checkpointing else layers * layer
+
+
+def _positions_at_once(backbone: Backbone, options: TuningOptions) -> int:
+    if backbone.device.type == "cpu":
+        return 8192
+    most = max(2048, (1 << 24) // backbone.width)
+    free = torch.cuda.mem_get_info(backbone.device)[0]
+    return int(min(most, max(options.most_tokens, 0.6 * free // bytes_of_position(backbone, options))))
 
 
 def _usable(examples: Sequence[Example], limit: int, label: str) -> list[Example]:

@@ -17,10 +17,10 @@ from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.dialogue import Dialogue, Response
+from recllm_bench.conversation.hearing import wish_of
 from recllm_bench.conversation.questions import Questions, question
 from recllm_bench.conversation.spoken import SpokenFacts
 from recllm_bench.conversation.understanding import Understanding
-from recllm_bench.conversation.wishes import wish_of
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.ranks import query_function
 from recllm_bench.options import option

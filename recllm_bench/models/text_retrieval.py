@@ -73,24 +73,17 @@ class TextRetrieval(Untrained):
     @torch.inference_mode()
     def respond(self, job: Job, dialogues: Sequence[Dialogue]) -> list[Response]:
         """Show the items nearest to all the user said so far; no item twice, and none that the protocol excludes."""
-        from recllm_bench.conversation.dialogue import Response
+        from recllm_bench.conversation.showing import show_best
 
         start = time.perf_counter()
+        scores = self.dialogue_scores(job, dialogues)
+        return show_best(scores, job, dialogues, seconds=time.perf_counter() - start)
+
+    def dialogue_scores(self, job: Job, dialogues: Sequence[Dialogue]) -> torch.Tensor:
+        """Cosines ``float [B, n_items + 1]`` of the items with all the user said so far."""
         said = [" ".join(dialogue.user_sentences()) or NEUTRAL_OPENING for dialogue in dialogues]
         queries = torch.from_numpy(job.encode(said)).to(self.text_vectors.device)
-        scores = self.full_sort_predict({"utterance_vector": queries})
-        known = job.protocol.exclude_history
-        hidden = [[*dialogue.shown, *(dialogue.history if known else ())] for dialogue in dialogues]
-        rows = np.repeat(np.arange(len(dialogues)), [len(items) for items in hidden])
-        columns = np.array([item for items in hidden for item in items], dtype=np.int64)
-        scores[torch.from_numpy(rows), torch.from_numpy(columns)] = -torch.inf
-        best = scores.topk(min(job.protocol.shown_per_turn, scores.shape[1] - 1), dim=1)
-        seconds = (time.perf_counter() - start) / max(1, len(dialogues))
-        answers = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [
-            Response([item for item, score in zip(items, values, strict=True) if score > -np.inf], seconds=seconds)
-            for items, values in answers
-        ]
+        return self.full_sort_predict({"utterance_vector": queries})
 
 
 class TextRetrievalMethod(Method):

@@ -75,9 +75,8 @@ def evaluate(
     BenchError
         For scores of a wrong shape, that are no numbers, unknown or repeated ids, and users without a list.
     """
+    from recllm_bench.conversation.real_users import evaluated_data
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
     from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
     from recllm_bench.evaluation.protocols import protocol_named
     from recllm_bench.evaluation.ranks import rank_cases
@@ -85,8 +84,7 @@ def evaluate(
 
     rules = protocol_named(protocol) if isinstance(protocol, str) else protocol
     store = default_store()
-    prepared = prepare(dataset_name(dataset), filter=rules.filter, store=store)
-    split = split_named(rules.split, prepared.histories, **dict(rules.split_params))
+    prepared, split = evaluated_data(dataset_name(dataset), rules, store)
     cases = evaluated_cases(split.test, rules)
     given = _given(scores, prepared, split, cases, rules, ids)
     candidates = protocol_candidates(rules, split, cases, store)

@@ -230,6 +230,9 @@ def _mark(
             result.best[block, metric] = max(present, key=lambda row: direction(metric) * mean_of(records[row], metric))
     pairing = records[result.subject].pairing
     paired = sorted(row for row in rows if records[row].pairing == pairing and on_disk(records[row]))
+    if block.startswith("dialogue"):  # a row of other dialogues would leave few users that all have in common
+        held = _held(records[result.subject]) or max(map(_held, records))
+        paired = [row for row in paired if _held(records[row]) == held]
     shared = [metric for metric in metrics if paired and all(has(records[row], metric) for row in paired)]
     if len(paired) < 2 or not shared:
         return
@@ -244,6 +247,11 @@ def _mark(
         second = families.with_the_best(paired, others, named)
         result.families[block].append(second)
         _set_marks(result, block, second, any(pair.significant for pair in first.pairs.values()))
+
+
+def _held(record: RunRecord) -> int:
+    """Dialogues of a row, those included that could not be held."""
+    return int(record.dialogue.get("n", 0)) + int(record.dialogue.get("invalid", 0))
 
 
 def _set_marks(result: Comparison, block: str, family: Family, tested: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import content_hash
 
-_HASHES = ("vocabulary", "prompt")  # of who speaks: parts that nobody reads
+_HASHES = ("vocabulary", "prompt", "people")  # of who speaks: parts that nobody reads
 SCHEMA = 2
 
 
@@ -69,6 +69,9 @@ class RunRecord:
     costs : dict of str to float
         ``parameters`` (numbers in the loaded model) and ``peak_memory`` (bytes: of the graphics card where one was
         used, else of the process; of training too where this run trained). Empty in earlier records: not known.
+    spent : dict of str to dict
+        What each chat model was asked for: ``answers, new, prompt_tokens, completion_tokens``, and its ``price`` by the
+        table of ``RECLLM_PRICES``; known answers count as if they had been written now.
     substitutes : dict of str to str
         What stood in for the paper's language model or simulator.
     notes : list of str
@@ -114,6 +117,7 @@ class RunRecord:
     measures: list[Measure] = dataclasses.field(default_factory=list)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
     costs: dict[str, float] = dataclasses.field(default_factory=dict)
+    spent: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -13,6 +13,8 @@ from recllm_bench.errors import BenchError
 if TYPE_CHECKING:
     import numpy as np
 
+    from recllm_bench.data.prepared import PreparedDataset
+    from recllm_bench.data.splits import Split
     from recllm_bench.evaluation.places import Ranks
     from recllm_bench.reporting.record import RunRecord
 
@@ -31,7 +33,8 @@ DIALOGUE_METRICS = ("S@3", "S@5", "AT")
 def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
     """Write one row a case: ``user, target, history_length, higher, tied, candidates`` and, with dialogues, ``turns``.
 
-    Dialogues of users without a case get rows of their own, with nulls.
+    Dialogues of users without a case get rows of their own, with nulls. What still fits before each turn stands in
+    ``fit_1``, ``fit_2``, ..., null where the turn was not held.
 
     Parameters
     ----------
@@ -58,9 +61,13 @@ def write_users(path: Path, ranks: Ranks, outcomes: Any) -> None:
         columns["users"][len(missing) :] = users[~inside]
         missing = np.concatenate([missing, np.ones(len(extra), dtype=bool)])
         turns = np.concatenate([turns, held[~inside]])
+        fitting = getattr(outcomes, "left", np.zeros((len(users), 0)))
+        left = np.full((len(turns), fitting.shape[1]), -1)
+        left[first[at[inside]]], left[len(turns) - len(extra) :] = fitting[inside], fitting[~inside]
     table = {name: pa.array(columns[key], mask=None if key == "users" else missing) for key, name in _COLUMNS.items()}
     if outcomes is not None:
         table["turns"] = pa.array(turns, mask=turns == _NO_DIALOGUE)
+        table |= {f"fit_{turn}": pa.array(column, mask=column < 0) for turn, column in enumerate(left.T, 1)}
     pq.write_table(pa.table(table), path, compression="zstd")
 
 
@@ -163,30 +170,31 @@ def record_facts(record: RunRecord) -> dict[str, Callable[[], Any]]:
     def data() -> dict[str, Callable[[], Any]]:
         from recllm_bench.evaluation.own_metrics import data_facts
 
-        found = record_data(record)
-        return data_facts(found.split, found.dataset.catalogue)
+        dataset, split = record_data(record)
+        return data_facts(split, dataset.catalogue)
 
     return {"popularity": lambda: data()["popularity"](), "titles": lambda: data()["titles"]()}
 
 
-def record_data(record: RunRecord) -> Any:
-    """The ``dataset`` and ``split`` that a record was made on, prepared again where they are not in the cache.
+def record_data(record: RunRecord) -> tuple[PreparedDataset, Split]:
+    """The data that a record was run on, prepared again.
 
     Raises
     ------
     BenchError
-        When the data cannot be had, or are others now.
+        When they have changed since.
     """
+    from recllm_bench.conversation.real_users import evaluated_data
     from recllm_bench.data.cards import default_store
-    from recllm_bench.data.prepare import prepare
-    from recllm_bench.data.splits import split_named
+    from recllm_bench.evaluation.protocols import Protocol
 
-    dataset = prepare(record.recipe["dataset"], filter=record.dataset["filter"], store=default_store())
-    params = {name: value for name, value in record.protocol.get("split_params") or ()}
-    split = split_named(record.protocol["split"], dataset.histories, **params)
+    stored = {name: record.protocol[name] for name in ("split", "dialogues") if name in record.protocol}
+    params = tuple((name, value) for name, value in record.protocol.get("split_params") or ())
+    rules = Protocol("recorded", filter=record.dataset["filter"], split_params=params, **stored)
+    dataset, split = evaluated_data(record.recipe["dataset"], rules, default_store())
     if split.checksum != record.split["checksum"]:
         raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
-    return SimpleNamespace(dataset=dataset, split=split)
+    return dataset, split
 
 
 def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:

@@ -92,8 +92,8 @@ def conversation_of(cell: BenchCell, *, wording: str = "", say: Callable[[str], 
         Gets a line about what takes time.
     """
     from recllm_bench.talk.model_order import ModelOrder
+    from recllm_bench.talk.neighbours import Neighbours
     from recllm_bench.talk.reading import Reader
-    from recllm_bench.talk.reasons import Neighbours
     from recllm_bench.talk.session import Conversation
     from recllm_bench.talk.titles_said import TitlesSaid
     from recllm_bench.talk.vocabulary import Vocabulary
@@ -103,10 +103,10 @@ def conversation_of(cell: BenchCell, *, wording: str = "", say: Callable[[str], 
     words = _chat(wording) if wording else None  # what cannot be found is said before anything is trained
     _say_what_trains(cell, say)
     orders = ModelOrder(cell)
-    vocabulary = Vocabulary(dataset.catalogue)
+    neighbours = Neighbours(dataset.histories, cell.split.train_ends)
+    vocabulary = Vocabulary(dataset.catalogue, neighbours)
     titles = TitlesSaid(dataset.catalogue.titles, vocabulary.years, orders.popularity)
     reader = Reader(dataset.catalogue, vocabulary, titles)
-    neighbours = Neighbours(dataset.histories, cell.split.train_ends)
     worded = Wording(words, reader, say) if words is not None else None
     return Conversation(dataset.catalogue, vocabulary, reader, orders, neighbours, wording=worded)
 

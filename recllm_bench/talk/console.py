@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from html import unescape
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
@@ -88,7 +89,8 @@ class Console:
                 except KeyboardInterrupt:
                     if not self.interactive:
                         raise SystemExit(130) from None
-                    self.say("Ctrl-D or 'quit' ends the conversation.")
+                    if not self._session.default_buffer.text:  # else it took back what was typed
+                        self.say("Ctrl-D or 'quit' ends the conversation.")
                     continue
                 if sentence.strip() and self._answer(conversation, sentence):
                     return
@@ -159,8 +161,8 @@ class Console:
 
 
 def printable(text: str) -> str:
-    """A text on one line without control characters, escape sequences or marks that turn its direction."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """A text on one line, its HTML entities read, without control characters or marks that turn its direction."""
+    return "".join(letter if letter.isprintable() else " " for letter in unescape(text))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from recllm_bench.talk.commands import (
     seen_in,
     taken_in,
 )
+from recllm_bench.talk.reasons import called
 from recllm_bench.talk.titles_said import TitlesSaid
 from recllm_bench.talk.vocabulary import NOUNS, Meant, Slots, Vocabulary, folded, word_set
 from recllm_bench.talk.wishes import FACTS, LIKE, YEARS, Constraint
@@ -177,16 +178,13 @@ class Reader:
             return Request(HELP)
         spoken = " ".join(folded(text))
         command, number = command_in(spoken)
-        if command and not (command == ACCEPT and self.titles.exact(text)):  # "300" may be a title
+        if command and not (command == ACCEPT and number > len(shown) and self.titles.exact(text)):  # "12 Monkeys"
             return Request(command, number)
         known = seen_in(spoken)
         if known and (numbers := numbers_in(known)):
             return Request(SEEN, items=tuple(shown[n - 1] for n in numbers if n <= len(shown)))
-        bare = (
-            ""
-            if tuple(spoken.split()) in self.vocabulary.forms or spoken in FILLERS or is_small_talk(spoken.split())
-            else text
-        )
+        form = self.vocabulary.forms.get(tuple(spoken.split()))
+        bare = text if (form is None or form.content) and not is_small_talk(spoken.split()) else ""
         for rest, what in ((known, SEEN), (taken_in(text), ACCEPT), (bare, LIKE)):
             if rest and (found := self.titles.exact(rest)):
                 if len(found) > 1:
@@ -289,7 +287,7 @@ class Reader:
         end = cut.start() if cut else len(text)
         said = text[place:end].strip()
         spelled = [word for word in folded(said) if word not in SMALL_WORDS | self._nouns]
-        if not spelled or all((word,) in self.vocabulary.forms or word in FILLERS for word in spelled):
+        if all(word in FILLERS or self._is_category(word) for word in spelled):
             return [], 0, ""
         return self._near(said, end, request)
 
@@ -306,7 +304,7 @@ class Reader:
         spelled = words(text[place:])[: self.titles.longest + 1]
         for length in range(len(spelled), 0, -1):
             form = tuple(word for word, _, _ in spelled[:length])
-            if length == 1 and (form in self.vocabulary.forms or form[0] in FILLERS) and not single:
+            if length == 1 and (self._is_category(form[0]) or form[0] in FILLERS) and not single:
                 continue
             if length == 1 and form[0] in SMALL_WORDS | self._nouns | {"something", "anything"}:
                 continue
@@ -316,8 +314,9 @@ class Reader:
 
     def called(self, item: int) -> str:
         """Title and year of an item."""
-        year = int(self.vocabulary.years[item])
-        return f"{self.catalogue.titles[item]} ({year})" if year else self.catalogue.titles[item]
+        year, title = int(self.vocabulary.years[item]), self.catalogue.titles[item]
+        title = called(title) if title.strip() else f"item {self.catalogue.tokens[item]}"
+        return f"{title} ({year})" if year else title
 
     def named_in(self, text: str) -> list[list[int]]:
         """Items whose titles of several words stand anywhere in a text, those of one title together."""
@@ -342,10 +341,12 @@ class Reader:
                 continue
             meant, length = self._fact_at(text, spelled, place, mentions)
             following = spelled[place + length][0] if meant and place + length < len(spelled) else ""
-            if meant and (not meant.content or about or following in self._nouns):
+            if meant and (not meant.content or self._is_content(word, about or following in self._nouns)):
                 stop = spelled[place + length - 1][2]
                 mentions.append(
-                    Mention(start, stop, Constraint(FACTS, meant.label, terms=meant.terms), meant.adjective)
+                    Mention(
+                        start, stop, Constraint(FACTS, meant.label, terms=meant.terms), meant.adjective or meant.content
+                    )
                 )
                 place += length
                 continue
@@ -370,6 +371,13 @@ class Reader:
             if meant and not any(map(_BETWEEN_WORDS.search, gaps)) and _free(part[0][1], part[-1][2], mentions):
                 return meant, length
         return None, 0
+
+    def _is_category(self, word: str) -> bool:
+        return (word,) in self.vocabulary.forms and not self.vocabulary.forms[(word,)].content
+
+    def _is_content(self, word: str, told: bool) -> bool:
+        """Whether a word of descriptions or titles is meant as one."""
+        return word not in FILLERS and (told or not self.vocabulary.n_categories)
 
     def _misspelt(self, word: str) -> Meant | None:
         if len(word) < 5:

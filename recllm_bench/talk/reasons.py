@@ -3,63 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
-from scipy import sparse
-
-from recllm_bench.data.histories import Histories
+from recllm_bench.conversation.spoken import spoken_title
+from recllm_bench.talk.neighbours import Neighbours
 from recllm_bench.talk.vocabulary import Vocabulary
 from recllm_bench.talk.wishes import FACTS, YEARS, Constraint, Wishes
 
-_LEAST_SHARED = 3  # users; fewer are chance
-_NEAR = 2  # items of the history that are named
-_MOST_LETTERS = 40
-
-
-class Near(NamedTuple):
-    """An item of the history, how many had it among those who had another, and how many those were."""
-
-    item: int
-    both: int
-    users: int
-
-
-class Neighbours:
-    """Which items the same people had.
-
-    Parameters
-    ----------
-    histories : Histories
-    train_ends : int64 [n_users]
-        Ends of the training part; what comes after counts for nothing.
-    """
-
-    def __init__(self, histories: Histories, train_ends: np.ndarray) -> None:
-        kept = histories.before(train_ends)
-        users, items = histories.users_of_positions()[kept] - 1, histories.items[kept]
-        shape = (histories.n_users, histories.n_items + 1)
-        found = sparse.csc_matrix((np.ones(len(items), dtype=np.float32), (users, items)), shape=shape)
-        found.data[:] = 1  # who had an item twice counts once
-        self._had = found
-        self._counts = np.diff(found.indptr)
-
-    def near(self, item: int, history: Sequence[int]) -> list[Near]:
-        """Items of a history that many of an item's users had, the nearest first by the phi coefficient.
-
-        Only what at least three users share, and more than chance would give.
-        """
-        own = list(dict.fromkeys(int(other) for other in history if other != item))
-        users = int(self._counts[item])
-        if not own or not users:
-            return []
-        shared = np.asarray((self._had[:, own].T @ self._had[:, [item]]).todense()).ravel()
-        everybody, counts = float(self._had.shape[0]), self._counts[own]
-        spread = counts * (everybody - counts) * users * (everybody - users)
-        phi = (shared * everybody - counts * users) / np.sqrt(np.maximum(1, spread))
-        phi[shared < _LEAST_SHARED] = 0
-        best = [place for place in np.argsort(-phi, kind="stable")[:_NEAR].tolist() if phi[place] > 0]
-        return [Near(own[place], int(shared[place]), users) for place in best]
+_MOST_LETTERS, _MOST_NAMED = 40, 3  # of a title, facts of one wish
 
 
 def why(
@@ -76,7 +26,10 @@ def why(
         parts.append("fits " + ", ".join(_fact(item, wish, vocabulary) for wish in wishes))
     near = neighbours.near(item, history)
     if near:
-        named = [f"{_short(titles[one.item])} ({one.both} of its {one.users} users)" for one in near]
+        of = f" of its {near[0].users} users"
+        named = [
+            f"{_short(called(titles[one.item]))} ({one.both}{'' if place else of})" for place, one in enumerate(near)
+        ]
         parts.append("near " + " and ".join(named))
     return "; ".join(parts)
 
@@ -91,8 +44,13 @@ def _fact(item: int, wish: Constraint, vocabulary: Vocabulary) -> str:
     terms = [
         term for term in (wish.terms if wish.kind == FACTS else vocabulary.categories_of(wish.item)) if term in own
     ]
-    names = " and ".join(vocabulary.facts[term].value for term in terms[: _NEAR + 1])
+    names = " and ".join(vocabulary.facts[term].value for term in terms[:_MOST_NAMED])
     return names if wish.kind == FACTS else f"{wish.label}{f' ({names})' if names else ''}"
+
+
+def called(title: str) -> str:
+    """A title as it is said within a sentence, its article in front."""
+    return title if "(" in title or "[" in title else spoken_title(title)
 
 
 def _short(title: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 
 from recllm_bench.talk import commands
 from recllm_bench.talk.commands import numbers_in
+from recllm_bench.talk.neighbours import Neighbours
 from recllm_bench.talk.reading import Question, Reader, Request
-from recllm_bench.talk.reasons import Neighbours, why
+from recllm_bench.talk.reasons import called, why
 from recllm_bench.talk.vocabulary import Vocabulary, folded
 from recllm_bench.talk.wishes import LIKE, Constraint, Wishes, fitting, joined, loosened
 
@@ -325,14 +326,14 @@ class Conversation:
         return "; ".join(map(self.reader.called, items[-most:])) + earlier if items else "nothing yet"
 
     def _examples(self) -> str:
-        names = self.vocabulary.examples(2) or ["anything"]
-        found = [f"'{names[-1]}'", f"'no {names[0]}'"]
+        names = self.vocabulary.examples(2)
+        found = [f"'{names[-1]}'", f"'no {names[0]}'"] if names else ["'surprise me'"]
         if self.vocabulary.has_years:
             years = self.vocabulary.years
             decade = int(np.median(years[years > 0])) // 10 * 10
             found.insert(1, f"'from the {decade}s'")
         known = [item for item in self.state.history if self.catalogue.titles[item]]
-        return ", ".join([*found, *([f"'like {self.catalogue.titles[known[-1]]}'"] if known else [])])
+        return ", ".join([*found, *([f"'like {called(self.catalogue.titles[known[-1]])}'"] if known else [])])
 
 
 def _named(wishes: Wishes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +15,10 @@ from recllm_bench.conversation.spoken import MOODS, SpokenFacts
 
 if TYPE_CHECKING:
     from recllm_bench.data.catalogue import Catalogue
+    from recllm_bench.talk.neighbours import Neighbours
 
 Words = tuple[str, ...]
+_TITLE_SHARE = 0.5  # of the titles, above which a word of them says nothing
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -73,7 +76,8 @@ class Meant(NamedTuple):
     adjective : bool
         Whether it is said beside a noun: "romantic" joins what was asked for before, "a western" takes its place.
     content : bool
-        Whether it is a word of descriptions, meant only where something is said to be about it.
+        Whether it is a word of descriptions or titles, meant only where something is said to be about it, or before
+        what items are called ("a pirate game"); anywhere where there are no categories.
     """
 
     terms: tuple[int, ...]
@@ -89,12 +93,14 @@ class Vocabulary:
     ----------
     catalogue : Catalogue
         Its categories (and their parts: "playstation" for every category with that word), its years, telling words of
-        its descriptions. Facts that all items share say nothing and are no part of it.
+        its descriptions and titles. Facts that all items share say nothing and are no part of it.
+    neighbours : Neighbours, optional
+        Say what is like an item without categories.
 
     Attributes
     ----------
     facts : list of Fact
-        Categories, the most common first, then words of descriptions.
+        Categories, the most common first, then words of descriptions and of titles.
     matrix : scipy.sparse.csc_matrix, bool [n_items + 1, n_facts]
         Which item has which.
     years : int array [n_items + 1]
@@ -103,7 +109,8 @@ class Vocabulary:
         Years before and after which about a quarter of the dated items lie; 0 where years are few or unknown.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, neighbours: Neighbours | None = None) -> None:
+        self.neighbours = neighbours
         self.domain, self.years = catalogue.domain, np.asarray(catalogue.years)
         table = AttributeTable(catalogue)
         kept = [place for place, fact in enumerate(table.vocabulary) if fact.kind == "category"]
@@ -113,6 +120,9 @@ class Vocabulary:
         told = [place for place, fact in enumerate(spoken.vocabulary) if fact.kind == "word"]
         self.facts += [spoken.vocabulary[place] for place in told]
         blocks.append(spoken.matrix.tocsc()[:, told])
+        named, of_title = _title_words(catalogue)
+        self.facts += [Fact("title", word) for word in named]
+        blocks.append(of_title)
         self.matrix = (sparse.hstack(blocks) > 0).tocsc()
         self._rows = self.matrix.tocsr()
         eras = dict(fact.value.split() for fact in spoken.vocabulary if fact.kind == "era")
@@ -120,10 +130,7 @@ class Vocabulary:
         self.forms: dict[Words, Meant] = {}
         self._add_categories()
         self._add_synonyms()
-        for term in range(self.n_categories, len(self.facts)):
-            word = self.facts[term].value
-            for form in {word, *_numbers_of(word)}:
-                self.forms.setdefault((form,), Meant((term,), f"about {word}", content=True))
+        self._add_words()
         self.longest = max(map(len, self.forms), default=0)
         self.has_years = bool(self.years.any())
 
@@ -166,6 +173,18 @@ class Vocabulary:
                     if (form := (*spelled[:-1], last)) not in self.forms and form[0] not in nouns:
                         self.forms[form] = Meant(tuple(terms), label)
 
+    def _add_words(self) -> None:
+        """Words of descriptions and titles; one that is both is both."""
+        terms: dict[str, list[int]] = {}
+        for term in range(self.n_categories, len(self.facts)):
+            terms.setdefault(self.facts[term].value, []).append(term)
+        for word, own in terms.items():
+            both = [*own, *(term for other in _numbers_of(word) for term in terms.get(other, []))]
+            told = any(self.facts[term].kind == "word" for term in both)
+            label = f"about {word}" if told else f"'{word}' in the title"
+            for form in (word, *_numbers_of(word)):
+                self.forms.setdefault((form,), Meant(tuple(both), label, content=True))
+
     def _add_synonyms(self) -> None:
         said = [line.partition(":")[::2] for line in _SAID.splitlines()]
         for names, others in said:
@@ -178,6 +197,19 @@ class Vocabulary:
             for text, adjective in ((names, False), (plain, False), (f"{adjectives},{mood}", True)):
                 for form in filter(None, map(folded, text.split(","))):
                     self.forms.setdefault(form, Meant(terms, known[0].label, adjective))
+
+
+def _title_words(catalogue: Catalogue) -> tuple[list[str], sparse.csc_matrix]:
+    """Words that stand in two titles or more, and not in half of them; which item has which."""
+    of_item = [set(folded(title)) for title in catalogue.titles]
+    counts = Counter(word for found in of_item for word in found)
+    most = max(2.0, _TITLE_SHARE * len(of_item))
+    named = [word for word, n in counts.items() if 2 <= n <= most and len(word) > 2 and word not in SMALL_WORDS]
+    column = {word: place for place, word in enumerate(sorted(named))}
+    pairs = [(item, column[word]) for item, found in enumerate(of_item) for word in found if word in column]
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    shape = (len(of_item), len(column))
+    return list(column), sparse.csc_matrix((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=shape)
 
 
 def folded(text: str) -> Words:

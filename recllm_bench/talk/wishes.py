@@ -20,8 +20,8 @@ class Constraint:
     Attributes
     ----------
     kind : str
-        ``facts`` (an item has any of ``terms``), ``years`` (made from ``low`` to ``high``) or ``like`` (shares at
-        least half of the telling categories of ``item``, and is another).
+        ``facts`` (an item has any of ``terms``), ``years`` (made from ``low`` to ``high``) or ``like`` (another that
+        shares at least half of the telling categories of ``item``; where that has none, one that the same people had).
     label : str
         How it is shown.
     wanted : bool
@@ -48,7 +48,9 @@ class Constraint:
             return vocabulary.has(self.terms)
         own = vocabulary.categories_of(self.item)
         shared = np.asarray(vocabulary.matrix[:, own].sum(1)).ravel() if own else np.zeros(len(vocabulary.years))
-        fits = shared >= max(1, -(-len(own) // 2)) if own else np.ones(len(vocabulary.years), dtype=bool)
+        fits = shared >= max(1, -(-len(own) // 2))
+        if not own and vocabulary.neighbours is not None:
+            fits = vocabulary.neighbours.beside(self.item)
         fits[self.item] = False
         return fits
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from recllm_bench.artifacts import Damaged, write_json
 from recllm_bench.errors import BenchError, NotEnough
+from recllm_bench.products import has_bfloat16
 from recllm_bench.progress import log, track
 from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, resume_from, write_checkpoint
 from recllm_bench.training.finished import (
@@ -29,6 +30,7 @@ from recllm_bench.training.finished import (
     save_outcome,
     save_weights,
 )
+from recllm_bench.training.graphs import FixedSteps
 from recllm_bench.training.training_options import TrainingOptions
 
 CHECKPOINT = "last.pt"
@@ -48,6 +50,7 @@ def fit(
     before_epoch: Callable[[int], None] | None = None,
     steps: int | None = None,
     optimiser: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    fixed: bool = False,
 ) -> Outcome:
     """Train until validation stops improving, and leave the best epoch's weights in ``modules``.
 
@@ -78,6 +81,9 @@ def fit(
         Batches an epoch has, for the bar, where ``batches(epoch)`` has no length.
     optimiser : callable, optional
         ``optimiser(parameters)`` makes the optimiser; AdamW by default.
+    fixed : bool
+        Whether steps may run as ``graphs.FixedSteps``: batches are dataclasses, and what the loss reads beside them
+        stays where it is.
 
     Returns
     -------
@@ -97,16 +103,19 @@ def fit(
         _set_training(modules, False)
         return finished
     trained = _trainable(modules)
-    stepper = _adamw(trained, options, device) if optimiser is None else optimiser(trained)
+    fixed = fixed and optimiser is None and takes_fixed_steps(options, device)
+    stepper = _adamw(trained, options, device, fixed) if optimiser is None else optimiser(trained)
     state = _State()
     state.resume(work / CHECKPOINT, modules, stepper)
     step = _Step(trained, stepper, options, device, label)
+    if fixed:
+        step.fixed = FixedSteps(loss, trained, stepper, options, device, step.autocast, label)
     with track(label=label, total=options.epochs, unit="epoch") as bar:
         bar.update(state.epoch)
         while not (stopped_by := state.stopped_by(options)):
             start = time.perf_counter()
             epoch = state.epoch + 1
-            generator = seed_epoch(seed, epoch, device)
+            generator = seed_epoch(seed, epoch, device, step.fixed.generator if step.fixed else None)
             if before_epoch is not None:
                 _set_training(modules, False)
                 with torch.no_grad():
@@ -146,19 +155,29 @@ def fit(
     return outcome
 
 
-def _adamw(trained: list[nn.Parameter], options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
+def takes_fixed_steps(options: TrainingOptions, device: torch.device) -> bool:
+    """Whether a training asks for steps of fixed places: on CUDA unless it is told otherwise."""
+    return options.steps == "fixed" or (options.steps == "auto" and device.type == "cuda")
+
+
+def _adamw(
+    trained: list[nn.Parameter], options: TrainingOptions, device: torch.device, fixed: bool
+) -> torch.optim.Optimizer:
     fused = device.type in ("cpu", "cuda") and all(parameter.is_floating_point() for parameter in trained)
-    return torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
+    rate, decay, capturable = options.learning_rate, options.weight_decay, fixed and device.type == "cuda"
+    return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, fused=fused, capturable=capturable)
 
 
-def seed_epoch(seed: int, epoch: int, device: torch.device | str) -> torch.Generator:
-    """Seed torch's global generator (dropout) for an epoch and return a second one for sampling.
+def seed_epoch(
+    seed: int, epoch: int, device: torch.device | str, generator: torch.Generator | None = None
+) -> torch.Generator:
+    """Seed torch's global generator (dropout) for an epoch and a second one for sampling, which is returned.
 
     Both are functions of ``(seed, epoch)`` alone, so that an epoch can be repeated without the ones before it.
     """
     dropout, sampling = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64) >> np.uint64(1)
     torch.manual_seed(int(dropout))
-    return torch.Generator(device=device).manual_seed(int(sampling))
+    return (generator or torch.Generator(device=device)).manual_seed(int(sampling))
 
 
 @contextmanager
@@ -193,9 +212,11 @@ class _Step:
     ) -> None:
         self.parameters, self.optimiser, self.options, self.label = parameters, optimiser, options, label
         self.rate = options.learning_rate
-        wanted = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
+        able = device.type == "cuda" and has_bfloat16(device)
+        wanted = options.precision == "bf16" or (options.precision == "auto" and able)
         self.autocast = (lambda: torch.autocast(device.type, torch.bfloat16)) if wanted else nullcontext
         self.check_every = 1 if device.type == "cpu" else 50  # reading a CUDA scalar waits for the device
+        self.fixed: FixedSteps | None = None
 
     def epoch(
         self,
@@ -210,13 +231,20 @@ class _Step:
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
         total, count = None, 0
+        if self.fixed is not None:
+            self.fixed.begin(self.rate)
         drawn = batches(epoch)
         total_steps = len(drawn) if isinstance(drawn, Sized) else steps
         with track(label=f"{self.label}: epoch {epoch}", total=total_steps, unit="step") as bar:
             for batch in drawn:
+                count += 1
+                if self.fixed is not None:
+                    self.fixed.steps(batch)
+                    total = self.fixed.total
+                    bar.update()
+                    continue
                 value = self._update(batch, loss, generator)
                 total = value.double() if total is None else total + value
-                count += 1
                 if count % self.check_every == 0:
                     self._check(float(total), epoch, count)
                 bar.update()

@@ -2,7 +2,8 @@
 
 Every loss takes ``states [n, d]`` (only positions with a target), ``targets [n]`` (item ids, never 0) and the item
 table ``items [n_items + 1, d]`` whose row 0 is padding, some also ``negatives`` ([n, k], a row for each target, or [k],
-one set for all), and returns the mean over the targets. The score of an item is its dot product with the state.
+one set for all), and returns the mean over the targets. The score of an item is its dot product with the state. With
+``masked`` targets may be 0 and then count for nothing: no size depends on how many there are.
 
 The chunked softmax here makes the gradient of one table beside the loss, in the score's own buffer. That of
 ``models/relrec/losses.py`` joins several blocks (words, users, items) with shifts and biases under one normaliser, and
@@ -12,8 +13,8 @@ may make the gradient later: other products in another order, so that one functi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ def cross_entropy(
     *,
     first: int = 1,
     chunk_elements: int | None = None,
+    masked: bool = False,
 ) -> torch.Tensor:
     """Softmax cross entropy over the whole catalogue.
 
@@ -45,14 +47,14 @@ def cross_entropy(
     chunk_elements : int, optional
         Scores that may stand at once; by default ``CHUNK_ELEMENTS`` of the device, or 64 rows of them.
     """
-    return _ChunkedCrossEntropy.apply(states, items, targets, first, chunk_elements)
+    return _ChunkedCrossEntropy.apply(states, items, targets, first, chunk_elements, masked)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Gradient of ``-log softmax`` is ``softmax - onehot``: formed in place in the buffer of the scores."""
 
     @staticmethod
-    def forward(ctx, states, items, targets, first, chunk_elements):
+    def forward(ctx, states, items, targets, first, chunk_elements, masked):
         if torch.is_autocast_enabled(states.device.type):
             kind = torch.get_autocast_dtype(states.device.type)
             low_states, low_items = states.to(kind), items.to(kind)
@@ -68,6 +70,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         missing = -n % ROWS
         low_states = F.pad(low_states, (0, 0, 0, missing))
         columns = F.pad(targets - first, (0, missing)).unsqueeze(1)
+        if masked:
+            columns.clamp_(min=0)
+            present = F.pad(targets > 0, (0, missing)).to(torch.float32).unsqueeze(1)
+            weights = present / present.sum().clamp(min=1)
         kind_of_sums = torch.float64 if items.dtype == torch.float64 else torch.float32
         wants_gradient = states.requires_grad or items.requires_grad
         state_gradient = torch.empty_like(low_states) if wants_gradient else None
@@ -79,39 +85,54 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             column = columns[start : start + rows]
             scores = scores.float() if scores.dtype != torch.float64 else scores
             wanted = scores.gather(1, column)
+            weight = weights[start : start + rows] if masked else None
             if not wants_gradient:
-                total += (torch.logsumexp(scores, 1, keepdim=True) - wanted)[:real].sum()
+                surprise = torch.logsumexp(scores, 1, keepdim=True) - wanted
+                total += (surprise * weight).sum() if masked else surprise[:real].sum()
                 continue
             largest = scores.amax(1, keepdim=True)
             scores.sub_(largest).exp_()
             mass = scores.sum(1, keepdim=True)
-            total += (mass.log() + largest - wanted)[:real].sum()
-            scores.mul_(1.0 / (mass * n))
-            scores.scatter_add_(1, column, torch.full_like(wanted, -1.0 / n))
-            scores[real:] = 0
+            if masked:
+                total += ((mass.log() + largest - wanted) * weight).sum()
+                scores.mul_(weight / mass)
+                scores.scatter_add_(1, column, -weight.to(scores.dtype))
+            else:
+                total += (mass.log() + largest - wanted)[:real].sum()
+                scores.mul_(1.0 / (mass * n))
+                scores.scatter_add_(1, column, torch.full_like(wanted, -1.0 / n))
+                scores[real:] = 0
             share = scores.to(low_items.dtype)
             state_gradient[start : start + rows] = product(share, catalogue.T)
             item_gradient[first:] += product(part.T, share.T).T
         ctx.save_for_backward(state_gradient, item_gradient)
         ctx.n, ctx.kinds = n, (states.dtype, items.dtype)
-        return (total / n).to(kind_of_sums)
+        return (total if masked else total / n).to(kind_of_sums)
 
     @staticmethod
     def backward(ctx, gradient):
         state_gradient, item_gradient = ctx.saved_tensors
         of_states, of_items = (state_gradient[: ctx.n] * gradient).to(ctx.kinds[0]), item_gradient * gradient
-        return of_states, of_items.to(ctx.kinds[1]), None, None, None
+        return of_states, of_items.to(ctx.kinds[1]), None, None, None, None
+
+
+def _mean(values: torch.Tensor, targets: torch.Tensor, masked: bool) -> torch.Tensor:
+    """Mean of a value for each target."""
+    if not masked:
+        return values.mean()
+    present = targets > 0
+    return torch.where(present, values, 0).sum() / present.sum().clamp(min=1)
 
 
 def binary_cross_entropy(
-    states: torch.Tensor, targets: torch.Tensor, items: torch.Tensor, negatives: torch.Tensor
+    states: torch.Tensor, targets: torch.Tensor, items: torch.Tensor, negatives: torch.Tensor, masked: bool = False
 ) -> torch.Tensor:
     """Binary cross entropy with sampled negatives (SASRec, Kang & McAuley 2018, eq. 7).
 
     ``-log sigmoid(s+) - sum_k log(1 - sigmoid(s-_k))``.
     """
     positive, negative = _scores(states, targets, items, negatives)
-    return (F.softplus(-positive) + F.softplus(negative).sum(1)).mean()
+    return _mean(F.softplus(-positive) + F.softplus(negative).sum(1), targets, masked)
 
 
 def sampled_softmax(
@@ -120,6 +141,7 @@ def sampled_softmax(
     items: torch.Tensor,
     negatives: torch.Tensor,
     log_expected: torch.Tensor | None = None,
+    masked: bool = False,
 ) -> torch.Tensor:
     """Softmax cross entropy over the target and sampled negatives.
 
@@ -138,7 +160,7 @@ def sampled_softmax(
         # The target is there for certain: its own score is not corrected.
         negative = negative - log_expected[negatives]
     negative = negative.masked_fill(negatives == targets.unsqueeze(1), -math.inf)
-    return (torch.logsumexp(torch.cat((positive.unsqueeze(1), negative), 1), 1) - positive).mean()
+    return _mean(torch.logsumexp(torch.cat((positive.unsqueeze(1), negative), 1), 1) - positive, targets, masked)
 
 
 def calibrated_binary_cross_entropy(
@@ -148,6 +170,7 @@ def calibrated_binary_cross_entropy(
     negatives: torch.Tensor,
     rate: float,
     t: float,
+    masked: bool = False,
 ) -> torch.Tensor:
     """gBCE (Petrov & Macdonald 2023, eq. 18): the positive's sigmoid is raised to the power ``beta``.
 
@@ -161,7 +184,7 @@ def calibrated_binary_cross_entropy(
         0 is plain BCE, 1 is fully calibrated.
     """
     positive, negative = _scores(states, targets, items, negatives)
-    return (calibration(rate, t) * F.softplus(-positive) + F.softplus(negative).sum(1)).mean()
+    return _mean(calibration(rate, t) * F.softplus(-positive) + F.softplus(negative).sum(1), targets, masked)
 
 
 def calibration(rate: float, t: float) -> float:
@@ -219,7 +242,17 @@ class NegativeSampler:
         return torch.searchsorted(self.cumulative, uniform).clamp_(max=self.n_items - 1) + 1
 
 
-Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+class Objective(Protocol):
+    """An objective with its options: states [n, d], targets [n] and items [n_items + 1, d] to a scalar."""
+
+    def __call__(
+        self,
+        states: torch.Tensor,
+        targets: torch.Tensor,
+        items: torch.Tensor,
+        generator: torch.Generator,
+        masked: bool = False,
+    ) -> torch.Tensor: ...
 
 
 def objective_named(
@@ -240,12 +273,13 @@ def objective_named(
 
     Returns
     -------
-    callable
-        ``objective(states [n, d], targets [n], items [n_items + 1, d], generator) -> scalar``.
+    Objective
     """
     if options.objective == "ce":
         first = 0 if padding_is_class else 1
-        return lambda states, targets, items, generator: cross_entropy(states, targets, items, first=first)
+        return lambda states, targets, items, generator, masked=False: cross_entropy(
+            states, targets, items, first=first, masked=masked
+        )
     sampler = NegativeSampler(n_items)
     if options.negative_sampling == "popularity":
         if counts is None:
@@ -255,12 +289,18 @@ def objective_named(
     log_expected = None if sampler.log_probability is None else sampler.log_probability + math.log(k)
     rate = min(1.0, k / max(1, n_items - 1))
 
-    def loss(states: torch.Tensor, targets: torch.Tensor, items: torch.Tensor, generator: torch.Generator):
+    def loss(
+        states: torch.Tensor,
+        targets: torch.Tensor,
+        items: torch.Tensor,
+        generator: torch.Generator,
+        masked: bool = False,
+    ) -> torch.Tensor:
         negatives = sampler.draw((k,) if options.shared_negatives else (len(targets), k), generator)
         if options.objective == "bce":
-            return binary_cross_entropy(states, targets, items, negatives)
+            return binary_cross_entropy(states, targets, items, negatives, masked)
         if options.objective == "gbce":
-            return calibrated_binary_cross_entropy(states, targets, items, negatives, rate, options.gbce_t)
-        return sampled_softmax(states, targets, items, negatives, log_expected)
+            return calibrated_binary_cross_entropy(states, targets, items, negatives, rate, options.gbce_t, masked)
+        return sampled_softmax(states, targets, items, negatives, log_expected, masked)
 
     return loss

@@ -17,7 +17,7 @@ from recllm_bench.data.splits import Split
 from recllm_bench.data.windows import DeviceHistories, WindowBatch, training_windows
 from recllm_bench.dropout import draw_bytes
 from recllm_bench.training.finished import Outcome
-from recllm_bench.training.loop import fit
+from recllm_bench.training.loop import fit, takes_fixed_steps
 from recllm_bench.training.objectives import objective_named
 from recllm_bench.training.training_options import TrainingOptions
 
@@ -69,6 +69,7 @@ def train_sequence_model(
     if options.byte_dropout:
         draw_bytes(model)
     device = torch.device(device)
+    options = options.on(device)
     source = _source(model, split, options, device, seed)
     if options.precision == "auto" and not reads_windows(model):
         options = dataclasses.replace(options, precision="fp32")  # sparse products of the zoo know no half precision
@@ -84,6 +85,7 @@ def train_sequence_model(
         label=label,
         before_epoch=source.before_epoch,
         steps=source.steps,
+        fixed=reads_windows(model),
     )
     if hasattr(model, "write_products"):
         cast(Any, model).write_products(work)
@@ -201,9 +203,14 @@ def _source(model: Any, split: Split, options: TrainingOptions, device: torch.de
     if hasattr(model, "before_epoch"):
         context = EpochContext(split, histories, options.max_length, device, seed)
         before_epoch = lambda epoch: model.before_epoch(epoch, context)  # noqa: E731
+    loss = getattr(model, "training_loss", None) or encoder_loss(model, split, options, device)
+    if not takes_fixed_steps(options, device):
+        return _Source(
+            lambda epoch: WindowBatches(histories, split.train_ends, options, seed, epoch), loss, before_epoch, None
+        )
     return _Source(
-        lambda epoch: WindowBatches(histories, split.train_ends, options, seed, epoch),
-        getattr(model, "training_loss", None) or encoder_loss(model, split, options, device),
+        lambda epoch: FixedWindowBatches(histories, split.train_ends, options, seed, epoch),
+        lambda rows, generator: loss(histories.fixed_batch(rows), generator),
         before_epoch,
         None,
     )
@@ -246,6 +253,13 @@ class WindowBatches:
             yield self.histories.window_batch(self.windows, rows, self.max_length)
 
 
+class FixedWindowBatches(WindowBatches):
+    """The same batches for fixed steps: rows of windows, which the step itself makes a batch of."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.histories.fixed_rows(self.windows, self.rows, self.max_length)
+
+
 def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Shuffle rows, sort each pool of ``POOL`` batches by length, cut into batches, shuffle the batches.
 
@@ -284,12 +298,19 @@ def encoder_loss(
 
     def loss(batch: WindowBatch, generator: torch.Generator) -> torch.Tensor:
         states = model.sequence_states(batch.inputs, batch.lengths)
-        flat = batch.targets.flatten()
-        places = flat.nonzero().squeeze(1)
-        chosen = states.reshape(-1, states.shape[-1]).index_select(0, places)
-        return objective(chosen, flat[places], model.item_vectors(), generator)
+        chosen, targets = scored(states, batch.targets, batch.masked)
+        return objective(chosen, targets, model.item_vectors(), generator, batch.masked)
 
     return loss
+
+
+def scored(states: torch.Tensor, targets: torch.Tensor, masked: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """States ``[n, d]`` and targets ``[n]`` of the positions that have one; of all positions when ``masked``."""
+    states, targets = states.reshape(-1, states.shape[-1]), targets.flatten()
+    if masked:
+        return states, targets
+    places = targets.nonzero().squeeze(1)
+    return states.index_select(0, places), targets[places]
 
 
 def training_counts(split: Split) -> torch.Tensor:

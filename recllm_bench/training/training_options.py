@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from recllm_bench.options import option
 
@@ -29,6 +30,10 @@ class TrainingOptions:
         choices=("all", "moving", "last"),
     )
     batch_size: int = option(128, "windows in a step", low=1)
+    cuda_batch_size: int = option(
+        0, "windows in a step on CUDA, the learning rate times the root of what that is to batch_size (0: batch_size)",
+        low=0,
+    )  # fmt: skip
     epochs: int = option(300, "most passes over the training windows", low=1, quick=True)
     learning_rate: float = option(1e-3, "learning rate of AdamW", low=0)
     decay: str = option(
@@ -47,4 +52,16 @@ class TrainingOptions:
     precision: str = option(
         "auto", "auto is bf16 autocast for windows on CUDA, fp32 elsewhere", choices=("auto", "fp32", "bf16")
     )
+    steps: str = option(
+        "auto",
+        "fixed steps have batches of few shapes and on CUDA are captured as graphs; auto is fixed on CUDA",
+        choices=("auto", "fixed", "python"),
+    )
     budget_seconds: float = option(0.0, "stop after this much training time (0: no limit)", low=0)
+
+    def on(self, device: Any) -> TrainingOptions:
+        """The same on a device: on CUDA with its own batches, where they are set."""
+        if device.type != "cuda" or not self.cuda_batch_size:
+            return self
+        rate = self.learning_rate * (self.cuda_batch_size / self.batch_size) ** 0.5
+        return replace(self, batch_size=self.cuda_batch_size, cuda_batch_size=0, learning_rate=rate)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from recllm_bench import products
+from recllm_bench.evaluation import filtering, ranks
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -34,7 +35,7 @@ TINY = {
     "marks": ["--tables", "4", "--processes", "1"],
 }
 ELSEWHERE = {
-    "cesrec", "encoder_losses", "evaluation", "labels", "prepare", "raw_reviews", "startup", "threads",
+    "cesrec", "encoder_losses", "evaluation", "gpu", "labels", "prepare", "raw_reviews", "startup", "threads",
     "utterances",
 }  # fmt: skip
 """Scripts that tests of their own run."""
@@ -64,6 +65,33 @@ def test_every_script_has_its_run():
     named = {path.stem: path.read_text() for path in Path(__file__).parent.glob("test_*.py") if path.stem != __name__}
     for script in ELSEWHERE:
         assert any(script in text for name, text in named.items() if name != Path(__file__).stem), script
+
+
+def test_every_piece_of_the_gpu_script_runs_and_is_judged(data_mirror, models_folder, tmp_path, monkeypatch, capsys):
+    import gpu
+
+    monkeypatch.setattr(side_by_side, "Runner", Here)
+    monkeypatch.setattr(products, "_operator", products._operator)
+    monkeypatch.setattr(ranks, "count_filtered", ranks.count_filtered)
+    monkeypatch.setattr(filtering, "_multiplies_halves", filtering._multiplies_halves)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    threads = torch.get_num_threads()
+    try:
+        assert gpu.main(["--tiny", "--device", "cpu", "--folder", str(tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    names = set(gpu.pieces("cuda", False))
+    records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert set(records) == names
+    for record in records.values():
+        assert record["judged"] and "not measured" not in record, record
+        assert record["machine"]["versions"]["torch"]
+    # without a device each piece says so, and one that fails leaves the others their turn
+    assert gpu.main(["--device", "cpu", "--folder", str(tmp_path / "none"), "--pieces", "em", "ranking"]) == 0
+    assert "em: needs a CUDA device" in capsys.readouterr().out
+    monkeypatch.setitem(gpu.ACTIONS, "em", gpu.relrec)
+    gpu.main(["--tiny", "--device", "cpu", "--folder", str(tmp_path), "--pieces", "em", "ranking", "--seconds", "5"])
+    assert "no time was left" in json.loads((tmp_path / "ranking.json").read_text())["not measured"]
 
 
 @pytest.mark.parametrize("script", sorted(TINY))

@@ -42,5 +42,5 @@ def test_labels_find_their_items(shop: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("simulator", ["rules", "rules:2", "taste"])
 def test_utterances_are_printed_with_what_they_give_away(simulator: str, shop: Path, tmp_path: Path) -> None:
-    said = run("utterances.py", str(shop), simulator, "3", cache=tmp_path)
+    said = run("utterances.py", str(shop), simulator, "--count", "3", cache=tmp_path)
     assert "the words leave a median of" in said

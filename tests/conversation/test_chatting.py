@@ -13,6 +13,7 @@ from recllm_bench.conversation.profile import build_profiles
 from recllm_bench.conversation.simulators import simulator_named
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_replies import Answer
 from recllm_bench.reporting.records import read_record
 from tests.conftest import planted_catalogue, planted_histories
 
@@ -34,10 +35,10 @@ class Scripted:
     def __init__(self, answer):
         self.answer, self.batches = answer, []
 
-    def complete(self, conversations, *, max_tokens, temperature=0.0, seed=0):
+    def attempt(self, conversations, *, max_tokens, temperature=0.0, seed=0):
         self.batches.append(len(conversations))
         wishes = [re.search(r'The wish: "I want (.*)\."', talk[1]["content"])[1] for talk in conversations]
-        return [self.answer(wish, len(talk) > 2) for wish, talk in zip(wishes, conversations, strict=True)]
+        return [Answer(self.answer(wish, len(talk) > 2)) for wish, talk in zip(wishes, conversations, strict=True)]
 
 
 def spoken(answer):
@@ -50,7 +51,7 @@ def spoken(answer):
 def test_what_keeps_the_facts_is_kept():
     chat, simulator, _, texts = spoken(lambda wish, again: f'"Gimme {wish}, pal!"')
     assert all(text.startswith("Gimme ") for text in texts)
-    assert simulator.counts == {"asked": 40, "rewritten": 0, "replaced": 0}
+    assert simulator.counts == {"asked": 40, "rewritten": 0, "replaced": 0, "lost": 0}
     assert chat.batches == [40]  # one batch
 
 
@@ -68,6 +69,8 @@ def test_what_is_wrong_is_rewritten_once():
         lambda wish: f"{wish}, and it must be a western from the 1930s",
         lambda wish: f"{wish} " + "very " * 80,
         lambda wish: f"I hate {wish}",
+        lambda wish: f"I want {wish}.",
+        lambda wish: f'The wish: "I want {wish}',
     ],
 )
 def test_what_stays_wrong_is_replaced_by_the_rules(bad):
@@ -103,7 +106,7 @@ def test_a_real_model_is_asked_and_what_it_says_is_safe(models_folder):
 
 
 def test_a_model_must_be_named():
-    with pytest.raises(BenchError, match="local:NAME or server:MODEL@URL"):
+    with pytest.raises(BenchError, match="local:NAME, server:MODEL@URL or"):
         simulator_named("local", CATALOGUE)
 
 

@@ -211,7 +211,7 @@ def test_the_system_sees_dialogues_and_nothing_of_the_profile():
                     [int(dialogue.user), dialogue.history.tolist(), dialogue.messages, dialogue.shown]
                 )  # plain values all through: no profile hides in there
                 assert values
-                assert set(vars(dialogue)) == {"user", "history", "messages", "shown", "asked"}
+                assert set(vars(dialogue)) == {"user", "history", "messages", "shown", "asked", "sizes"}
                 seen.append(dialogue)
                 dialogue.messages.clear()  # and what it does to them changes nothing
                 dialogue.shown.append(1)
@@ -345,7 +345,7 @@ def test_shown_items_that_a_user_already_had_are_counted():
 
     outcomes = run_dialogues(respond, Talker(), profiles(rows), rows, HISTORIES, CATALOGUE, max_turns=1)
     assert outcomes.known.tolist() == [0.4, 0.0, 1.0]
-    (measure,) = outcomes.measures()
+    measure, *_ = outcomes.measures()
     assert measure.value == pytest.approx((2 + 0 + len(shows[3])) / (10 + len(shows[3])))
 
 

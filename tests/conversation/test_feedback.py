@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -143,11 +145,70 @@ def test_an_empty_answer_is_a_plain_refusal():
     assert speaker.n_empty == 1
 
 
+def everything(n_items: int = 40):
+    """Every item shown to who wants every other one."""
+    pairs = np.array([(a, b) for a in range(1, n_items + 1) for b in range(1, n_items + 1) if a != b])
+    return np.ones(len(pairs), int), pairs[:, 0], pairs[:, 1]
+
+
+@pytest.mark.parametrize("facts", [2, 3])
+def test_a_wish_names_a_decade_or_a_year(facts):
+    catalogue = planted_catalogue(40)
+    for turn in range(4):
+        said = RuleFeedback(catalogue, seed=2, facts=facts).say(*everything(), turn)
+        old = RuleFeedback(catalogue, seed=2, facts=facts, exact=True).say(*everything(), turn)
+        wished = [[re.findall(r"\b\d{4}s?\b", text.split(". ", 1)[1]) for text in texts] for texts in (said, old)]
+        assert all(len(times) <= 1 for times in wished[0])
+        assert any(len(times) == 2 for times in wished[1]), "what the first version did"
+    rng = np.random.default_rng(0)
+    for item in range(1, 41):
+        for wish in RuleFeedback(catalogue, facts=facts).wishes(item, 10, rng):
+            assert len(re.findall(r"\d{4}", wish)) <= 1, wish
+
+
+def test_a_wish_is_as_long_as_its_facts_allow():
+    """One time is left out, not a place of the wish: two genres and a time make three facts, four make two wishes."""
+    catalogue = planted_catalogue(40)
+    for text, target in zip(RuleFeedback(catalogue, facts=3).say(*everything()), everything()[2], strict=True):
+        wish = text.split(". ", 1)[1]
+        kinds = set(catalogue.categories[target])
+        assert sum(kind.casefold() in wish.casefold() for kind in kinds) + len(re.findall(r"\d{4}", wish)) == 3
+
+
+@pytest.mark.parametrize("facts", [1, 2])
+def test_no_round_repeats_a_sentence(facts):
+    catalogue, rounds = planted_catalogue(40), 12
+    speaker = RuleFeedback(catalogue, seed=5, facts=facts)
+    said = np.array([speaker.say(*everything(), turn) for turn in range(rounds)])
+    assert all(len(set(column)) == rounds for column in said.T)
+    old = RuleFeedback(catalogue, seed=5, facts=facts, exact=True)
+    said = np.array([old.say(*everything(), turn) for turn in range(rounds)])
+    assert any(len(set(column)) < rounds for column in said.T), "what the first version did"
+    bare = films(categories=[()] * 6, years=np.zeros(6, np.int32))
+    said = [RuleFeedback(bare).say([1], [2], [3], turn)[0] for turn in range(8)]
+    assert len(set(said)) == 8, "the plain sentences take turns too"
+
+
+def test_the_first_version_speaks_as_it_did():
+    """Golden hashes of what the speaker of earlier records said, and its key: artifacts of then still serve."""
+
+    def hashed(texts) -> str:
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+    speaker = RuleFeedback(planted_catalogue(40), seed=3, exact=True)
+    assert hashed(text for turn in range(4) for text in speaker.say(*everything(), turn)) == "fd59fef3bd37308e"
+    wishes = (speaker.wishes(item, 10, np.random.default_rng(item)) for item in range(1, 41))
+    assert hashed(text for texts in wishes for text in texts) == "7b529c48525c894c"
+    key = feedback_named("exact", films(), seed=3).key()
+    assert key == {"feedback": "rules", "facts": 2, "seed": 3, "version": 1}
+
+
 def test_keys_follow_what_decides_the_words():
     keys = [
         RuleFeedback(films()).key(),
         RuleFeedback(films(), seed=2).key(),
         RuleFeedback(films(), facts=1).key(),
+        RuleFeedback(films(), exact=True).key(),
         ChatFeedback(films(), Parrot("a")).key(),
         ChatFeedback(films(), Parrot("b")).key(),
     ]
@@ -155,7 +216,7 @@ def test_keys_follow_what_decides_the_words():
 
 
 def test_mistakes_are_one_line():
-    with pytest.raises(BenchError, match="use rules, local:NAME or server:MODEL@URL"):
+    with pytest.raises(BenchError, match="use rules, exact, local:NAME, server:MODEL@URL or replay:FILE"):
         feedback_named("rulez", films())
     assert feedback_named("rules", films(), facts=1).facts == 1
     with pytest.raises(BenchError, match="differ in number"):

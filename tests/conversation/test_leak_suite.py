@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recllm_bench.conversation.redaction import Redactor, number_in_words, other_spellings
+from recllm_bench.conversation.redaction import SMALL_WORDS, Redactor, number_in_words, other_spellings, words
 from recllm_bench.conversation.spoken import spoken_title
 from recllm_bench.data.catalogue import Catalogue
+from recllm_bench.data.film_dialogues import FILES, film_dialogues
 
 INVENTED = (
     "Lantern at Midnight, The", "Garden of Iron Birds, The", "Seven Quiet Rivers", "Tollkeeper II", "Mister Umbrella",
@@ -56,6 +56,8 @@ def variants(title: str, rng: np.random.Generator) -> dict[str, str]:
         "in one word": plain.replace(" ", ""),
         "without its subtitle": first,
         "quoted": f'"{plain}"',
+        "with its edition": f"{plain} (20th Anniversary Edition)",
+        "with hyphens": plain.replace(" ", "-"),
         **{f"numbers written otherwise: {form}": form for form in other_spellings(plain) if re.search(r"\w", form)},
     }
     if rest and len(rest[0].split()) > 2:
@@ -64,19 +66,27 @@ def variants(title: str, rng: np.random.Generator) -> dict[str, str]:
         place = int(rng.integers(1, len(bare) - 1))
         found["a letter left out"] = bare[:place] + bare[place + 1 :]
         found["a letter doubled"] = bare[:place] + bare[place] + bare[place:]
+        found["a letter wrong"] = bare[:place] + "qzxw"[place % 4] + bare[place + 1 :]
         place = int(rng.integers(1, len(bare) - 2))
         found["neighbours exchanged"] = bare[:place] + bare[place + 1] + bare[place] + bare[place + 2 :]
     letters = "".join(word[0] for word in re.findall(r"\w[\w'’]*", re.sub(r"\(.*", "", plain))).upper()
+    content = [word for word, _, _ in words(bare) if word not in SMALL_WORDS]
+    if len(content) > 3:
+        found["three words in a row"] = " ".join(content[-3:])
     if len(letters) > 2 and letters.isalpha():
         found |= {"initials": letters, "initials with points": ".".join(letters) + "."}
     return found
 
 
 def planted(titles, count: int, seed: int) -> list[tuple[str, int, str]]:
-    rng = np.random.default_rng(seed)
+    """Utterances that name an item, with the item and how it is named."""
+    rng, guard = np.random.default_rng(seed), Redactor(shelf(titles))
     rows = []
     for item, title in enumerate(titles, 1):
-        for kind, form in variants(title, rng).items():
+        told = variants(title, rng)
+        for word in sorted(guard.rare_words(item))[:1]:
+            told |= {"a word of no other title": word, "its possessive": f"{word}'s"}
+        for kind, form in told.items():
             rows.append((FRAMES[rng.integers(len(FRAMES))].format(form), item, kind))
     return [rows[place] for place in rng.permutation(len(rows))[:count]]
 
@@ -85,6 +95,25 @@ def missed(titles, count: int, seed: int = 0) -> tuple[list, int]:
     rows, guard = planted(titles, count, seed), Redactor(shelf(titles))
     leaked = guard.redact([text for text, _, _ in rows], [item for _, item, _ in rows]).leaked
     return [row for row, found in zip(rows, leaked, strict=True) if not found], len(rows)
+
+
+GOLDEN = Path(__file__).parent / "samples" / "leaks.tsv"
+
+
+def test_two_hundred_leaks_in_all_variants_are_found():
+    """The file is kept for people to read; ``python -m tests.conversation.test_leak_suite`` writes it anew."""
+    rows = [line.split("\t") for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 200
+    kinds = {kind for _, kind, _ in rows}
+    assert kinds >= {
+        "as it stands", "with its year", "without article", "lower case", "capitals", "without punctuation", "quoted",
+        "in one word", "without its subtitle", "a letter wrong", "a letter left out", "initials", "with its edition",
+        "three words in a row", "a word of no other title", "its possessive",
+    }  # fmt: skip
+    guard = Redactor(shelf(INVENTED))
+    done = guard.redact([text for _, _, text in rows], [INVENTED.index(title) + 1 for title, _, _ in rows])
+    assert done.leaked.mean() >= 0.99
+    assert not guard.redact(done.texts, [INVENTED.index(title) + 1 for title, _, _ in rows]).leaked.any()
 
 
 def test_planted_leaks_are_found():
@@ -109,7 +138,10 @@ def test_numbers_are_read_aloud():
 
 
 def test_what_real_people_say_of_other_films_is_no_leak(data_mirror):
-    texts = real_sentences(data_mirror)
+    texts = [
+        text for source in FILES for talk in film_dialogues(source)[:1000] for text in (*talk.said, *talk.later)
+        if re.search(r"\w", text)
+    ]  # fmt: skip
     lines = (data_mirror / "ml-100k" / "u.item").read_bytes().decode("latin-1").splitlines()
     own = list(dict.fromkeys(re.sub(r" \(\d{4}\)$", "", line.split("|")[1]) for line in lines))
     guard, rng = Redactor(shelf(own)), np.random.default_rng(0)
@@ -124,20 +156,23 @@ def test_what_real_people_say_of_other_films_is_no_leak(data_mirror):
     assert alarms.mean() <= 0.02, [row for row, found in zip(clean, alarms, strict=True) if found][:20]
 
 
-def with_titles(text: str, names: dict[str, str]) -> str:
-    return re.sub(r"@(\d+)", lambda found: names.get(found[1]) or "it", text)
-
-
-def real_sentences(mirror) -> list[str]:
-    """What seekers said in ReDial's validation dialogues, titles in place of their ids."""
-    texts = []
-    with gzip.open(mirror / "crs" / "redial" / "valid_data.jsonl.gz", "rt", encoding="utf-8") as file:
-        for line in file:
-            talk = json.loads(line)
-            for message in talk["messages"]:
-                if message["senderWorkerId"] == talk["initiatorWorkerId"]:
-                    texts.append(with_titles(message["text"], talk["movieMentions"] or {}))
-    return texts
+def test_a_word_in_common_with_a_title_is_no_leak(data_mirror):
+    """Harder: each target shares a word with what is said of other films."""
+    lines = (data_mirror / "ml-100k" / "u.item").read_bytes().decode("latin-1").splitlines()
+    own = list(dict.fromkeys(re.sub(r" \(\d{4}\)$", "", line.split("|")[1]) for line in lines))
+    having: dict[str, list[int]] = {}
+    for item, title in enumerate(own, 1):
+        for word in {word for word, _, _ in words(title)} - SMALL_WORDS:
+            having.setdefault(word, []).append(item)
+    guard, rng, clean = Redactor(shelf(own)), np.random.default_rng(0), []
+    for text in (text for talk in film_dialogues("redial") for text in talk.said):
+        near = [item for word, _, _ in words(text) if len(having.get(word, ())) > 1 for item in having[word]]
+        near = [item for item in near if spoken_title(own[item - 1]).casefold() not in text.casefold()]
+        if near:
+            clean.append((text, near[rng.integers(len(near))]))
+    assert len(clean) >= 500
+    alarms = guard.redact(*map(list, zip(*clean, strict=True))).leaked
+    assert alarms.mean() <= 0.02, [row for row, found in zip(clean, alarms, strict=True) if found][:20]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +192,21 @@ def test_another_part_of_a_series_is_another_film():
     assert not guard.names("I liked Copper Canyon 3 a lot.", 1)
     assert not guard.names("I liked Copper Canyon 12 a lot.", 1)
     assert guard.names("I liked Coper Canyon 2 a lot.", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("I want the president's story.", "American President, The"),  # "Presidents" stands in another title
+        ("something like 8 Secnds", "8 Seconds"),
+        ("39 Stps please", "39 Steps, The"),
+        ("Oliver Company, maybe", "Oliver & Company"),
+    ],
+)
+def test_possessives_numbers_and_signs(text, title):
+    assert Redactor(shelf([title, "All the Presidents Men", *INVENTED])).names(text, 1)
+
+
+if __name__ == "__main__":
+    lines = [f"{INVENTED[item - 1]}\t{kind}\t{text}" for text, item, kind in planted(INVENTED, 200, seed=1)]
+    GOLDEN.write_text("\n".join(lines) + "\n", encoding="utf-8")

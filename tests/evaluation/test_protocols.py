@@ -71,6 +71,10 @@ FINGERPRINTS = {
     "cesrec.sampled100.n300": "4c406a0c4b5cc857",
     "cesrec.full": "719e07accd907c25",
     "cesrec.recformer": "dcd9d4812ff02852",
+    "people.redial": "26d24c0209c0876f",
+    "people.inspired": "8371b6cc42fc8ba3",
+    "people.opendialkg": "eeb06c71f7baf421",
+    "people.all": "d3b323bbbde27ffc",
     "relrec.full": "105f4607a1170316",
     "iclrec.released": "0b267fef0ca948e7",
 }

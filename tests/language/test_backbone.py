@@ -273,7 +273,10 @@ def test_quantisation_without_its_package_is_refused(monkeypatch):
     )
     with pytest.raises(BenchError, match="pip install bitsandbytes accelerate"):
         settle_precision("4bit", CUDA, "x")
-    assert settle_precision("auto", CUDA, "x") == "bfloat16"
+    for capability, half in (((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float16")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert settle_precision("auto", CUDA, "x") == half
     assert settle_precision("auto", CPU, "x") == "float32"
 
 

@@ -242,7 +242,7 @@ def test_malformed_conversations_are_refused(endpoint):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("gpt", "write local:NAME or server:MODEL@URL"),
+        ("gpt", "write local:NAME, server:MODEL@URL or replay:FILE"),
         ("local:", "write local:NAME"),
         ("server:gpt", "names no address"),
         ("server:http://localhost/v1", "names no model"),

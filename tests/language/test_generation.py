@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -188,3 +190,35 @@ def test_steps_of_a_llama_give_the_states_that_its_own_forward_pass_gives(models
                 states = reader.step(backbone.embed(torch.tensor(further[kept, step])), places)
                 expected = torch.stack([alone[row][len(rows[row]) + step] for row in kept])
                 torch.testing.assert_close(states, expected, atol=2e-4, rtol=2e-4)
+
+
+def test_products_with_weights_laid_out_are_products():
+    from recllm_bench.language import stepping
+
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(96, 160)
+    laid = copy.deepcopy(plain)
+    laid.__class__ = stepping.LaidOut
+    for rows in (1, stepping.FEW - 1, stepping.FEW, 33):
+        x = torch.randn(2, rows, 96)
+        assert torch.allclose(laid(x), plain(x), atol=1e-5)
+    assert laid in stepping._LAID
+    with torch.no_grad():
+        laid.weight.mul_(2)  # as training changes it
+        plain.weight.mul_(2)
+    assert torch.allclose(laid(x), plain(x), atol=1e-5)
+    assert torch.allclose(copy.deepcopy(laid)(x), plain(x), atol=1e-5)
+    x.requires_grad_()
+    assert torch.equal(torch.autograd.grad(laid(x).sum(), x)[0], torch.autograd.grad(plain(x).sum(), x)[0])
+
+
+def test_small_models_keep_their_products(monkeypatch):
+    from recllm_bench.language import stepping
+    from recllm_bench.products import Linear, accelerate
+
+    model = accelerate(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh()))
+    stepping.lay_out(model)
+    assert type(model[0]) is Linear
+    monkeypatch.setattr(stepping, "_LARGE", 10)
+    stepping.lay_out(model)
+    assert type(model[0]) is stepping.LaidOut

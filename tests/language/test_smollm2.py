@@ -15,6 +15,7 @@ from recllm_bench.language.backbone_files import find_backbone, language_models
 from recllm_bench.language.encoder_files import find_encoder, revision
 from recllm_bench.language.smollm2 import CALLED, INSTALL, SMOLLM2
 from recllm_bench.manifests import written_hash
+from tests.language.chat_endpoint import SmallModel, say
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,18 @@ def test_a_recipe_of_the_language_model_goes_before_the_general_one():
     from recllm_bench.planning import recipe_values
 
     small, general = (recipe_values("cesrec", "ml-100k", llm=llm) for llm in (SMOLLM2, "another/model"))
-    assert (small["options"]["llm"], small["options"]["examples"], small["dataset"]) == (SMOLLM2, 400, "ml-100k")
+    assert (small["options"]["llm"], small["options"]["examples"], small["dataset"]) == (SMOLLM2, 300, "ml-100k")
     assert general == recipe_values("cesrec", "ml-100k")
     assert recipe_values("relrec", "ml-100k", llm=SMOLLM2)["training"]["epochs"] == 2
+
+
+def test_a_chat_server_with_it_behind_speaks_the_protocol(folder, endpoint):
+    from recllm_bench.language.chat import chat_model
+
+    local = chat_model(f"local:{SMOLLM2}", cache=False, device="cpu")
+    endpoint.reply = SmallModel(local)
+    chat = chat_model(f"server:{SMOLLM2}@{endpoint.url}", cache=False, timeout=60)
+    asked = [say(text) for text in ("Name a colour.", "What is 2 + 2?", "Say hello.")]
+    assert chat.complete(asked, max_tokens=8) == local.complete(asked, max_tokens=8)
+    assert sum(endpoint.reply.batches) == chat.usage.answers == len(asked)
+    assert chat.usage.prompt_tokens > 0

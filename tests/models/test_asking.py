@@ -1,4 +1,4 @@
-"""Ask or recommend: the gain of a question against the joint table, and a catalogue that one question decides."""
+"""Ask or recommend: the gain of a question against the joint table, and a catalogue where one question decides."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_it_may_recommend_and_ask_at_once(place):
         ({}, {}, "category"),
         ({"least_gain": 5.0}, {}, ""),
         ({"enough": 25}, {}, ""),
-        ({}, {"asked": ["category"]}, "year"),
+        ({}, {"asked": ["category"]}, ""),  # nothing else tells
         ({"questions": 1}, {"asked": ["category"]}, ""),
         ({"questions": 1}, {"asked": [""]}, "category"),
         ({}, {"messages": [("user", "A neonoir from the 1980s.")]}, ""),

@@ -13,11 +13,13 @@ from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.metrics import per_user
 from recllm_bench.evaluation.places import Ranks
+from recllm_bench.language.titles.counters import Written
 from recllm_bench.models.cesrec.edits import (
     any_title,
     collapse,
     fitting_title,
     random_masker,
+    repeated,
     retitled,
     when_accepting,
 )
@@ -107,8 +109,15 @@ def played(written: list[int], shown: list[int], before: list[int], after: list[
     start = Pseudo.from_lists([[1, 2]] * n)
     no = np.zeros(n, dtype=bool)
     rounds = [
-        Round(start, no, np.zeros(n, np.int32), no, [""] * n),
-        Round(Pseudo.from_lists([[1, item] for item in written]), no, np.array(shown), no, ["a Comedy"] * n),
+        Round(start, no, np.zeros(n, np.int32), no, [""] * n, start.items[:, :0]),
+        Round(
+            Pseudo.from_lists([[1, item] for item in written]),
+            no,
+            np.array(shown),
+            no,
+            ["a Comedy"] * n,
+            start.items[:, :0],
+        ),
     ]
     ones, targets = np.ones(n, dtype=np.int64), np.arange(1, n + 1)
     ranks = [Ranks(targets, targets, np.array(each), ones, ones * 30, None, ones) for each in (before, after)]
@@ -132,6 +141,29 @@ def test_acceptance_is_the_place_before_the_edit_of_who_was_shown_the_target():
     rounds = played([5, 6, 7], [1, 9, 3], [0, 4, 1], [8, 2, 5])
     assert when_accepting(rounds).higher.tolist() == [0, 2, 1]
     assert when_accepting(rounds, first=True).higher.tolist() == [0, 2, 0]
+
+
+def test_controls_ask_a_constructor_once():
+    calls = []
+
+    def construct(lists, flags, said, targets):
+        calls.append(len(lists))
+        return Written([[item + 100 for item in row] for row in lists], {"n_lists": len(lists)}, {}, 0.0)
+
+    users, alone = ([[1, 2], [3, 4], [5, 6]], None, ["a", "b", "c"], [7, 8, 9]), ([[1, 2]], None, ["a"], [7])
+    own, control = (repeated(construct, ["one"], reuse) for reuse in (False, True))
+    first = own(*users)
+    for _ in range(5):
+        own(*alone)  # as timings are taken, user by user
+    assert calls == [3] + [1] * 5, "the method's own row is computed, however often it is timed"
+    again = control(*users)
+    assert calls == [3] + [1] * 5 and again == first
+    again.lists[0][0] = 0
+    assert control(*users) == first, "what is kept is nobody's to change"
+    control(users[0], None, ["a", "b", "other"], users[3])
+    assert calls == [3] + [1] * 5 + [3], "other words are another question"
+    repeated(construct, ["two"], True)(*users)
+    assert calls == [3] + [1] * 5 + [3, 3], "and so is another constructor"
 
 
 def test_edits_that_mean_nothing_are_refused():

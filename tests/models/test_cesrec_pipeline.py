@@ -300,7 +300,7 @@ def test_outside_the_bench_nobody_speaks(tmp_path):
 def test_a_miniature_reads_training_interactions_alone(tmp_path):
     """What users validate and test on is not in the lists; every title is in a sentence or two."""
     job = make_job(tmp_path)
-    texts = list(language_model_module._texts(job))
+    texts = list(language_model_module._texts(job, job.options))
     lists = [text for text in texts if text.startswith("1. ")]
     histories = job.split.histories
     assert len(lists) == N_USERS

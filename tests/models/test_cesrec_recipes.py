@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
+import pyarrow.parquet as pq
 import pytest
 
 from recllm_bench import cli
@@ -14,6 +18,8 @@ from recllm_bench.options import read_options
 from recllm_bench.planning import recipe_values, resolved, sweep_recipes
 from recllm_bench.recipe import read_recipe_file, recipe_from, recipe_names
 from recllm_bench.reporting.published_numbers import load_published
+from recllm_bench.reporting.records import find_records, read_record
+from recllm_bench.reporting.users_file import read_ranks, record_data
 from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
 
@@ -116,14 +122,6 @@ def test_a_table_of_the_paper_has_its_values(table):
         assert recipe.protocol == "cesrec.sampled100.n1000", "the grain of the paper's rates is that of 1,000 users"
 
 
-def test_every_paper_recipe_of_cesrec_is_among_these():
-    named = {name for name in recipe_names() if name.startswith("cesrec") and name.endswith("-paper")}
-    assert named == {
-        *(f"cesrec-table{table}-paper" for table in TABLES),
-        *(f"cesrec-{what}{dataset}-paper" for what in ("", "sasrec-") for dataset in (ML, GAMES)),
-    }
-
-
 def test_the_protocols_are_the_papers():
     sampled, wide = protocol_named("cesrec.sampled100"), protocol_named("cesrec.recformer")
     assert (sampled.metrics, sampled.cutoffs, sampled.candidates) == (("HR", "NDCG"), (5, 10), "sampled100")
@@ -163,12 +161,6 @@ def test_video_games_have_their_recipe():
     assert (recipe.dataset, recipe.protocol) == (GAMES, "cesrec.sampled100")
 
 
-SMALL = [
-    "quick=1", "llm=llama2-stories260k", "examples=16", "tune_tokens=500", "latency_users=1", "prompt_items=3",
-    "lora_rank=2", "title_tokens=24", "device=cpu",
-]  # fmt: skip
-
-
 def planted_shop(folder) -> str:
     """40 users of planted histories among 130 invented films, as files of somebody's own."""
     catalogue, histories = planted_catalogue(130), planted_histories(40, 130, 8)
@@ -186,19 +178,71 @@ def planted_shop(folder) -> str:
     return str(folder / "films.csv")
 
 
-def test_table_7_prints_seconds_beside_the_published(models_folder, tmp_path, capsys):
-    recipe = tmp_path / "table7.yaml"
+SMALL = [
+    "quick=1", "llm=llama2-stories260k", "examples=16", "tune_tokens=500", "latency_users=1", "prompt_items=3",
+    "lora_rank=2", "title_tokens=24", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept(models_folder, tmp_path_factory):
+    """Table 7 in small: what it printed, and its results folder."""
+    folder = tmp_path_factory.mktemp("table7")
+    recipe = folder / "table7.yaml"
     recipe.write_text(
-        f"base: cesrec-table7\ndataset: {planted_shop(tmp_path)}\nrows:\n"
+        f"base: cesrec-table7\ndataset: {planted_shop(folder)}\nrows:\n"
         "  - {label: whole list, published: cesrec_llama3-8b, options: {output: sequence, speculate: false}}\n"
         "  - {label: changed lines, options: {output: edits}}\n"
     )
-    assert cli.main(["sweep", str(recipe), "--set", *SMALL]) == 0
-    grid = capsys.readouterr().out.split("Beside cesrec T7")[1]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.setenv("RECLLM_CACHE", str(folder / "cache"))
+        patch.setenv("RECLLM_RESULTS", str(folder / "results"))
+        assert cli.main(["sweep", str(recipe), "--set", *SMALL]) == 0
+    return said.getvalue(), folder
+
+
+def test_table_7_prints_seconds_beside_the_published(swept):
+    grid = swept[0].split("Beside cesrec T7")[1]
     whole, edits = (line.split() for line in grid.splitlines() if line.lstrip().startswith(("whole", "changed")))
     assert "0.1407" in whole and "10.4124" in whole and "10.5532" in whole
     for line in (whole, edits):
         assert float(line[2]) > 0, "seconds of masking are measured"
+
+
+def test_show_tells_a_case_of_cesrec(swept, monkeypatch, capsys):
+    """Everything shown is held against the products of the run: rounds, ranks, histories."""
+    folder = swept[1]
+    monkeypatch.setenv("RECLLM_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("RECLLM_RESULTS", str(folder / "results"))
+    record = next(r for r in map(read_record, find_records(folder / "results")) if r.name == "changed lines")
+    titles = record_data(record)[0].catalogue.titles
+    table = pq.read_table(record.folder / "cases.parquet").to_pydict()
+    ranks = read_ranks(record)
+    assert table["user"] == ranks.users.tolist()
+    changed = 0
+    for at, rounds in enumerate(table["rounds"]):
+        first, last = rounds
+        places = [(each["higher"], each["tied"]) for each in rounds]
+        assert places[1] == (ranks.higher[at], ranks.tied[at]), "the last round is what the table holds"
+        assert not first["masked"] and not first["said"]
+        if last["accepted"]:
+            assert last["shown"] == ranks.targets[at] and last["history"] == first["history"]
+            continue
+        assert len(last["masked"]) == 1 and last["masked"][0] in first["history"]
+        assert last["said"] and titles[ranks.targets[at]] not in last["said"]
+        kept = [item for item in first["history"] if item != last["masked"][0]]
+        changed += last["history"] != kept
+        if at % 8 == 0:
+            assert cli.main(["show", str(record.folder), "--user", str(table["user"][at])]) == 0
+            said = capsys.readouterr().out
+            assert f"shown:  {titles[last['shown']]}" in said and f"said:   {last['said']}" in said
+            assert f"masked: {titles[last['masked'][0]]}" in said and f"- {titles[last['masked'][0]]}" in said
+            assert f"wanted: {titles[ranks.targets[at]]}" in said
+            for item in set(last["history"]) - set(first["history"]):
+                assert f"+ {titles[item]}" in said
+            before, after = (each["higher"] + 1 for each in rounds)
+            assert f"rank {before} -> {after}" in said.replace(",", "")
+    assert changed, "the constructor wrote something to somebody's history"
 
 
 def test_a_figure_has_every_cutoff(models_folder, tmp_path, capsys):

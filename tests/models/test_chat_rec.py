@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from recllm_bench.conversation.dialogue import Dialogue
+from recllm_bench.conversation.hearing import wish_of
 from recllm_bench.conversation.understanding import Understanding
-from recllm_bench.conversation.wishes import wish_of
 from recllm_bench.language.ordering import read_order, reordered
 from recllm_bench.models.systems.listing import LISTED
 from recllm_bench.models.systems.recommender import best_first

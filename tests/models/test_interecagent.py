@@ -193,7 +193,8 @@ class TestInteRecAgent(MethodConformance):
         assert method.run(FALLBACK, scores, 5, counts) == order[:5]
         vectors = method.vectors.numpy()
         method.options = type(method.options)(similar=6)
-        near = sorted(order, key=lambda item: -float(vectors[item] @ vectors[12]))[:6]
+        seed = method.said.index("The Story of 12")
+        near = sorted(order, key=lambda item: -float(vectors[item] @ vectors[seed]))[:6]
         step = Step("similar", titles=("The Story of 12", "Of No Story"))
         assert method.run([step, Step("rank")], scores, 4, counts) == [item for item in order if item in near][:4]
         assert counts["unknown titles"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.training.loop import fit
+from recllm_bench.training.training_options import TrainingOptions
 from tests.models.latentcrs_formulas import kl_divergence
 
 WIDTH, TEXT, ITEMS, RECORDS, REPEATS = 6, 5, 30, 12, 2
@@ -189,3 +192,26 @@ def test_redrawn_negatives_are_used() -> None:
     em.examples = replace(em.examples, redraw=lambda epoch: torch.full((REPEATS, RECORDS, 3), epoch, dtype=torch.int32))
     next(em.joint(9))
     assert np.all(em.examples.negatives.numpy() == 9)
+
+
+@pytest.mark.parametrize("redrawn", [False, True])
+def test_steps_of_fixed_places_take_the_steps_of_the_loop_bit_by_bit(redrawn: bool, tmp_path: Path) -> None:
+    """Tables, negatives and curves lie at one place for all epochs, as a captured step needs them."""
+    found = []
+    for steps in ("fixed", "python"):
+        em = engine(text_dropout=0.2)
+        if redrawn:
+            first = em.examples.negatives.clone()
+            em.examples.redraw = lambda epoch, first=first: (first + epoch) % 20 + 1
+        places = em.examples.negatives.data_ptr()
+        modules = {"inference": em.inference, "generative": em.generative}
+        options = TrainingOptions(
+            epochs=3, patience=0, learning_rate=1e-2, precision="fp32", steps=steps, clip_norm=1.0
+        )
+        outcome = fit(em.joint, em.loss, modules, None, options, tmp_path / steps, seed=2, fixed=True)
+        assert em.examples.negatives.data_ptr() == places
+        weights = [part.detach() for network in modules.values() for part in network.parameters()]
+        found.append((weights, [entry["loss"] for entry in outcome.history], em.take_curves()))
+    (weights, losses, curves), (expected, wanted, others) = found
+    assert all(torch.equal(one, two) for one, two in zip(weights, expected, strict=True))
+    assert losses == wanted and curves == others and len(curves) >= 4

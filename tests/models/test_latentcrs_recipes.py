@@ -113,7 +113,7 @@ def test_all_recipes_of_the_paper_share_one_conversation():
     talks = set()
     for name in recipe_names():
         values = read_recipe_file(name)
-        if values.get("model") == "latentcrs" and not name.endswith("-people"):
+        if values.get("model") == "latentcrs" and not name.endswith(("-people", "-dialogues")):
             rows = sweep_recipes(values, name) if values.get("rows") else [("", recipe_of(name))]
             talks |= {(row.conversation.simulator, row.conversation.users) for _, row in rows}
     assert talks == {("rules:2", 500)}

@@ -10,7 +10,7 @@ import pytest
 from recllm_bench.conversation.dialogue import Dialogue
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.places import UNRANKED
-from recllm_bench.language.asking import Cost, ask, timed
+from recllm_bench.language.asking import Cost, ask, spent, timed
 from recllm_bench.language.chat import chat_model
 from recllm_bench.language.titles.matching import TitleMatcher
 from recllm_bench.language.titles.naming import named_items, validity
@@ -78,6 +78,36 @@ def test_costs_go_to_the_dialogues_that_caused_them():
         assert ask(chat, [], [], max_tokens=5) == []
 
 
+def test_an_answer_that_is_given_up_ends_one_dialogue_alone(tmp_path):
+    with answering(lambda messages: "1. Night Train") as (spec, server):
+        plain = server.reply
+        server.reply = lambda body, number: (
+            (500, "down") if body["messages"][-1]["content"] == "b" else plain(body, number)
+        )
+        chat = chat_model(spec, cache=tmp_path / "answers.jsonl", attempts=2, backoff=0.01)
+        costs = [Cost(), Cost()]
+        said = [[{"role": "user", "content": text}] for text in ("a", "b")]
+        assert ask(chat, said, costs, max_tokens=5) == ["1. Night Train", ""]
+    assert [cost.error for cost in costs] == ["", "small gave no answer"]
+    found = {measure.label: measure.value for measure in spent(costs, "dialogues", chat)}
+    assert found["turns without an answer, dialogues"] == 1 and found["tokens read a turn, dialogues"] == 3.5
+
+
+def test_a_price_is_told_where_the_table_has_one(tmp_path, monkeypatch):
+    table = tmp_path / "prices.yaml"
+    table.write_text("small: {input: 2.0, output: 10.0}\n")
+    costs = [Cost(1, 1000, 100), Cost(2, 3000, 500)]
+    with answering(lambda messages: "") as (spec, _):
+        chat = chat_model(spec)
+        assert not any("price" in measure.name for measure in spent(costs, "dialogues", chat, 1))
+        monkeypatch.setenv("RECLLM_PRICES", str(table))
+        found = {measure.label: measure.value for measure in spent(costs, "dialogues", chat, 1)}
+    assert found["price a dialogue, dialogues"] == pytest.approx((4000 * 2 + 600 * 10) / 1e6)
+    assert found["price a turn, dialogues"] == pytest.approx(0.007)
+    assert found["calls a turn, dialogues"] == 1.5
+    assert spent([], "dialogues", chat) == []
+
+
 def titles_by_hash(messages: list[dict]) -> str:
     """Six titles of the planted catalogue, and one that is not in it."""
     lines = [f"The Story of {number}" for number in drawn(messages, 40, 9)]
@@ -89,7 +119,7 @@ class TestZeroShot(MethodConformance):
 
     method = "zero-shot"
     protocol = "latentcrs.one_turn"
-    changes: ClassVar[dict[str, Any]] = {"listed": 5, "titles": 3}
+    changes: ClassVar[dict[str, Any]] = {"listed": 5, "titles": 3, "nearest": True}
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -149,5 +179,5 @@ def test_a_chat_model_that_is_not_there_is_named_before_anything_runs(tmp_path):
     from recllm_bench.testing.planted import planted_files
 
     planted_files(tmp_path / "data")
-    with pytest.raises(BenchError, match="chat model 'smollm2': write local:NAME or server:MODEL@URL"):
+    with pytest.raises(BenchError, match="chat model 'smollm2': write local:NAME, server:MODEL@URL or replay:FILE"):
         Wrong.cell_of(tmp_path).check()

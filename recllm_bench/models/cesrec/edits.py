@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from recllm_bench.api.measure import Measure
+from recllm_bench.artifacts import content_hash
 from recllm_bench.models.cesrec.masking import Masked, kept
 from recllm_bench.progress import log
 
@@ -58,6 +60,36 @@ def retitled(construct: Callable[..., Any], choose: Callable[[int, str, set[int]
         return written
 
     return other
+
+
+_SAID: dict[str, dict[str, Any]] = {}  # what was answered last, of one constructor at a time
+_MOST_SAID = 2
+
+
+def repeated(construct: Callable[..., Any], who: Sequence[Any], reuse: bool) -> Callable[..., Any]:
+    """A constructor whose answers to whole sets of users are kept, and given again to controls that ask the same.
+
+    Parameters
+    ----------
+    who : sequence
+        What decides the answers beside the questions.
+    reuse : bool
+        Give kept answers; else only keep them, since the method's own row is timed.
+    """
+
+    def asked(*call: Any) -> Any:
+        owner, question = content_hash(list(who)), content_hash(list(call))
+        if owner not in _SAID:
+            _SAID.clear()
+        held = _SAID.setdefault(owner, {})
+        found = held.get(question) if reuse else None
+        if found is None:
+            found = held[question] = construct(*call)
+            if len(held) > _MOST_SAID:  # the fewest users go, of as many the newest: rounds of one user are timings
+                del held[min(reversed(held), key=lambda name: len(held[name].lists))]
+        return replace(found, lists=[list(row) for row in found.lists])
+
+    return asked
 
 
 def any_title(n_items: int, seed: Sequence[int]) -> Callable[[int, str, set[int]], int]:

@@ -31,7 +31,7 @@ def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
         own = backbone_key(options.llm, job.store)
     else:
         require_text(job.dataset)
-        own = miniature_key(_text_key(job), job.recipe.seed, _miniature_options())
+        own = miniature_key(_text_key(job, options), job.recipe.seed, _miniature_options())
     return {**own, "precision": options.llm_precision}
 
 
@@ -39,7 +39,7 @@ def language_model(job: Job, options: CESRecOptions) -> Backbone:
     """The language model, frozen; it stays loaded between stages and cells."""
     from recllm_bench.language.pool import pooled_backbone
 
-    name = options.llm or str(_miniature(job))
+    name = options.llm or str(_miniature(job, options))
     return pooled_backbone(
         name, precision=options.llm_precision, device=job.device, store=job.store, stands_for="Llama-3-8B"
     )
@@ -52,11 +52,15 @@ def tuned_model(job: Job, options: CESRecOptions, folder: Path) -> Backbone:
     return tuned_backbone(language_model(job, options), folder)
 
 
-def _miniature(job: Job) -> Path:
+def _miniature(job: Job, options: CESRecOptions) -> Path:
     from recllm_bench.language.miniature import miniature_llm
 
     return miniature_llm(
-        lambda: _texts(job), job.store, _text_key(job), seed=job.recipe.seed, options=_miniature_options()
+        lambda: _texts(job, options),
+        job.store,
+        _text_key(job, options),
+        seed=job.recipe.seed,
+        options=_miniature_options(),
     )
 
 
@@ -71,7 +75,12 @@ def _miniature_options() -> Any:
     return MiniatureOptions(vocabulary=4096, width=96, inner=256, layers=2, heads=3, steps=3200, lines=True)
 
 
-def _texts(job: Job) -> Iterator[str]:
+def _speaker(job: Job, options: CESRecOptions) -> Any:
+    """Who speaks in a miniature's text: as the users do, but no chat model."""
+    return job.words.feedback(options.feedback if options.feedback == "exact" else "rules", _FACTS)
+
+
+def _texts(job: Job, options: CESRecOptions) -> Iterator[str]:
     """What a miniature learns from: item texts, lists of titles in training order, and wishes and remarks followed by
     the title of an item that has what is wished for, all in the layout of short prompts. No validation or test
     interaction is read.
@@ -80,7 +89,7 @@ def _texts(job: Job) -> Iterator[str]:
     rng = np.random.default_rng([job.recipe.seed, 0x7E])
     yield from (text for text in catalogue.texts() if text)
     yield from _lists(job, rng)
-    speaker = job.words.feedback("rules", _FACTS)
+    speaker = _speaker(job, options)
     titled = np.flatnonzero([bool(title) for title in titles])
     for item in titled.tolist():
         yield from (f"{wish}: {titles[item]}" for wish in speaker.wishes(item, _NAMED_OF_EACH, rng))
@@ -106,6 +115,7 @@ def _lists(job: Job, rng: np.random.Generator) -> Iterator[str]:
         yield "\n".join(f"{number}. {title}" for number, title in enumerate(listed, 1) if title)
 
 
-def _text_key(job: Job) -> dict[str, Any]:
+def _text_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
     shape = {"said": _SAID_OF_EACH, "named": _NAMED_OF_EACH, "listed": _LISTED, "lists": _LISTS, "facts": _FACTS}
-    return {"data": job.dataset.checksum, "split": job.split.checksum, "texts": "cesrec", **shape, "version": 4}
+    said = {} if options.feedback == "exact" else {"speaker": _speaker(job, options).key()}
+    return {"data": job.dataset.checksum, "split": job.split.checksum, "texts": "cesrec", **shape, **said, "version": 4}

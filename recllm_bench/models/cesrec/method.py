@@ -19,7 +19,7 @@ from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
-from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, retitled
+from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, repeated, retitled
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
 from recllm_bench.models.cesrec.model import CESRec
@@ -31,8 +31,10 @@ from recllm_bench.models.cesrec.round_store import (
     CONSTRUCTOR,
     FACTS,
     PAIRS,
+    WRITING,
     RoundStore,
 )
+from recllm_bench.models.cesrec.talking import Talker
 from recllm_bench.training.sequence import training_counts
 from recllm_bench.training.stages import run_stages
 
@@ -72,7 +74,9 @@ class CESRecMethod(Method):
 
     def load(self, folders: Mapping[str, Path]) -> CESRec:
         """The model around the trained backend, in evaluation mode."""
-        return CESRec.around(self.job, self.backend(folders), self.reader if self.options.ranks_by_words else None)
+        model = CESRec.around(self.job, self.backend(folders), self.reader if self.options.ranks_by_words else None)
+        model.talker = Talker(self, folders)
+        return model
 
     def columns(self, cases: Cases, words: Words | Undeclared) -> dict[str, np.ndarray]:
         """``pseudo_list [n, L]`` and ``pseudo_length [n]``: what the rounds of feedback made of each history.
@@ -85,6 +89,10 @@ class CESRecMethod(Method):
     def report(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         """What the rounds of :meth:`columns` measured, and what stood in for the paper's parts."""
         return report(self.rounds)
+
+    def happened(self) -> list[list[dict[str, Any]]]:
+        """The rounds of each case."""
+        return self.rounds.told()
 
     @classmethod
     def comparison_rows(cls, options: Mapping[str, Any]) -> list[Any]:
@@ -266,9 +274,17 @@ class CESRecMethod(Method):
         return words.feedback(self.options.feedback, self.options.feedback_facts, cases)
 
     def speaker_key(self, words: Words) -> dict[str, Any]:
-        """Who answers recommendations: nobody here hears an opening."""
+        """Who answers recommendations: no opening is heard but in dialogues, whose users are named too."""
         table = getattr(self.speaker, "attributes", None)
-        asked = {"simulator": f"feedback {self.options.feedback}", "wishes": self.options.feedback_facts}
+        asked: dict[str, Any] = {
+            "simulator": f"feedback {self.options.feedback}",
+            "wishes": self.options.feedback_facts,
+        }
+        if self.options.feedback == "rules":
+            asked["version"] = self.speaker.key()["version"]
+        talk = self.job.recipe.conversation
+        if talk.users:
+            asked |= {"dialogues": talk.simulator, "leaves": talk.leaves}
         return {**asked, **(table.key if table else {})}
 
     def semantic_vectors(self) -> np.ndarray:
@@ -321,13 +337,22 @@ class CESRecMethod(Method):
             # The constructor never learns what is wanted; a strict run only keeps it from writing that title.
             return written(items, masked, feedback, [[target] for target in targets] if options.forbid_target else None)
 
-        if options.edit == "random_title":
-            return retitled(construct, any_title(job.split.histories.n_items, (job.recipe.seed, options.draw)))
-        return (
-            retitled(construct, fitting_title(self.reader, popularity))
-            if options.edit == "fitting_title"
-            else construct
+        # Rows of a table differ in their edit alone: what the constructor says to the same questions is asked once.
+        said_by = folders[CONSTRUCTOR].name if self.tunes else options.chat
+        who = [
+            said_by,
+            job.dataset.checksum,
+            *(getattr(options, name) for name in (*WRITING, "construct_batch", "forbid_target")),
+        ]
+        construct = repeated(construct, who, reuse=options.edit != "constructor")
+        if options.edit == "constructor":
+            return construct
+        choose = (
+            any_title(job.split.histories.n_items, (job.recipe.seed, options.draw))
+            if options.edit == "random_title"
+            else fitting_title(self.reader, popularity)
         )
+        return retitled(construct, choose)
 
     @cached_property
     def reader(self) -> Understanding:
@@ -387,7 +412,7 @@ class CESRecMethod(Method):
         return TuningOptions(
             rank=own.lora_rank, alpha=own.lora_alpha, dropout=own.lora_dropout, target_modules=own.lora_modules,
             learning_rate=own.tune_learning_rate, epochs=own.tune_epochs, batch_size=own.tune_batch,
-            most_tokens=own.tune_tokens,
+            most_tokens=own.tune_tokens, tokens_at_once=own.tune_tokens_at_once,
         )  # fmt: skip
 
     def _backend_key(self) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from recllm_bench.options import options_from_config
 from recllm_bench.recbole_bridge.bare import Ids, Overlay, bare_config
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from recllm_bench.api.method import Job
+    from recllm_bench.conversation.dialogue import Dialogue, Response
 
 ITEMS, LENGTHS = "pseudo_list", "pseudo_length"
 """Columns of a case: its pseudo-history, and how many items it holds."""
@@ -65,6 +68,7 @@ class CESRec(SequentialRecommender):
         self.recommender = backend.model
         self.history_length = backend.history_length
         self.reader: Any = None  # of what was said, where it ranks items itself
+        self.talker: Any = None  # of dialogues
         if self.options.ranks_by_words:
             return
         if backend.query is not None:  # scores are dot products: the evaluator may use one matrix product
@@ -99,6 +103,12 @@ class CESRec(SequentialRecommender):
             scores = self.reader.fitting_first(scores, interaction)
         scores[:, 0] = -torch.inf
         return scores
+
+    def respond(self, job: Job, dialogues: Sequence[Dialogue]) -> list[Response]:
+        """The best items by histories that every sentence rewrites, in all dialogues as one batch."""
+        if self.talker is None:
+            raise NotImplementedError("CESRec converses on the bench alone")
+        return self.talker.respond(job, dialogues)
 
     def _query_vectors(self, batch: Any) -> Tensor:
         items, lengths = self._histories(batch)

@@ -138,10 +138,15 @@ class CESRecOptions:
     tune_epochs: int = option(3, "passes over the training pairs", low=1, quick=True)
     tune_batch: int = _by_size(64, 32, 32, "pairs in a step", low=1)
     tune_tokens: int = option(1024, "most tokens of a pair", low=16)
+    tune_tokens_at_once: int = _by_size(
+        0, 0, 512, "tokens of one pass of a step, which bounds the memory of tuning (0: by device and width)", low=0
+    )
 
     # the user
-    feedback: str = option("rules", "who answers: rules, local:NAME or server:MODEL@URL")
-    feedback_facts: int = option(2, "most attributes of the target in one wish (rules)", low=1)
+    feedback: str = option(
+        "rules", "who answers: rules, exact (rules as they spoke at first), local:NAME or server:MODEL@URL"
+    )
+    feedback_facts: int = option(2, "most attributes of the target in one wish (rules, exact)", low=1)
 
     # what is measured beside the ranking
     latency_users: int = option(10, "users timed one at a time after two for warming up (0: none)", low=0)

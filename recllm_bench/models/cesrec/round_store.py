@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _LOOP = ("use_masking", "use_constructor", "early_accept", "refine_from", "pool", "forbid_target", "edit", "draw")
 _MASKING = ("k", "min_keep", "similarity", "mask_mode")
-_WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
-_VERSION = 1  # part of keys: raise it when equal options give other rounds
+WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
+_VERSION = 2  # part of keys: raise it when equal options give other rounds, or rounds keep more
 BACKEND, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "adapter", "pairs", "constructor"
 FACTS = "facts.json"
 
@@ -75,7 +75,7 @@ class RoundStore:
 
         options, job, cases = self.options, self.job, self.cases
         masks = self.method.masks or options.edit == "random_mask"
-        names = _LOOP + (_MASKING if masks else ()) + (_WRITING if options.writes else ())
+        names = _LOOP + (_MASKING if masks else ()) + (WRITING if options.writes else ())
         rows = np.column_stack([cases.users, cases.ends, cases.targets]).astype(np.int64)
         needed = [BACKEND]
         needed += [ADAPTER] if self.method.masks else []
@@ -157,6 +157,18 @@ class RoundStore:
         if self.options.ranks_by_words:
             found |= self.method.reader.columns(self.method.reader.read(played.feedback))
         return found
+
+    def told(self) -> list[list[dict[str, Any]]]:
+        """For each case its rounds, as :meth:`recllm_bench.api.method.Method.happened` has them; round 0 first."""
+        rows = np.arange(len(self.cases))
+        by_round = []
+        for played, ranks in zip(self.played.rounds, self.played.ranks, strict=True):
+            names = ("shown", "said", "accepted", "masked", "history", "higher", "tied")
+            masked = [[item for item in row if item] for row in played.masked.tolist()]
+            columns = (played.shown.tolist(), played.feedback, played.accepted.tolist(), masked)
+            places = (played.pseudo.lists(rows), ranks.higher.tolist(), ranks.tied.tolist())
+            by_round.append([dict(zip(names, row, strict=True)) for row in zip(*columns, *places, strict=True)])
+        return [list(rounds) for rounds in zip(*by_round, strict=True)]
 
     def rank(self, played: Round, rules: Protocol | None = None) -> Ranks:
         """Places of the targets after a round, under the job's protocol or another one."""

@@ -109,6 +109,8 @@ class Round:
         The pseudo-history holds the target, and the original does not (``target_in_pseudo``).
     feedback : list of str [n]
         What was said; empty for users who were not asked.
+    masked : int32 [n, m]
+        Items that were masked in this round, 0 beyond.
     counters : dict of str to int
         Of this round.
     tokens : dict of str to int
@@ -122,6 +124,7 @@ class Round:
     shown: np.ndarray
     inserted: np.ndarray
     feedback: list[str]
+    masked: np.ndarray
     counters: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -129,7 +132,7 @@ class Round:
     def save(self, work: Path) -> None:
         """Write ``round.npz`` and ``round.json``."""
         arrays = {"items": self.pseudo.items, "lengths": self.pseudo.lengths}
-        for name in ("accepted", "shown", "inserted"):
+        for name in ("accepted", "shown", "inserted", "masked"):
             arrays[name] = getattr(self, name)
         write_atomic(work / "round.npz", lambda file: np.savez(file, **arrays))
         facts = {name: getattr(self, name) for name in ("feedback", "counters", "tokens", "seconds")}
@@ -143,7 +146,7 @@ class Round:
         facts = json.loads((folder / "round.json").read_text(encoding="utf-8"))
         with np.load(folder / "round.npz") as arrays:
             pseudo = Pseudo(arrays["items"], arrays["lengths"])
-            return cls(pseudo, arrays["accepted"], arrays["shown"], arrays["inserted"], **facts)
+            return cls(pseudo, **{name: arrays[name] for name in ("accepted", "shown", "inserted", "masked")}, **facts)
 
 
 class Loop:
@@ -206,7 +209,8 @@ class Loop:
         """Round 0: nothing was said yet."""
         n = len(self.cases)
         nobody = np.zeros(n, dtype=bool)
-        return Round(self.start, nobody, np.zeros(n, dtype=np.int32), nobody.copy(), [""] * n)
+        none = np.zeros((n, 0), dtype=np.int32)
+        return Round(self.start, nobody, np.zeros(n, dtype=np.int32), nobody.copy(), [""] * n, none)
 
     def next(self, last: Round, number: int) -> Round:
         """One more round for everybody who has not accepted.
@@ -237,10 +241,12 @@ class Loop:
                 said[row] = text
         clock.lap("say")
         base = last.pseudo if self.refine_from == "last" else self.start
-        pseudo, more, tokens = self._rewritten(base, last.pseudo, rows, [said[row] for row in rows.tolist()], clock)
+        pseudo, more, tokens, masked = self._rewritten(
+            base, last.pseudo, rows, [said[row] for row in rows.tolist()], clock
+        )
         inserted = pseudo.contains(targets) & ~self.start.contains(targets)
         counters |= {**more, "target_in_pseudo": int(inserted.sum())}
-        return Round(pseudo, accepted, shown, inserted, said, counters, tokens, clock.laps)
+        return Round(pseudo, accepted, shown, inserted, said, masked, counters, tokens, clock.laps)
 
     def best(self, pseudo: Pseudo, rows: np.ndarray) -> np.ndarray:
         """The item shown to each of some users: the best of the pool, int32 [len(rows)].
@@ -295,17 +301,28 @@ class Loop:
 
     def _rewritten(
         self, base: Pseudo, last: Pseudo, rows: np.ndarray, said: list[str], clock: _Clock
-    ) -> tuple[Pseudo, dict[str, int], dict[str, int]]:
-        """The histories after masking and construction; rows that were not asked stay as they are in ``last``."""
+    ) -> tuple[Pseudo, dict[str, int], dict[str, int], np.ndarray]:
+        """The histories after masking and construction; rows that were not asked stay as they are in ``last``.
+
+        Besides counters and tokens, and what was masked of each row.
+        """
         counters: dict[str, int] = {}
         tokens: dict[str, int] = {}
+        taken: list[list[int]] = [[] for _ in range(len(self.cases))]
         if not len(rows) or (self.mask is None and self.construct is None):
-            return (base if not len(rows) else _merged(last, base, rows)), counters, tokens
+            return (
+                (base if not len(rows) else _merged(last, base, rows)),
+                counters,
+                tokens,
+                Pseudo.from_lists(taken).items,
+            )
         lists, flags = base.lists(rows), None
         if self.mask is not None:
             found = self.mask(*base.tensors(rows, self.backend.device))
             masked = found.masked.cpu().numpy()
             counters |= {"masked": int(masked.sum()), "masked_fewer": int(found.reduced)}
+            for row, items, marks in zip(rows.tolist(), lists, masked, strict=True):
+                taken[row] = [item for item, is_masked in zip(items, marks[: len(items)], strict=True) if is_masked]
             lengths = found.lengths.cpu().numpy()
             lists = Pseudo(found.items.cpu().numpy(), lengths).lists(np.arange(len(rows)))
             if self.keeps_masked:
@@ -330,6 +347,7 @@ class Loop:
             _merged(last, Pseudo.from_lists([items[-length:] for items in lists]), rows, dense=True),
             counters,
             tokens,
+            Pseudo.from_lists(taken).items,
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,8 @@ import torch
 
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import write_json
+from recllm_bench.conversation.dialogue import Dialogue, Response
+from recllm_bench.conversation.showing import history_batch, show_best
 from recllm_bench.models.controls.history_rows import AmongOptions, HistoryRows, all_scores
 from recllm_bench.options import option
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
@@ -63,6 +66,16 @@ class TextFused(Untrained):
             scores = (1 - self.weight) * parts[0] + self.weight * parts[1]
         scores[:, 0] = -torch.inf
         return scores
+
+    @torch.inference_mode()
+    def respond(self, job: Job, dialogues: Sequence[Dialogue]) -> list[Response]:
+        """Show the best by the sum of both, the text being all that was said."""
+        start = time.perf_counter()
+        batch = history_batch(dialogues, self.history_length, self.nothing.device)
+        parts = [all_scores(self.row, batch, self.n_items), self.text.dialogue_scores(job, dialogues)]
+        row, text = map(standardised, parts)
+        scores = (1 - self.weight) * row + self.weight * text
+        return show_best(scores, job, dialogues, seconds=time.perf_counter() - start)
 
 
 class TextFusedMethod(Method):

@@ -18,7 +18,7 @@ from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
 
 _ENTRIES_KEPT = 1 << 28  # one GiB of float32; a larger table of frozen distributions is computed batch by batch
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = {"cpu": 1 << 10, "cuda": 1 << 14}
 
 
 @dataclass
@@ -106,8 +106,12 @@ class ExpectationMaximisation:
         self.w_e_rec = options.w_e_rec if w_e_rec is None else w_e_rec
         self.frozen: Callable[[Tensor], Tensor] | None = None  # logarithms, as the fixed side stands
         self._fixed: Callable[[Tensor], tuple[Tensor, ...]] | None = None  # what the loss of the pass takes of them
-        self.curves: dict[str, Tensor] = {}
-        self.steps: dict[str, int] = {}
+        self._tables: list[Tensor] = []  # of the present pass, at the same places in all epochs
+        self.curves: dict[str, tuple[Tensor, Tensor]] = {}  # sum and count of each term
+
+    @property
+    def _at_once(self) -> int:
+        return _ROWS_AT_ONCE.get(self.examples.targets.device.type, _ROWS_AT_ONCE["cpu"])
 
     # passes
 
@@ -234,7 +238,7 @@ class ExpectationMaximisation:
     @torch.no_grad()
     def _projected(self) -> Tensor:
         """Texts of all records, projected by the generative net as it stands, ``[R, d]``: each text once."""
-        parts = [self.generative.projector(part) for part in self.examples.text_vectors.split(_ROWS_AT_ONCE)]
+        parts = [self.generative.projector(part) for part in self.examples.text_vectors.split(self._at_once)]
         return torch.cat(parts).index_select(0, self.examples.text_rows)
 
     def _smoothed(self, log_p: Tensor) -> Tensor:
@@ -298,7 +302,7 @@ class ExpectationMaximisation:
 
     def _redraw(self, epoch: int) -> None:
         if self.examples.redraw is not None:
-            self.examples.negatives = self.examples.redraw(epoch)
+            self.examples.negatives.copy_(self.examples.redraw(epoch))
 
     @torch.no_grad()
     def _table(self, function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
@@ -306,13 +310,15 @@ class ExpectationMaximisation:
         count = len(self.examples)
         if count * self.options.intents > _ENTRIES_KEPT:
             return torch.no_grad()(function)
-        tables: list[Tensor] = []
-        for rows in torch.arange(count, device=self.examples.targets.device).split(_ROWS_AT_ONCE):
+        tables = self._tables
+        for rows in torch.arange(count, device=self.examples.targets.device).split(self._at_once):
             found = function(rows)
-            tables = tables or [value.new_empty(count, *value.shape[1:]) for value in found]
-            for table, value in zip(tables, found, strict=True):
+            for value in found[len(tables) :]:  # both passes begin with a table of the same shape
+                tables.append(value.new_empty(count, *value.shape[1:]))
+            for table, value in zip(tables, found, strict=False):
                 table.index_copy_(0, rows, value)
-        return lambda rows: tuple(table.index_select(0, rows) for table in tables)
+        parts = tables[: len(found)]
+        return lambda rows: tuple(table.index_select(0, rows) for table in parts)
 
     def _shuffled(self, phase: str, epoch: int) -> Iterator[Batch]:
         number = ("inference", "e", "m", "direct", "ranking").index(phase)
@@ -323,13 +329,16 @@ class ExpectationMaximisation:
             yield Batch(phase, part % count, torch.div(part, count, rounding_mode="floor"))
 
     def _recorded(self, name: str, value: Tensor) -> Tensor:
-        seen = value.detach()
-        self.curves[name] = self.curves[name] + seen if name in self.curves else seen
-        self.steps[name] = self.steps.get(name, 0) + 1
+        if name not in self.curves:
+            self.curves[name] = value.new_zeros(()), value.new_zeros(())
+        total, count = self.curves[name]
+        total.add_(value.detach())
+        count.add_(1)
         return value
 
     def take_curves(self) -> dict[str, float]:
         """Mean of every loss term since the last call."""
-        result = {name: float(total) / self.steps[name] for name, total in self.curves.items()}
-        self.curves, self.steps = {}, {}
-        return result
+        found = {name: (float(total), float(count)) for name, (total, count) in self.curves.items()}
+        for part in self.curves.values():
+            torch._foreach_zero_(part)
+        return {name: total / count for name, (total, count) in found.items() if count}

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from recllm_bench.conversation.attributes import AttributeTable, Fact
+from recllm_bench.conversation.hearing import wish_of
 from recllm_bench.conversation.spoken import SpokenFacts
 from recllm_bench.conversation.understanding import Understanding, Wish
-from recllm_bench.conversation.wishes import wish_of
 from recllm_bench.language.asking import Cost, ask
 from recllm_bench.language.chat import Chat
 
@@ -161,8 +161,8 @@ def filtered(scores: Tensor, wishes: Sequence[Wish], reader: Understanding, rule
     n = scores.shape[1]
     order = scores.argsort(dim=1, descending=True, stable=True)
     places = torch.empty_like(order).scatter_(1, order, torch.arange(n, device=scores.device).expand_as(order))
-    keys = np.stack([met(reader, wish, rule) for wish in wishes])
-    keys = torch.from_numpy(keys - keys.min()).to(scores.device)
+    counts = np.stack([met(reader, wish, rule) for wish in wishes])
+    keys = torch.from_numpy(counts - counts.min()).to(scores.device)
     inside = places < (pool or n)
     ranked = (torch.where(inside, keys + 1, 0) * n - places).to(scores.dtype)
     return ranked.masked_fill(scores == -torch.inf, -torch.inf)

@@ -17,9 +17,12 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.conversation.dialogue_state import StateReader
+from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.data.splits import Cases
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
+from recllm_bench.models.latentcrs import in_use
 from recllm_bench.models.latentcrs.backbone import (
     backbone_of,
     encode_cases,
@@ -34,7 +37,7 @@ from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measu
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
-from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output
+from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
@@ -60,6 +63,7 @@ class LatentCRSMethod(Method):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.options: LatentCRSOptions = resolve_options(job.options)
+        self.forms = in_use.forms(job)
         self.backbone: Cell = backbone_of(job, self.options)
         self.output = None if self.options.variant_output == "B" else Output(job, self.options)
 
@@ -80,6 +84,8 @@ class LatentCRSMethod(Method):
         states["repeats"] = options.train_repeat if self._draws_states() else 0
         intents = self._key(("intents", "intent_pool", "intent_normalise", "intent_source"))
         text = {**data, "text": dict(self.job.words.key)}
+        if self.forms:
+            text |= {"text": dict(self.job.words.practice_key), "forms": self.forms}
         inference = {**data, **common, **self._key(_INFERENCE), "training": warm}
         generative = {**data, **common, **self._key(_GENERATIVE), "w_rec": self.w_rec, "training": warm}
         stages = [
@@ -91,16 +97,24 @@ class LatentCRSMethod(Method):
         before = ("utterances", "states", "intents")
         if options.ablation == "no_inference":
             key = {**generative, "training": training, "loss": "ranking alone"}
-            return [*stages, Stage("generative", key, self.make_ranking_only, before)]
+            return self._choosing([*stages, Stage("generative", key, self.make_ranking_only, before)])
         joint = {**data, **common, **self._key(_INFERENCE, _GENERATIVE, _JOINT), **weights, "training": training}
         if options.ablation == "direct_kl":
-            return [*stages, Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before)]
-        return [
-            *stages,
+            stages.append(Stage("joint", {**joint, "direct": "from the start"}, self.make_direct, before))
+            return self._choosing(stages)
+        stages += [
             Stage("inference", inference, self.make_inference, ("states", "intents")),
             Stage("generative", generative, self.make_generative, (*before, "inference")),
             Stage("joint", joint, self.make_joint, (*before, "inference", "generative")),
         ]
+        return self._choosing(stages)
+
+    def _choosing(self, stages: list[Stage]) -> list[Stage]:
+        """The stages, and one more where validation dialogues choose what is embedded."""
+        if len(self.forms) < 2:
+            return stages
+        key = {**in_use.key(self.job, self.forms), "seen_policy": self.options.seen_policy}
+        return [*stages, Stage("choose", key, self.make_choice)]
 
     @property
     def w_rec(self) -> float:
@@ -127,6 +141,10 @@ class LatentCRSMethod(Method):
         if model.inference is not None:
             modules["inference"] = model.inference
         load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
+        if "choose" in folders:
+            model.x_text = in_use.read(folders)["x_text"]
+        if (model.x_text or self.options.x_text) == "summary":
+            model.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return model.to(job.device).eval().requires_grad_(False)
 
     def history_encoder(self) -> nn.Module:
@@ -162,8 +180,17 @@ class LatentCRSMethod(Method):
             "measures": [*(Measure(*row, name) for name, metrics in found.items() for row in metrics.items()), *own],
             "substitutes": {} if self.output is None else self.output.substitutes(),
             # how the encoder below was trained: its budget is this row's too
-            "notes": {"encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", ")},
+            "notes": {
+                **({} if self.output is None else self.output.notes()),
+                "encoder": f"{self.backbone.entry.display_name}, {self.backbone.schedule}".removesuffix(", "),
+                **in_use.note(folders),
+            },
         }
+
+    @classmethod
+    def dialogue_rows(cls, options: Mapping[str, Any]) -> list[Any]:
+        """The outputs F and V beside B."""
+        return further_rows(options)
 
     def records(self) -> Cases:
         """Training records, by the split's training prefixes alone."""
@@ -180,10 +207,16 @@ class LatentCRSMethod(Method):
     def make_utterances(self, work: Path, done: dict[str, Path]) -> None:
         """Opening utterances of training records and validation cases, and their vectors (stage 0b)."""
         for name, cases in (("records", self.records()), ("valid", self.job.split.valid)):
-            rows, vectors = self.job.words.distinct_vectors(cases)
+            rows, vectors = (
+                in_use.said(self.job, self.forms, cases) if self.forms else self.job.words.distinct_vectors(cases)
+            )
             check_vectors(vectors)
             _save(work / f"{name}_rows.npy", rows)
             _save(work / f"{name}_vectors.npy", vectors.astype(np.float32))
+
+    def make_choice(self, work: Path, done: dict[str, Path]) -> None:
+        """Which form succeeds soonest in dialogues about validation targets."""
+        write_json(work / in_use.CHOSEN, in_use.chosen(self.job, self.load_trained(done), self.forms))
 
     def make_states(self, work: Path, done: dict[str, Path]) -> None:
         """States of records (without dropout, and one draw with it for each repeat) and of validation cases."""
@@ -305,7 +338,7 @@ class LatentCRSMethod(Method):
             generative,
             self._examples(done),
             self.options,
-            self.job.training.batch_size,
+            self.job.training.on(self.job.device).batch_size,
             self.job.recipe.seed,
             w_rec=self.w_rec,
             w_e_rec=self.options.w_e_rec if generative is None else self.w_e_rec,
@@ -368,7 +401,7 @@ class LatentCRSMethod(Method):
         validate: Callable[[], float],
         warm_up: bool,
     ) -> None:
-        training = self.job.training
+        training = self.job.training.on(self.job.device)
         if warm_up and self.options.warmup_epochs:
             training = dataclasses.replace(training, epochs=self.options.warmup_epochs)
         curves = Curves(work / "curves.json")
@@ -394,6 +427,7 @@ class LatentCRSMethod(Method):
                 device=self.job.device,
                 seed=self.job.recipe.seed,
                 label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
+                fixed=self.options.encoder_states != "live",
             )
 
     # validation

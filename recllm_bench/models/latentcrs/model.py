@@ -14,6 +14,9 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recllm_bench.api.registry import model_named
+from recllm_bench.conversation.dialogue_state import StateReader, dialogue_text
+from recllm_bench.conversation.showing import best_of, hide, history_batch
+from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import frozen_items, last_states
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
@@ -67,6 +70,8 @@ class LatentCRS(SequentialRecommender):
         super().__init__(config, dataset)
         self.options = options = resolve_options(options_from_config(LatentCRSOptions, config))
         self.history_length = options.window - 1
+        self.x_text = ""  # what validation dialogues chose
+        self.reader: StateReader | None = None  # of whole dialogues, where a summary is embedded
         if encoder is None:
             inner = Overlay(config, options.backbone_options or {})
             encoder = model_named(options.backbone).model(inner, dataset)
@@ -145,7 +150,7 @@ class LatentCRS(SequentialRecommender):
         Parameters
         ----------
         job : Job
-            Its ``encode`` reads the sentences (option ``x_text``: the last one, or all).
+            Its ``encode`` reads the sentences (option ``x_text``).
         dialogues : sequence of Dialogue
             What users did, said and were shown.
 
@@ -155,24 +160,18 @@ class LatentCRS(SequentialRecommender):
             ``shown_per_turn`` items of the protocol, 5 where it has none; none that was shown before under
             ``seen_policy: drop``.
         """
-        from recllm_bench.conversation.dialogue import Response
-
         if not dialogues:
             return []
         start = time.perf_counter()
+        form = self.x_text or self.options.x_text
+        if form == "summary" and self.reader is None:
+            self.reader = StateReader(job.dataset.catalogue, reader_for(job))
         scores = self.dialogue_scores(job, dialogues, [self.read(dialogue) for dialogue in dialogues])
-        values, best = scores.topk(min(job.protocol.shown_per_turn or 5, scores.shape[1] - 1), dim=1)
-        kept = (values > -torch.inf).cpu().numpy()
-        seconds = (time.perf_counter() - start) / len(dialogues)
-        return [
-            Response(items=row[keep].tolist(), seconds=seconds)
-            for row, keep in zip(best.cpu().numpy(), kept, strict=True)
-        ]
+        return best_of(scores, job, seconds=time.perf_counter() - start)
 
     def read(self, dialogue: Dialogue) -> str:
         """What is embedded of a dialogue (option ``x_text``); empty where the user said nothing."""
-        sentences = [text.strip() for role, text in dialogue.messages if role == "user" and text.strip()]
-        return " ".join(sentences if self.options.x_text == "all" else sentences[-1:])
+        return dialogue_text(dialogue, self.x_text or self.options.x_text or "last", self.reader)
 
     def dialogue_scores(self, job: Job, dialogues: Sequence[Dialogue], texts: Sequence[str]) -> Tensor:
         """Scores ``[B, n_items + 1]`` after so many dialogues; minus infinity for what must not be shown.
@@ -186,28 +185,14 @@ class LatentCRS(SequentialRecommender):
         texts : sequence of str
             What is read of each; the vector of an empty one is zero.
         """
-        device = self.generative.intents.device
-        histories = [np.asarray(dialogue.history[-self.history_length :], dtype=np.int64) for dialogue in dialogues]
-        lengths = torch.tensor([len(history) for history in histories])
-        if int(lengths.min()) == 0:
+        if not all(len(dialogue.history) for dialogue in dialogues):
             raise BenchError(
                 "latentcrs: a dialogue has an empty history; it recommends to users with at least one item"
             )
-        item_seq = torch.zeros(len(histories), int(lengths.max()), dtype=torch.long)
-        for row, history in enumerate(histories):
-            item_seq[row, : len(history)] = torch.from_numpy(history)
-        batch = {self.ITEM_SEQ: item_seq.to(device), self.ITEM_SEQ_LEN: lengths.to(device)}
-        batch["utterance_vector"] = self._sentence_vectors(job, texts).to(device)
+        batch = history_batch(dialogues, self.history_length, self.generative.intents.device)
+        batch["utterance_vector"] = self._sentence_vectors(job, texts).to(self.generative.intents.device)
         scores = self.query_vectors(batch) @ self.item_vectors().T
-        scores[:, 0] = -torch.inf
-        hidden = [
-            [*(dialogue.shown if self.options.seen_policy == "drop" else ()), *self._consumed(job, dialogue)]
-            for dialogue in dialogues
-        ]
-        rows = np.repeat(np.arange(len(hidden)), [len(items) for items in hidden])
-        columns = np.array([item for items in hidden for item in items], dtype=np.int64)
-        scores[torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)] = -torch.inf
-        return scores
+        return hide(scores, job, dialogues, again=self.options.seen_policy != "drop")
 
     def _sentence_vectors(self, job: Job, texts: Sequence[str]) -> Tensor:
         """Vectors of what the users said; zero for a user who said nothing."""
@@ -219,10 +204,6 @@ class LatentCRS(SequentialRecommender):
             table = np.concatenate([table, vectors]).astype(np.float32)
         row_of = {"": 0, **{text: row for row, text in enumerate(distinct, 1)}}
         return torch.from_numpy(table[[row_of[text] for text in texts]])
-
-    @staticmethod
-    def _consumed(job: Job, dialogue: Dialogue) -> list[int]:
-        return np.asarray(dialogue.history).tolist() if job.protocol.exclude_history else []
 
     def _encoder(self, network: GenerativeNet) -> nn.Module:
         return self.encoder if network.encoder is None else network.encoder

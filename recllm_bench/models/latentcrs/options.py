@@ -119,8 +119,17 @@ class LatentCRSOptions:
 
     # prediction
     exclude_pad: bool = option(True, "never rank the padding row (the released code does, with score 0)")
+    train_text: str | None = option(
+        None,
+        "what training hears: first sentences, or whole simulated dialogues up to some turn (default: whole ones under "
+        "a protocol with turns)",
+        choices=("openings", "dialogues"),
+    )
     x_text: str | None = option(
-        None, f"what is embedded in a dialogue: the last user sentence or all of them {_SAID}", choices=("last", "all")
+        None,
+        "what is embedded in a dialogue: the last user sentence, all of them, or a summary of the wishes (default: as "
+        "the variant says; where training hears dialogues, what validation dialogues choose)",
+        choices=("last", "all", "summary"),
     )
     seen_policy: str = option("drop", "items shown before in the dialogue", choices=("drop", "keep"))
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from recllm_bench.api.measure import Measure
 from recllm_bench.conversation.dialogue import Dialogue, Response
 from recllm_bench.conversation.understanding import UNWANTED, WANTED, Wish
-from recllm_bench.language.asking import Cost, timed
+from recllm_bench.errors import BenchError
+from recllm_bench.language.asking import Cost, spent, timed
 from recllm_bench.language.chat import Chat, chat_model
 from recllm_bench.models.latentcrs.filtering import RULES, Extracted, Extractor, filtered
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from recllm_bench.models.latentcrs.model import LatentCRS
 
 VERIFIED = "verified_items"
+SMALL, FEW = "local:smollm2", 24  # the chat model that runs anywhere, and dialogues for which that takes minutes
 _DIALOGUES_AT_ONCE = 512
 
 
@@ -70,7 +72,11 @@ class LatentCRSOutput(Untrained):
             lists = self.output.lists(self.model, job, dialogues, costs, count, True)[0]
         return [
             Response(
-                items[:count], input_tokens=cost.input_tokens, output_tokens=cost.output_tokens, seconds=cost.seconds
+                items[:count],
+                input_tokens=cost.input_tokens,
+                output_tokens=cost.output_tokens,
+                seconds=cost.seconds,
+                error=cost.error,
             )
             for items, cost in zip(lists, costs, strict=True)
         ]
@@ -94,6 +100,7 @@ class Output:
 
     def __init__(self, job: Job, options: LatentCRSOptions) -> None:
         self.job, self.options, self.relaxed = job, options, 0
+        self.costs: list[Cost] = []
         catalogue, seed = job.dataset.catalogue, job.recipe.seed
         self.extractor_chat = None if options.extractor == RULES else self._chat(options.extractor)
         self.verifier = (
@@ -105,7 +112,7 @@ class Output:
     def key(self) -> dict[str, Any]:
         """What decides the output, beside the trained networks."""
         names = ("variant_output", "extractor", "hard_filter", "hard_filter_pool", "verified", "verifies")
-        chats = {"extracts": self.extractor_chat, "verifies_by": self.verifier and self.verifier.chat}
+        chats = {"extracts": self.extractor_chat, "verifies_by": self.verifier.chat if self.verifier else None}
         own = {name: getattr(self.options, name) for name in names}
         return {**own, **{name: chat.key() for name, chat in chats.items() if chat is not None}}
 
@@ -116,7 +123,8 @@ class Output:
 
     def filtered(self, scores: Tensor, wishes: Sequence[Wish]) -> Tensor:
         """Scores behind the filter."""
-        return filtered(scores, wishes, self.extractor.reader, self.options.hard_filter, self.options.hard_filter_pool)
+        rule, pool = self.options.hard_filter or "strict", self.options.hard_filter_pool or 0
+        return filtered(scores, wishes, self.extractor.reader, rule, pool)
 
     def lists(
         self,
@@ -162,6 +170,10 @@ class Output:
         else:
             lists, extracted = [], self.extractor.read(dialogues, costs)
             texts = [". ".join(each.intents) or text for each, text in zip(extracted, openings, strict=True)]
+        for dialogue, cost in zip(dialogues, costs, strict=True):
+            if cost.error:
+                raise BenchError(f"user {dialogue.user}: {cost.error}; the same command asks again")
+        self.costs += costs
         columns = self.extractor.reader.columns([each.wish for each in extracted])
         columns["utterance_vector"] = vectors_of(texts, self.job.encode)
         if verifies:
@@ -174,6 +186,9 @@ class Output:
         """What the extractor and the verifier could not read."""
         read, asked = self.extractor.counts, max(1, self.extractor.counts["dialogues"])
         found = [Measure("lists filled up with items that do not fit, share", self.relaxed / asked)]
+        chat = self.verifier.chat if self.verifier is not None else self.extractor_chat
+        if chat is not None and any(cost.calls for cost in self.costs):
+            found += spent(self.costs, "one turn", chat)
         if self.extractor_chat is not None:
             found += [
                 Measure("extractions that are no JSON, share", read["unread"] / asked),
@@ -184,10 +199,14 @@ class Output:
             found.append(Measure("verifications without an order, share", counts["unread"] / max(1, counts["answers"])))
         return found
 
+    def notes(self) -> dict[str, str]:
+        """What the row leaves out."""
+        apart = self.verifier is not None and self.options.verified == "dialogues"
+        return {"verified": "dialogues alone; its one-turn ranking is that of LatentCRS_F"} if apart else {}
+
     def substitutes(self) -> dict[str, str]:
         """Which models extract and verify."""
-        chats: Mapping[str, Chat | None] = {"verifier": self.verifier and self.verifier.chat}
-        named = {what: chat.name for what, chat in chats.items() if chat is not None}
+        named = {"verifier": self.verifier.chat.name} if self.verifier else {}
         return {"extractor": self.extractor_chat.name if self.extractor_chat else RULES, **named}
 
     def _chat(self, spec: str) -> Chat:
@@ -200,3 +219,21 @@ def vectors_of(texts: Sequence[str], encode: Callable[[Sequence[str]], np.ndarra
     distinct = sorted(set(texts))
     place = {text: row for row, text in enumerate(distinct)}
     return np.asarray(encode(distinct), dtype=np.float32)[[place[text] for text in texts]]
+
+
+def further_rows(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of F and V beside B; a small local verifier gets as few dialogues as it answers in minutes."""
+    if options.get("variant_output", "B") != "B":
+        return []
+    rows = [
+        {"model": "latentcrs", "label": f"LatentCRS_{output}", "options": {"variant_output": output}} for output in "FV"
+    ]
+    verifier = str(options.get("verifier") or LatentCRSOptions.verifier)
+    if verifier == SMALL:
+        rows[1] = {
+            "model": "latentcrs",
+            "label": f"LatentCRS_V, {verifier}, {FEW} dialogues",
+            "options": {"variant_output": "V", "verified": "dialogues"},
+            "conversation": {"users": FEW},
+        }
+    return rows

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recllm_bench.products import product_of_halves
+
 _COLUMNS = 4096
 _LEAST_ROWS = (
     32  # predictions in a piece that holds all classes; with fewer, products would read more than they compute
@@ -257,5 +259,5 @@ def _product(left: Tensor, right: Tensor, rough: bool = False) -> Tensor:
     if half is None or not (left.is_cuda or rough):
         return left.to(kind) @ right.to(kind).T
     if left.is_cuda:
-        return torch.mm(left.to(half), right.to(half).T, out_dtype=torch.float32)
+        return product_of_halves(left.to(half), right.to(half))
     return (left.to(half) @ right.to(half).T).to(kind)

@@ -102,6 +102,7 @@ class ICLRec(CausalRecommender):
         # best epoch keeps its own.
         self.register_buffer("centroids", torch.zeros(options.intents, options.hidden_size))
         self.register_buffer("has_centroids", torch.zeros((), dtype=torch.bool))
+        self.clustered = False  # the same, known without asking the device
         # The padding row is drawn like any other and never learns: it takes part in pooled outputs.
         self.apply(lambda module: initialise(module, options.initializer_range))
 
@@ -141,6 +142,7 @@ class ICLRec(CausalRecommender):
             For negatives and views.
         """
         from recllm_bench.training.objectives import NegativeSampler, binary_cross_entropy, cross_entropy
+        from recllm_bench.training.sequence import scored
 
         weight_sequence, weight_intent = self._weights()
         pooled = None
@@ -148,14 +150,12 @@ class ICLRec(CausalRecommender):
             states, targets, pooled = self._states_and_pooled(batch)
         else:
             states, targets = self.sequence_states(batch.inputs, batch.lengths), batch.targets
-        flat = targets.flatten()
-        places = flat.nonzero().squeeze(1)
-        chosen, positives = states.reshape(-1, states.shape[-1])[places], flat[places]
+        chosen, positives = scored(states, targets, batch.masked)
         if self.options.item_loss == "ce":
-            loss = cross_entropy(chosen, positives, self.item_vectors())
+            loss = cross_entropy(chosen, positives, self.item_vectors(), masked=batch.masked)
         else:
-            negatives = NegativeSampler(self.n_items - 1).draw((len(places), 1), generator)
-            loss = binary_cross_entropy(chosen, positives, self.item_vectors(), negatives)
+            negatives = NegativeSampler(self.n_items - 1).draw((len(chosen), 1), generator)
+            loss = binary_cross_entropy(chosen, positives, self.item_vectors(), negatives, batch.masked)
         if not (weight_sequence or weight_intent):
             return loss
         options = self.options
@@ -215,6 +215,7 @@ class ICLRec(CausalRecommender):
         )
         self.centroids.copy_(torch.from_numpy(found))
         self.has_centroids.fill_(True)
+        self.clustered = True
 
     def pooled_states(self, item_seq: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Sequence vectors ``float [B, d]`` as they are clustered (option ``pool``)."""
@@ -275,7 +276,8 @@ class ICLRec(CausalRecommender):
     def _weights(self) -> tuple[float, float]:
         kind = self.options.contrast
         sequence = self.options.sequence_weight if kind in ("both", "sequence") else 0.0
-        intent = self.options.intent_weight if kind in ("both", "intent") and self.has_centroids else 0.0
+        wanted = kind in ("both", "intent")
+        intent = self.options.intent_weight if wanted and (self.clustered or self.has_centroids) else 0.0
         return sequence, intent
 
     def _encode(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

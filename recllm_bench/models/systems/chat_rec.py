@@ -14,9 +14,9 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Stage
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.dialogue import Dialogue, Response
+from recllm_bench.conversation.hearing import wish_of
 from recllm_bench.conversation.spoken import SpokenFacts, with_facts
 from recllm_bench.conversation.understanding import Understanding
-from recllm_bench.conversation.wishes import wish_of
 from recllm_bench.language.asking import Cost, ask
 from recllm_bench.language.ordering import NUMBER_TOKENS, listed, read_order, reordered
 from recllm_bench.models.systems.listing import Listing, SystemMethod

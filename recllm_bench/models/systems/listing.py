@@ -18,7 +18,8 @@ from recllm_bench.api.words import NEUTRAL_OPENING
 from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.dialogue import Dialogue, Response
 from recllm_bench.conversation.spoken import spoken_title
-from recllm_bench.language.asking import Cost, timed
+from recllm_bench.errors import BenchError
+from recllm_bench.language.asking import Cost, spent, timed
 from recllm_bench.language.chat import Chat, chat_model
 from recllm_bench.options import option, options_from_config
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
@@ -26,13 +27,14 @@ from recllm_bench.recbole_bridge.untrained import Untrained
 
 LISTED = "listed_items"
 """Column of a case: the items that the system lists, best first, filled up with 0."""
+DIALOGUES = "dialogues"
 
 
 @dataclasses.dataclass(frozen=True)
 class SystemOptions:
     """Options of every system."""
 
-    chat: str = option("local:smollm2", "chat model: local:NAME or server:MODEL@URL")
+    chat: str = option("local:smollm2", "chat model: local:NAME, server:MODEL@URL or replay:FILE")
     listed: int = option(20, "items listed after one utterance; what is not listed is not ranked", low=1)
     titles: int = option(24, "newest titles of a history that the chat model reads", low=1)
 
@@ -52,7 +54,7 @@ class Listing(Untrained):
 
     Options: ClassVar[type] = SystemOptions
     reads_words = True
-    default_protocol = "latentcrs.multi_turn"
+    default_protocol = "latentcrs.multi_turn.n24"
     training_defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any, dataset: Any, system: SystemMethod | None = None) -> None:
@@ -76,7 +78,7 @@ class Listing(Untrained):
         """The system's answer in every dialogue; all calls of a turn are one batch."""
         if self.system is None:
             raise NotImplementedError(f"{type(self).__name__} converses on the bench alone")
-        return self.system.answers(dialogues, job.protocol.shown_per_turn or 5, "dialogues", job)
+        return self.system.answers(dialogues, job.protocol.shown_per_turn or 5, DIALOGUES, job)
 
 
 class SystemMethod(Method):
@@ -89,6 +91,7 @@ class SystemMethod(Method):
         self.options = job.options
         self.costs: dict[str, list[Cost]] = {}
         self.counts: dict[str, Counter[str]] = {}
+        self.begun = 0
 
     @cached_property
     def chat(self) -> Chat:
@@ -148,6 +151,7 @@ class SystemMethod(Method):
         costs = [Cost() for _ in dialogues]
         with timed(costs):
             responses, counts = self.turn(dialogues, count, forbid, costs)
+        self.begun += sum(len(dialogue.messages) == 1 for dialogue in dialogues) if about == DIALOGUES else 0
         self.costs.setdefault(about, []).extend(costs)
         self.counts.setdefault(about, Counter()).update(counts)
         return [
@@ -156,6 +160,7 @@ class SystemMethod(Method):
                 input_tokens=cost.input_tokens,
                 output_tokens=cost.output_tokens,
                 seconds=cost.seconds,
+                error=response.error or cost.error,
             )
             for response, cost in zip(responses, costs, strict=True)
         ]
@@ -171,6 +176,8 @@ class SystemMethod(Method):
             )
         ]
         for row, response in enumerate(self.answers(dialogues, self.options.listed, "one turn", self.job)):
+            if response.error:
+                raise BenchError(f"user {dialogues[row].user}: {response.error}; the same command asks again")
             listed[row, : len(response.items)] = response.items
         return {LISTED: listed}
 
@@ -179,11 +186,7 @@ class SystemMethod(Method):
         measures = []
         for about, costs in self.costs.items():
             measures += self.measures(self.counts[about], about)
-            spent = {"calls": "calls", "tokens read": "input_tokens", "tokens written": "output_tokens"}
-            measures += [
-                Measure(f"{what} a turn", float(np.mean([getattr(cost, name) for cost in costs])), about)
-                for what, name in spent.items()
-            ]
+            measures += spent(costs, about, self.chat, self.begun if about == DIALOGUES else 0)
         return {"measures": measures, "substitutes": {"chat model": self.chat.name, "text encoder": ""}}
 
     def history_titles(self, dialogue: Dialogue) -> list[str]:
