@@ -201,19 +201,20 @@ def _table(records: Sequence[Any], metrics: Sequence[str], look: Any, **choices:
 
 def look_of(options: argparse.Namespace) -> Any:
     """How a command's tables look: what was asked for, as wide as the terminal, coloured where it can be."""
-    from recllm_bench.reporting.costs import cost_names, read_prices
+    from recllm_bench.language.chat_spending import price_table
+    from recllm_bench.reporting.costs import cost_names
     from recllm_bench.reporting.page import Look
 
     costs = cost_names(options.cost) if options.cost is not None else ("training",)
+    prices = price_table(options.prices) if options.prices or "price" in costs else {}
     if options.prices and "price" not in costs:
         costs += ("price",)
-    if "price" in costs and not options.prices:
+    if "price" in costs and not prices:
         if options.cost != "all":
             raise BenchError(
-                "--cost price needs a table: --prices FILE with lines such as 'MODEL: {input: 1, output: 2}'"
+                "--cost price needs a table: --prices FILE or RECLLM_PRICES, 'MODEL: {input: 1, output: 2}'"
             )
         costs = tuple(name for name in costs if name != "price")
-    prices = read_prices(options.prices) if options.prices else {}
     return Look(options.format, _width(), _has_colour(), options.verbose, costs, prices)
 
 

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from recllm_bench.errors import BenchError, nearest
+from recllm_bench.language.chat_spending import price
 from recllm_bench.reporting.records import RunRecord
 
 Prices = Mapping[str, Mapping[str, float]]
-_MILLION = 1e6
-
-
-def read_prices(path: Path) -> dict[str, dict[str, float]]:
-    """Read a price table: ``MODEL: {input: 0.15, output: 0.60}``, money for a million tokens.
-
-    Raises
-    ------
-    BenchError
-        When the file is no such mapping.
-    """
-    from recllm_bench.yaml_files import read_mapping
-
-    what = "a price table is a mapping such as 'gpt-4o-mini: {input: 0.15, output: 0.60}', for a million tokens"
-    values, _ = read_mapping(path, what)
-    for model, price in values.items():
-        numbers = price.values() if isinstance(price, Mapping) and set(price) == {"input", "output"} else [None]
-        if not all(isinstance(each, (int, float)) and 0 <= each < math.inf for each in numbers):
-            raise BenchError(f"{path}: {model}: {what}")
-    return {str(model): {kind: float(each) for kind, each in price.items()} for model, price in values.items()}
+_SPENT = ("prompt_tokens", "completion_tokens")
 
 
 def cost_names(text: str) -> tuple[str, ...]:
@@ -51,11 +32,18 @@ def cost_names(text: str) -> tuple[str, ...]:
 
 
 def tokens_a_user(record: RunRecord) -> tuple[float, float] | None:
-    """Tokens that language models read and write for one user when the row is measured; None where none were counted.
+    """Tokens that language models read and wrote for one user when the row was measured; None where none were counted.
 
-    A method counts all users together (``prompt``, ``generated``), dialogues the mean of one (``input``, ``output``).
+    Chat models are counted by name (``spent``), a method's own model for all users together (``prompt``,
+    ``generated``), and dialogues as the mean of one (``input``, ``output``): the first of these that a record has.
     """
+    if record.members:
+        each = [found for run in record.members if (found := tokens_a_user(run))]
+        return (fmean(tokens[0] for tokens in each), fmean(tokens[1] for tokens in each)) if each else None
     found, users = record.tokens, _users(record)
+    if users and record.spent:
+        read, wrote = (sum(of[name] for of in record.spent.values()) / users for name in _SPENT)
+        return read, wrote
     if "input" in found or "output" in found:
         return found.get("input", 0.0), found.get("output", 0.0)
     if users and ("prompt" in found or "generated" in found):
@@ -64,20 +52,15 @@ def tokens_a_user(record: RunRecord) -> tuple[float, float] | None:
 
 
 def price_a_thousand(record: RunRecord, prices: Prices) -> float | None:
-    """Money for a thousand users; None without tokens, or where no price, or more than one, is that of a model used.
-
-    A model is used where the recipe names it, with or without what stands around it (``server:MODEL@URL``).
-    """
-    from recllm_bench.recipe import flat
-
-    tokens = tokens_a_user(record)
-    named = [str(value) for value in flat(record.recipe).values() if isinstance(value, str)]
-    named = [part for value in named for part in (value, value.partition(":")[2].rpartition("@")[0])]
-    used = [model for model in prices if model in named]
-    if tokens is None or len(used) != 1:
+    """Money for a thousand users; None where no chat model was asked, or the table lacks one that was."""
+    if record.members:
+        each = [found for run in record.members if (found := price_a_thousand(run, prices)) is not None]
+        return fmean(each) if each else None
+    users = _users(record)
+    if not users or not record.spent or not record.spent.keys() <= prices.keys():
         return None
-    price = prices[used[0]]
-    return 1000 * (tokens[0] * price["input"] + tokens[1] * price["output"]) / _MILLION
+    sums = ((prices[model], *(of[name] for name in _SPENT)) for model, of in record.spent.items())
+    return 1000 / users * sum(price(*each) for each in sums)
 
 
 def latency(record: RunRecord) -> float | None:

@@ -37,7 +37,7 @@ class Look:
     costs : tuple of str
         Columns of cost, see :data:`.COSTS`.
     prices : mapping
-        Prices of language models, see :func:`.read_prices`.
+        Prices of language models, see :func:`.price_table`.
     """
 
     format: str = "text"

@@ -164,21 +164,22 @@ def _by_length(records: list[RunRecord], metric: str, users: np.ndarray, values:
 
 
 def _by_target(
-    records: list[RunRecord], metric: str, users: np.ndarray, values: list[np.ndarray], data: Any
+    records: list[RunRecord], metric: str, users: np.ndarray, values: list[np.ndarray], data: tuple[Any, Any]
 ) -> Iterator[Section]:
     """By the target's popularity in the training part and its categories; then users as examples."""
     import numpy as np
 
     from recllm_bench.evaluation.own_metrics import training_popularity
 
+    dataset, split = data
     ranks = [read_ranks(record.members[0] if record.members else record) for record in records]
     if not ranks[0].targets.any():
         raise BenchError("a shared record has no target ids")
     targets = _per_user(ranks[0], ranks[0].targets, users)
-    popularity = training_popularity(data.split)
+    popularity = training_popularity(split)
     about = f"{metric} by how often the target was had in training: quarters of the users"
     yield _grouped("Popularity of the target", about, records, dict(_quarters(popularity[targets])), values)
-    of_item = data.dataset.catalogue.categories
+    of_item = dataset.catalogue.categories
     counts: dict[str, int] = {}
     for target in targets:
         for name in of_item[target]:
@@ -191,28 +192,32 @@ def _by_target(
 
 
 def _examples(
-    records: list[RunRecord], users: np.ndarray, targets: np.ndarray, values: list[np.ndarray], ranks: Any, data: Any
+    records: list[RunRecord],
+    users: np.ndarray,
+    targets: np.ndarray,
+    values: list[np.ndarray],
+    ranks: Any,
+    data: tuple[Any, Any],
 ) -> Iterator[Section]:
     """Users whose values differ most, both ways; of equal ones those whose ranks are furthest apart."""
     import numpy as np
 
     places = [_per_user(each, each.higher + (each.tied + 1) / 2, users) for each in ranks]
-    titles = data.dataset.catalogue.titles
+    dataset, split = data
+    titles = dataset.catalogue.titles
     for winner, loser, sign in ((0, 1, 1), (1, 0, -1)):
         gap, apart = sign * (values[0] - values[1]), places[loser] - places[winner]
         order = [row for row in np.lexsort((-apart, -gap))[:_EXAMPLES] if gap[row] > 0]
         lines = []
         for row in order:
             user, target = int(users[row]), int(targets[row])
-            end = data.split.test.ends[np.flatnonzero(data.split.test.users == user)[-1]]
-            start = data.split.histories.offsets[user - 1]
-            newest = data.split.histories.items[max(start, end - _HISTORY) : end][::-1]
+            end = split.test.ends[np.flatnonzero(split.test.users == user)[-1]]
+            start = split.histories.offsets[user - 1]
+            newest = split.histories.items[max(start, end - _HISTORY) : end][::-1]
             history = "; ".join(titles[int(item)] or f"item {item}" for item in newest)
             there = " and ".join(f"{_place(places[run][row])} by {records[run].name}" for run in (winner, loser))
             wanted = titles[target] or f"item {target}"
-            lines.append(
-                f"user {data.dataset.user_tokens[user]}: {wanted} is {there}; history, newest first: {history}"
-            )
+            lines.append(f"user {dataset.user_tokens[user]}: {wanted} is {there}; history, newest first: {history}")
         if lines:
             yield Section(f"Users for whom {records[winner].name} is better", lines=lines)
 

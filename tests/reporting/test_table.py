@@ -221,7 +221,7 @@ def test_a_large_table_marks_what_is_there_in_time(make, size: int, users: int):
 
 
 def test_the_terminal_table(rows):
-    text = re.sub(r"\x1b\]8;[^\x1b]*\x1b\\", "", comparison_table(rows, look=Look(colour=True)))  # links
+    text = re.sub(r"\x1b\]8;[^\x1b]*\x1b\\", "", comparison_table(rows, look=Look(colour=True, width=160)))  # links
     table = text[text.index("History only") :]
     places = [table.index(part) for part in ("Popularity", "\nLatentCRS, which also reads words, is", "With words")]
     places += [table.index(part, places[-1]) for part in ("\nLatentCRS", "\nText retrieval", "\nLatentCRS is better")]

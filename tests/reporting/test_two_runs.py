@@ -58,10 +58,10 @@ def test_the_difference_is_the_paired_one(capsys, runs):
 def test_groups_are_those_of_the_users(capsys, runs):
     found = parts(capsys, runs["recent-knn"], runs["Pop"])
     record = read_record(runs["Pop"])
-    ranks, data = read_ranks(record), record_data(record)
+    ranks, (dataset, split) = read_ranks(record), record_data(record)
     values = [user_values(read_record(runs[name]))[1]["NDCG@10"] for name in ("recent-knn", "Pop")]
-    shop = data.dataset.catalogue.categories
-    popularity = training_popularity(data.split)[ranks.targets]
+    shop = dataset.catalogue.categories
+    popularity = training_popularity(split)[ranks.targets]
     checked = 0
     for title, member in {
         "By popularity of the target": lambda name: np.isin(popularity, np.arange(*_range(name))),
@@ -89,8 +89,8 @@ def _range(name: str) -> tuple[int, int]:
 def test_users_of_both_kinds_are_shown_with_titles(capsys, runs):
     text = said(capsys, runs["recent-knn"], runs["Pop"])
     record = read_record(runs["Pop"])
-    data, ranks = record_data(record), read_ranks(record)
-    titles = data.dataset.catalogue.titles
+    dataset, ranks = record_data(record)[0], read_ranks(record)
+    titles = dataset.catalogue.titles
     for winner in ("ItemKNN", "Pop (RecBole)"):
         assert f"Users for whom {winner}" in text
     flat = " ".join(text.split())
@@ -99,11 +99,11 @@ def test_users_of_both_kinds_are_shown_with_titles(capsys, runs):
     )
     assert len(shown) >= 4
     for user, target, _, newest in shown:
-        number = data.dataset.user_tokens.index(user) if hasattr(data.dataset.user_tokens, "index") else None
-        number = number if number is not None else list(data.dataset.user_tokens).index(user)
+        number = dataset.user_tokens.index(user) if hasattr(dataset.user_tokens, "index") else None
+        number = number if number is not None else list(dataset.user_tokens).index(user)
         case = int(np.flatnonzero(ranks.users == number)[0])
         assert titles[ranks.targets[case]] == target
-        assert titles[data.dataset.histories.of(number)[-2]] == newest, "the item before the target"
+        assert titles[dataset.histories.of(number)[-2]] == newest, "the item before the target"
 
 
 def test_rows_are_found_by_name_and_mistakes_are_one_line(capsys, runs, own_data):
