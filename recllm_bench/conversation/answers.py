@@ -36,7 +36,7 @@ PERSONAS: dict[str, dict[str, Any]] = {
 }
 """What users are like: turns that may bring nothing (0: any number), silence on questions, new things in a reply."""
 MIXED = "mixed"
-_TRIES = 8  # wordings before one that the guard would touch is let through to it
+_TRIES = 8  # wordings before one that was said before, or that the guard would touch, is let through
 _YEARS = ("year", "decade", "era")
 _DISLIKE, _OLDER, _NEWER, _NEARER, _FACT = "dislike", "older", "newer", "nearer", "fact"
 _NO_FACT = Fact("", "")
@@ -161,9 +161,10 @@ class Answers:
         if asked and draw.rate(own["silence"]):
             return Reply(draw.of(pool.unsure))
         acts = self._told(profile, state, dialogue, items, own["tells"], asked, draw)
+        heard = " ".join(dialogue.user_sentences())
         for _ in range(_TRIES):
             text = self._worded(profile, state, items, acts, own["persona"], asked, pool, draw)
-            if people.is_safe(text, profile):
+            if text.rpartition(". ")[2] not in heard and people.is_safe(text, profile):
                 break
         return Reply(text)
 

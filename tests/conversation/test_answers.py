@@ -241,3 +241,10 @@ def test_manners_that_are_none_are_refused():
     mixed = Manners(persona="mixed", silence=0.5)
     found = [mixed.of(Draw(user)) for user in range(200)]
     assert {one["persona"] for one in found} == set(PERSONAS) and {one["silence"] for one in found} == {0.5}
+
+
+def test_nobody_says_the_same_sentence_twice_where_there_are_other_words():
+    talks = held(People(CATALOGUE, 3, 0.4, patience=0, keeps=1.0)).dialogues  # nothing new may be said
+    wishes = [[text.rpartition(". ")[2] for text in talk.user_sentences()[1:]] for talk in talks]
+    assert sum(map(len, wishes)) > 3 * N
+    assert sum(len(each) - len(set(each)) for each in wishes) < 0.1 * sum(map(len, wishes))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.conversation.dialogue import Response
@@ -14,6 +16,7 @@ from recllm_bench.evaluation.candidates import evaluated_cases
 from recllm_bench.evaluation.dialogue_outcomes import success_at
 from recllm_bench.planning import comparison_recipes, resolved
 from recllm_bench.recipe import recipe_from
+from recllm_bench.reporting.records import read_record
 from recllm_bench.runner import BenchCell
 from tests.models.test_controls import IDLE, TELLING, data
 
@@ -105,3 +108,17 @@ def test_users_separate_systems_on_real_films(tmp_path):
     )  # fmt: skip
     assert shares(knows) == [1.0] * 5
     assert np.median(fits.left[:, 0]) > 400 and not fits.leaked.any()
+
+
+def test_a_record_tells_what_still_fits_at_each_turn(tmp_path):
+    outcomes, cell = held(tmp_path, data(tmp_path / "a", TELLING, follows=False))
+    folder = cell.run()
+    table = pq.read_table(folder / "users.parquet").to_pydict()
+    of_user = dict(zip(table["user"], zip(*(table[f"fit_{turn}"] for turn in range(1, 6)), strict=True), strict=True))
+    for user, left in zip(outcomes.users.tolist(), outcomes.left.tolist(), strict=True):
+        assert list(of_user[user]) == [None if count < 0 else count for count in left]
+    lines = [json.loads(line) for line in (folder / "dialogues.jsonl").read_text().splitlines()]
+    assert [line["n_match_by_turn"] for line in lines] == [[n for n in row if n >= 0] for row in outcomes.left.tolist()]
+    told = {measure.label: measure.value for measure in read_record(folder).measures}
+    assert told["items that still fit, median, turn 1"] == np.median(outcomes.left[:, 0])
+    assert told["S@5, dialogues"] == shares(outcomes)[4] and "AT, dialogues, successes alone" in told
