@@ -231,14 +231,16 @@ class WithRealUsers:
     def reply(
         self, profiles: Sequence[Profile], dialogues: Sequence[Dialogue], shown: Sequence[Sequence[int]]
     ) -> list[Reply]:
-        """Real people cannot be asked again.
+        """What the simulated users answer; real people cannot be asked again.
 
         Raises
         ------
         BenchError
-            Always.
+            When one of the users is real.
         """
-        raise BenchError("real people said what they said; set conversation.users=0, or take another protocol")
+        if any(profile.user in self._said for profile in profiles):
+            raise BenchError("real people said what they said; set conversation.users=0, or take another protocol")
+        return self._simulator.reply(profiles, dialogues, shown)
 
     def facts_said(self, profiles: Sequence[Profile]) -> list[tuple[Fact, ...]]:
         """Facts that openings state: of real words, those that a reader finds."""

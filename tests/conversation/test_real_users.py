@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 
+from recllm_bench.conversation.dialogue import Dialogue
 from recllm_bench.conversation.real_users import TitleIndex, evaluated_data, real_cases
 from recllm_bench.conversation.redaction import Redactor
 from recllm_bench.data.film_dialogues import film_dialogues
@@ -165,6 +166,9 @@ def test_what_people_had_in_mind_is_not_known(shop, protocol):
     speaker, profiles = words.speaker(), words.profiles(cell.split.test)
     with pytest.raises(BenchError, match="said what they said"):
         speaker.reply(profiles, [None] * 3, [[]] * 3)
+    trained = words.profiles(cell.split.valid.take(np.arange(3)))
+    talks = [Dialogue(profile.user, np.zeros(0, np.int32)) for profile in trained]
+    assert all(reply.text for reply in speaker.reply(trained, talks, [[1], [2], [3]]))
 
 
 def test_data_without_films_and_dialogues_that_are_not_there_are_told(shop, tmp_path, monkeypatch):
