@@ -16,6 +16,13 @@ def share(options: argparse.Namespace) -> None:
         print(share_record(folder, options.to))
 
 
+def serve(options: argparse.Namespace) -> None:
+    from recllm_bench.locations import results_folder
+    from recllm_bench.reporting.serving import serve
+
+    serve(options.folder or results_folder() / "runs", options.port, lambda line: print(line, flush=True))
+
+
 def verify(options: argparse.Namespace) -> None:
     from recllm_bench.checking import check_cache, check_records, repeated
 

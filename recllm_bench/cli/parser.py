@@ -116,6 +116,12 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
     report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
 
+    serve = _command(
+        commands, "serve", looking.serve, "serve the page of a folder of results that grow, to this machine"
+    )
+    serve.add_argument("folder", nargs="?", type=Path, help="folder of run records (default results/runs)")
+    serve.add_argument("--port", type=int, default=8008, help="port on 127.0.0.1; 0 takes a free one (default 8008)")
+
     share = _command(
         commands, "share", looking.share, "copy run records without the dataset's own content, to publish them"
     )

@@ -66,12 +66,12 @@ class RunRecord:
         What a method measures beside the ranking, such as the similarity of reconstructed labels.
     tokens : dict
         Language-model tokens by kind; empty when none were used.
-    costs : dict of str to float
-        ``parameters`` (numbers in the loaded model) and ``peak_memory`` (bytes: of the graphics card where one was
-        used, else of the process; of training too where this run trained). Empty in earlier records: not known.
     spent : dict of str to dict
         What each chat model was asked for: ``answers, new, prompt_tokens, completion_tokens``, and its ``price`` by the
         table of ``RECLLM_PRICES``; known answers count as if they had been written now.
+    costs : dict of str to float
+        ``parameters`` (numbers in the loaded model) and ``peak_memory`` (bytes: of the graphics card where one was
+        used, else of the process; of training too where this run trained). Empty in earlier records: not known.
     substitutes : dict of str to str
         What stood in for the paper's language model or simulator.
     notes : list of str
@@ -116,8 +116,8 @@ class RunRecord:
     answer_seconds: float = 0.0
     measures: list[Measure] = dataclasses.field(default_factory=list)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
-    costs: dict[str, float] = dataclasses.field(default_factory=dict)
     spent: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)

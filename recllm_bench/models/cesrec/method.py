@@ -187,7 +187,12 @@ class CESRecMethod(Method):
         contextual = self.options.collab_source == "contextual"
         wanted = backend.contextual_vectors(job.split) if contextual else backend.item_vectors()
         label = "CESRec: alignment"
-        options = {"seed": job.recipe.seed, "device": job.device, "label": label, "items": self._trained_items()}
+        options: dict[str, Any] = {
+            "seed": job.recipe.seed,
+            "device": job.device,
+            "label": label,
+            "items": self._trained_items(),
+        }
         fit_adapter(self.semantic_vectors(), wanted, self._alignment(), work, **options)
         model = language_model(job, self.options)
         write_json(work / FACTS, {"llm": model.source, "substitute": model.substitute})

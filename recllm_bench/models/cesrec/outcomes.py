@@ -160,10 +160,10 @@ def by_length(played: Played, protocol: Protocol, every: bool = False) -> list[M
     cut-off, and how many they are.
     """
     metrics = protocol.metrics if every else ("NDCG",) if "NDCG" in protocol.metrics else protocol.metrics[:1]
-    lengths = played.ranks[-1].lengths
+    lengths = np.asarray(played.ranks[-1].lengths)
     found, low = [], 0
     for high in (*BUCKETS, None):
-        rows = (lengths > low) & (lengths <= high if high is not None else True)
+        rows = (lengths > low) & (lengths <= (math.inf if high is None else high))
         if rows.any():
             bucket = (low + 1, high)
             for number in sorted({0, len(played.ranks) - 1}):
