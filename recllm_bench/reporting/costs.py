@@ -38,7 +38,7 @@ def tokens_a_user(record: RunRecord) -> tuple[float, float] | None:
     ``generated``), and dialogues as the mean of one (``input``, ``output``): the first of these that a record has.
     """
     if record.members:
-        each = [found for run in record.members if (found := tokens_a_user(run))]
+        each = [tokens for run in record.members if (tokens := tokens_a_user(run))]
         return (fmean(tokens[0] for tokens in each), fmean(tokens[1] for tokens in each)) if each else None
     found, users = record.tokens, _users(record)
     if users and record.spent:
@@ -54,13 +54,14 @@ def tokens_a_user(record: RunRecord) -> tuple[float, float] | None:
 def price_a_thousand(record: RunRecord, prices: Prices) -> float | None:
     """Money for a thousand users; None where no chat model was asked, or the table lacks one that was."""
     if record.members:
-        each = [found for run in record.members if (found := price_a_thousand(run, prices)) is not None]
+        each = [money for run in record.members if (money := price_a_thousand(run, prices)) is not None]
         return fmean(each) if each else None
     users = _users(record)
     if not users or not record.spent or not record.spent.keys() <= prices.keys():
         return None
-    sums = ((prices[model], *(of[name] for name in _SPENT)) for model, of in record.spent.items())
-    return 1000 / users * sum(price(*each) for each in sums)
+    read, wrote = _SPENT
+    total = sum(price(prices[model], of[read], of[wrote]) for model, of in record.spent.items())
+    return 1000 / users * total
 
 
 def latency(record: RunRecord) -> float | None:
