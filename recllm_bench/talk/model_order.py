@@ -31,6 +31,8 @@ class ModelOrder:
     name : str
     hears : bool
         Whether sentences reach the model; another ranks by the history alone.
+    named : int
+        Items that the model itself ranked in the order asked for last.
     popularity : int64 [n_items + 1]
         Interactions of each item in the training part.
     """
@@ -44,6 +46,7 @@ class ModelOrder:
         histories, split = cell.dataset.histories, cell.split
         train = histories.items[histories.before(split.train_ends)]
         self.popularity = np.bincount(train, minlength=histories.n_items + 1)
+        self.named = 0
         self._order = lru_cache(maxsize=64)(self._ordered)
 
     def order(self, user: int, history: Sequence[int], said: Sequence[str] = ()) -> np.ndarray:
@@ -65,14 +68,16 @@ class ModelOrder:
         """
         if not len(history):
             raise BenchError("the history is empty, and a model ranks by it; name a title with --history")
-        return self._order(user, tuple(int(item) for item in history), tuple(said) if self.hears else ())
+        known, heard = tuple(int(item) for item in history), tuple(said) if self.hears else ()
+        order, self.named = self._order(user, known, heard)
+        return order
 
-    def _ordered(self, user: int, history: tuple[int, ...], said: tuple[str, ...]) -> np.ndarray:
+    def _ordered(self, user: int, history: tuple[int, ...], said: tuple[str, ...]) -> tuple[np.ndarray, int]:
         items = np.array(history, dtype=np.int32)
         ranked = self._responded(user, items, said) if self._converses else self._ranked(user, items, said)
         listed = set(ranked)
         rest = np.argsort(-self.popularity[1:], kind="stable") + 1
-        return np.array([*ranked, *(item for item in rest.tolist() if item not in listed)])
+        return np.array([*ranked, *(item for item in rest.tolist() if item not in listed)]), len(ranked)
 
     def _responded(self, user: int, history: np.ndarray, said: tuple[str, ...]) -> list[int]:
         """All that a model which converses would show, were there room for everything."""

@@ -36,6 +36,7 @@ class Orders(Protocol):
 
     name: str
     hears: bool
+    named: int
 
     def order(self, user: int, history: Sequence[int], said: Sequence[str] = ()) -> np.ndarray:
         """Items, best first."""
@@ -226,6 +227,9 @@ class Conversation:
         self._earlier.append(self.state)
         self.state = replace(state, page=(*state.page, *items), last=tuple(items))
         says.append(self.filter_line(int((~known).sum()) if self.filters else None))
+        own = len({*items} & {*order[: self.orders.named].tolist()})
+        if own < len(items):
+            says.append(f"{self.orders.name} itself names {own} of these; the rest stand by popularity.")
         if self.wording and (sentence := self.wording(state.wishes, items)):
             says.append(sentence)
         return self._listed(says, items)

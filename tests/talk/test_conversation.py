@@ -290,3 +290,15 @@ def test_order_of_a_model_is_that_of_its_ranking(cinema: Conversation) -> None:
     assert sorted(order) == list(range(1, len(cinema.catalogue)))
     counts = cinema.orders.popularity[order]
     assert (np.diff(counts) <= 0).all()
+
+
+def test_what_a_model_does_not_rank_is_told(fresh: Fresh, monkeypatch) -> None:
+    """A system that answers with two items: the rest of the list is popularity's, in the open."""
+    talk = fresh()
+    two = [item for item in range(1, len(talk.catalogue)) if item not in talk.state.history][-2:]
+    monkeypatch.setattr(talk.orders, "_ranked", lambda user, history, said: two)
+    talk.orders._order.cache_clear()
+    reply = talk.answer("surprise me")
+    talk.orders._order.cache_clear()
+    assert reply.items[:2] == two and len(reply.items) == 5
+    assert "itself names 2 of these; the rest stand by popularity" in reply.says[-1]
