@@ -85,7 +85,7 @@ test-gpu: $(READY) ## tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 bench: $(READY) ## train, evaluate and compare MODEL on DATASET
-	$(BIN)/recllm-bench run $(MODEL) $(DATASET) $(ARGUMENTS)
+	$(BIN)/recllm-bench run $(if $(RECIPE),,$(MODEL) $(DATASET)) $(ARGUMENTS)
 
 bench-prepare: $(READY) ## speed and memory of preparing raw files, beside RecBole's loading
 	$(BIN)/python benchmarks/prepare.py --lines 500000

@@ -1,11 +1,13 @@
-"""What the commands ``verify`` and ``why`` do."""
+"""What the commands ``verify`` and ``why`` do: a record against its files, and against the same run made again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import cache_folder, results_folder
 
@@ -31,8 +33,6 @@ def check_cache(repair: bool = False) -> Iterator[str]:
     BenchError
         At the end, when products are damaged and were left.
     """
-    from recllm_bench.artifacts import ArtifactStore
-
     store = ArtifactStore(cache_folder() / "artifacts")
     total, damaged = len(store.products()), 0
     for finding in store.examine(repair=repair):
@@ -82,6 +82,94 @@ def check_records(folders: Sequence[Path]) -> Iterator[str]:
         raise BenchError(
             f"{bad} of {len(records)} records are not whole; 'recllm-bench run' with the same recipe mends them"
         )
+
+
+def repeated(folder: Path) -> Iterator[str]:
+    """Run the cell of a record again, stages and all, and compare.
+
+    Every stage is trained anew in a folder of its own; prepared data, vectors of texts and answers of chat models come
+    from the cache. Nothing is written to the results.
+
+    Parameters
+    ----------
+    folder : Path
+        A record.
+
+    Yields
+    ------
+    str
+        The verdict, then what differs, a line each.
+
+    Raises
+    ------
+    BenchError
+        When the run cannot be made here; at the end, when it does not agree: on the stack of the record (its code,
+        libraries, data, threads and machine) a number differs, or elsewhere a mean lies outside the record's interval.
+    """
+    import tempfile
+
+    from recllm_bench.reporting.dependence import depends_of, difference
+    from recllm_bench.reporting.records import read_record
+    from recllm_bench.reporting.repetition import agreement, same_machine
+
+    record = read_record(folder)
+    with tempfile.TemporaryDirectory(prefix="recllm-verify-") as work:
+        again = read_record(_run_again(record, Path(work)))
+        changed = difference(depends_of(record), again.depends) if record.depends else ["its record does not say"]
+        if not same_machine(record, again):
+            changed.append("hardware: another machine or device")
+        exact, close, lines = agreement(record, again)
+    where = "on the same stack" if not changed else "on another stack"
+    if exact:
+        yield f"agrees  {folder}: to the bit, {where}"
+    else:
+        word = "agrees " if close and changed else "differs"
+        yield f"{word} {folder}: {'within its intervals' if close else 'beyond its intervals'}, {where}"
+    yield from (f"    {line}" for line in lines)
+    yield from (f"    stack: {line}" for line in changed)
+    if not exact and not (close and changed):
+        raise BenchError(f"{folder} was not repeated: its numbers are others when the same run is made again")
+
+
+def _run_again(record: Any, work: Path) -> Path:
+    """The record of the same recipe, made in an empty folder."""
+    import os
+    from unittest.mock import patch
+
+    from recllm_bench.data.cards import default_store
+    from recllm_bench.recipe import Recipe, recipe_from
+    from recllm_bench.runner import BenchCell
+
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    recipe = recipe_from({key: value for key, value in record.recipe.items() if key in known}, record.name)
+    store = _Anew(work / "stages", default_store())
+    with patch.dict(os.environ, {"RECLLM_RESULTS": str(work / "results")}):
+        cell = BenchCell(recipe, record.name if record.name != record.model_name else "", store)
+        cell.check()
+        return cell.run()
+
+
+class _Anew(ArtifactStore):
+    """A store whose trained stages are made anew; everything else is the other store's."""
+
+    def __init__(self, root: Path, other: ArtifactStore) -> None:
+        super().__init__(root)
+        self.other = other
+
+    def _of(self, key: Mapping[str, Any]) -> ArtifactStore:
+        return ArtifactStore(self.root) if "stage" in key else self.other
+
+    def path(self, kind: str, key: Mapping[str, Any]) -> Path:
+        return self._of(key).path(kind, key)
+
+    def find(self, kind: str, key: Mapping[str, Any]) -> Path | None:
+        return self._of(key).find(kind, key)
+
+    def find_named(self, kind: str, name: str) -> Path | None:
+        return super().find_named(kind, name) or self.other.find_named(kind, name)
+
+    def build(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], Any]) -> Path:
+        return self._of(key).build(kind, key, make)
 
 
 def record_folders(folders: Sequence[Path]) -> list[Path]:

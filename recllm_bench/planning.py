@@ -13,7 +13,7 @@ from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models import COMPARED_OPTIONS, HISTORY_ROWS
 from recllm_bench.options import shown
 from recllm_bench.progress import log
-from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, laid_over, recipe_from, shipped_recipe
+from recllm_bench.recipe import ENCODER, ConversationOptions, Recipe, flat, laid_over, recipe_from, shipped_recipe
 
 _SHARED_OPTIONS = ("llm", "llm_precision", "chat")
 _CONTROLS = {"another": "another user's words", "none": "no words"}
@@ -30,6 +30,43 @@ def recipe_values(model: str, dataset: str, protocol: str = "", llm: str = "") -
     if protocol:
         values["protocol"] = protocol
     return values
+
+
+def changed_from_default(recipe: Recipe, split: Any = None) -> dict[str, Any]:
+    """What differs from the recipe that ships for a model on a dataset, or from the model's own defaults.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Resolved.
+    split : Split, optional
+        Data whose counts lower defaults.
+
+    Returns
+    -------
+    dict of str to value
+        By place, such as ``{"options.intents": 64, "training.epochs": 2}``; defaults that were written out are no
+        change. Seed, device and protocol are none either.
+    """
+    shipped = recipe_values(recipe.model, recipe.dataset, recipe.protocol, str(recipe.options.get("llm") or ""))
+    try:
+        default = _set_values({**shipped, "quick": 0}, split)
+    except BenchError:  # the shipped recipe asks more than these data have
+        default = _set_values({"model": recipe.model, "dataset": recipe.dataset}, split)
+    return {key: value for key, value in _set_values(recipe.as_dict(), split).items() if default.get(key, ()) != value}
+
+
+def _set_values(values: Mapping[str, Any], split: Any) -> dict[str, Any]:
+    """Every value of a recipe by its place, defaults included."""
+    from recllm_bench.training.cells import typed_options
+
+    sections = {key: dict(values.get(key) or {}) for key in ("options", "training", "conversation")}
+    names = ("model", "dataset", "modules")
+    kept = recipe_from({key: values[key] for key in names if key in values} | sections, str(values["model"]))
+    own, loop = typed_options(model_named(kept.model), kept.options, kept.training, kept.model, split=split)
+    sections["options"] = own if isinstance(own, dict) else dataclasses.asdict(own)
+    sections |= {"training": dataclasses.asdict(loop), "conversation": dataclasses.asdict(kept.conversation)}
+    return {**flat(sections), "quick": values.get("quick") or 0}
 
 
 def comparison_recipes(values: Mapping[str, Any], where: str) -> list[tuple[str, Recipe]]:

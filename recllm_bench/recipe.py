@@ -253,6 +253,15 @@ def laid_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     return {**values, **changes, **{key: laid_over(values[key], changes[key]) for key in both}}
 
 
+def flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Values by their place: ``{"options": {"a": {"b": 1}}}`` is ``{"options.a.b": 1}``; ``{}`` is a value."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        at = f"{place}.{name}" if place else str(name)
+        found |= flat(value, at) if isinstance(value, Mapping) and value else {at: value}
+    return found
+
+
 def _file_values(name: str) -> dict[str, Any]:
     path = Path(name)
     if not _is_there(path, name):

@@ -35,8 +35,17 @@ class Finished:
     refused: str = ""
 
 
-def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> Finished:
+def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False, keep_going: bool = False) -> Finished:
     """Run the cells of a comparison, the last row (the model that was asked for) first.
+
+    Parameters
+    ----------
+    recipes : sequence of (label, Recipe)
+        The rows.
+    again : bool
+        Evaluate again even where a record exists.
+    keep_going : bool
+        No row is more than another (a sweep): one that fails, for whatever reason, stops no other.
 
     Every row is checked before the first one trains. A companion that cannot run is left out with its reason, and so is
     the model itself where the data do not suffice for it.
@@ -51,10 +60,11 @@ def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> 
     finished: dict[int, bool] = {}
     failures: dict[int, tuple[str, BenchError]] = {}
     reasons: dict[str, list[str]] = {}
-    order = [len(recipes) - 1, *range(len(recipes) - 1)]
+    order = [*range(len(recipes))] if keep_going else [len(recipes) - 1, *range(len(recipes) - 1)]
 
     def leave_out(row: int, name: str, error: BenchError) -> None:
-        if row == order[0] and (len(recipes) == 1 or not isinstance(error, NotEnough)):
+        is_asked = row == order[0] and not keep_going
+        if is_asked and (len(recipes) == 1 or not isinstance(error, NotEnough)):
             raise error
         failures[row] = name, error
         reasons.setdefault(str(error), []).append(name)
@@ -83,9 +93,13 @@ def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False) -> 
             folders[row] = cell.run(again=again)
         except BenchError as error:
             leave_out(row, cell.name, error)
+        except Exception as error:
+            if not keep_going:
+                raise
+            leave_out(row, cell.name, BenchError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
     if not folders:
         raise failures[order[0]][1]
-    refused = failures.get(order[0])
+    refused = None if keep_going else failures.get(order[0])
     return Finished(
         [folders[row] for row in sorted(folders)],
         [("; ".join(names), reason) for reason, names in reasons.items()],

@@ -22,8 +22,10 @@ from recllm_bench.evaluation.protocols import Protocol, protocol_named
 from recllm_bench.language.chat_spending import Spending, price_table, spending
 from recllm_bench.language.encoder_files import EncoderKey
 from recllm_bench.locations import results_folder
+from recllm_bench.machine_costs import measured_costs, reset_peak_memory
 from recllm_bench.models import DIALOGUE_PROTOCOL
 from recllm_bench.options import shown
+from recllm_bench.planning import changed_from_default
 from recllm_bench.progress import log, log_to
 from recllm_bench.provenance import package_code_hash
 from recllm_bench.recipe import ConversationOptions, Recipe
@@ -221,6 +223,7 @@ class BenchCell:
         from recllm_bench.reporting import records
 
         start = time.perf_counter()
+        reset_peak_memory(self.device)
         log.info(f"{self.name} on {self.dataset.name} ({self.recipe.protocol}, seed {self.recipe.seed})")
         folders, stages = self.cell.trained
         model = self.cell.load()
@@ -264,6 +267,7 @@ class BenchCell:
                 *(outcomes.measures() if outcomes is not None else ()),
             ],
             tokens=report["tokens"],
+            costs=measured_costs(model, self.device),
             notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
             curves=_curves(folders),
             candidates=candidates,
@@ -271,6 +275,8 @@ class BenchCell:
             substitutes={what: who for what, who in {**self._substitutes(), **report["substitutes"]}.items() if who},
             device=str(self.device),
             depends=self.depends(),
+            model_name=self.entry.display_name,
+            changed=changed_from_default(self.recipe, self.split),
         )
         record.spent = spent.facts()
         log.info(f"{self.name}: done in {time.perf_counter() - start:.1f} s")

@@ -72,3 +72,18 @@ def planted_catalogue(n_items: int = 100, seed: int = 0) -> Catalogue:
 def markov() -> Histories:
     """Planted first-order Markov histories."""
     return planted_histories()
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Path:
+    """A user's CSV of planted histories, with its catalogue beside it."""
+    histories, catalogue = planted_histories(120, 40, 12), planted_catalogue(40)
+    lines = ["user,item,timestamp"]
+    for user in range(1, histories.n_users + 1):
+        lines += [f"u{user},m{item},{1_000_000_000 + place}" for place, item in enumerate(histories.of(user))]
+    (tmp_path / "shop.csv").write_text("\n".join(lines) + "\n")
+    rows = ["item,title,year,categories"]
+    for item in range(1, 41):
+        rows.append(f"m{item},{catalogue.titles[item]},{catalogue.years[item]},{'|'.join(catalogue.categories[item])}")
+    (tmp_path / "shop.items.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "shop.csv"

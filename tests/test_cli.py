@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,24 +15,8 @@ import pytest
 from recllm_bench import cli
 from recllm_bench.errors import BenchError
 from recllm_bench.recipe import override, read_recipe_file
-from tests.conftest import planted_catalogue, planted_histories
 
 QUICK = ["--set", "training.epochs=2", "training.max_length=10", "training.batch_size=64"]
-
-
-@pytest.fixture
-def own_data(tmp_path: Path) -> Path:
-    """A user's CSV of planted histories, with its catalogue beside it."""
-    histories, catalogue = planted_histories(120, 40, 12), planted_catalogue(40)
-    lines = ["user,item,timestamp"]
-    for user in range(1, histories.n_users + 1):
-        lines += [f"u{user},m{item},{1_000_000_000 + place}" for place, item in enumerate(histories.of(user))]
-    (tmp_path / "shop.csv").write_text("\n".join(lines) + "\n")
-    rows = ["item,title,year,categories"]
-    for item in range(1, 41):
-        rows.append(f"m{item},{catalogue.titles[item]},{catalogue.years[item]},{'|'.join(catalogue.categories[item])}")
-    (tmp_path / "shop.items.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path / "shop.csv"
 
 
 def run(*arguments: str | Path) -> int:
@@ -80,8 +65,19 @@ def test_the_command_line_starts_without_heavy_imports():
 def test_list_and_options(capsys):
     assert run("list") == 0
     text = capsys.readouterr().out
-    for name in ("latentcrs", "GRU4Rec", "ml-100k", "unified.full", "latentcrs-ml1m"):
-        assert name in text
+    for name in ("latentcrs", "rules", "smollm2", "ml-100k", "unified.full", "NDCG", "latentcrs-ml1m"):
+        found = re.findall(rf"^  {re.escape(name)}  +(\S.*)$", text, re.MULTILINE)
+        assert len(found) == 1 and len(found[0]) > 15, f"{name} stands there once, with a line about it"
+    assert "GRU4Rec" not in text.split("simulated users")[0], "RecBole's are a list of their own"
+    assert run("list", "zoo") == 0
+    zoo = capsys.readouterr().out
+    assert len(re.findall(r"^  GRU4Rec  +sequential: \S", zoo, re.MULTILINE)) == 1 and "Pop " in zoo
+    from recllm_bench.models import ABOUT, MODELS
+
+    assert ABOUT.keys() == MODELS.keys()
+    assert run("list", "models") == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert all(len(line.split(maxsplit=1)[1]) > 15 for line in lines if line[2] != " ")
     assert run("options", "latentcrs") == 0
     assert "intents = 256" in capsys.readouterr().out
     assert run("options", "GRU4Rec") == 0
@@ -116,6 +112,11 @@ def test_the_released_iclrec_checkpoint_gives_its_published_numbers(capsys, data
         (["run", "no.such.module:Model", "ml-100k", "--alone"], "cannot import"),
         (["run", "recbole:SASReck", "ml-100k", "--alone"], "Did you mean 'SASRec'?"),
         (["sweep", "sasrec-ml1m"], "a sweep needs 'rows'"),
+        (["run", "sasrec", "my/data.csv"], "there is no file or folder 'my/data.csv'"),
+        (["run", "sasrec", "ratings.parquet"], "there is no file or folder 'ratings.parquet'"),
+        (["describe", "ratings.csv"], "ratings.csv: no such file or folder"),
+        (["run", "relrec", "ml1m", "--recipe", "cesrec-ml-100k"], "--set model=relrec dataset=ml1m"),
+        (["run", "cesrec", "ml1m", "--recipe", "cesrec-ml-100k"], "--recipe cesrec-ml-100k --set dataset=ml1m"),
         (["sweep", "no-such-recipe"], "no recipe 'no-such-recipe'"),
         (["compare"], "holds no run records"),
         (["evaluate", "--checkpoint", "missing.pt", "--dataset", "ml-100k"], "missing.pt"),
@@ -123,6 +124,13 @@ def test_the_released_iclrec_checkpoint_gives_its_published_numbers(capsys, data
 )
 def test_a_mistake_ends_in_one_line(capsys, arguments, said):
     assert said in error_of(capsys, *arguments)
+
+
+def test_a_recipe_may_be_named_beside_its_own_model_and_dataset(own_data):
+    recipe = own_data.parent / "own.yaml"
+    recipe.write_text(f"model: pop\ndataset: {own_data}\ncompare: []\n")
+    assert run("run", "POP", own_data, "--recipe", recipe) == 0
+    assert run("run", "--recipe", recipe, "--set", "model=BPR", "training.epochs=1") == 0
 
 
 def test_more_intents_than_users_are_refused(capsys, own_data):
@@ -165,13 +173,14 @@ def test_a_comparison_on_a_users_own_file(capsys, own_data, tmp_path):
     assert len(records(tmp_path)) == 3, "the same model without a recipe file is the same cell"
 
 
-def test_several_seeds_are_one_row(capsys, own_data, tmp_path):
+def test_several_seeds_are_one_row(capsys, own_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     recipe = tmp_path / "own.yaml"
     recipe.write_text(f"model: sasrec\ndataset: {own_data}\ncompare: [pop]\n")
     assert run("run", "--recipe", recipe, "--seed", 3, 4, *QUICK, "hidden_size=16") == 0
     table = capsys.readouterr().out
     assert "mean of seeds 3, 4" in table
-    assert table.count("SASRec (ours) [1]") == 1
+    assert len(re.findall(r"\nSASRec \(ours\), hidden_size=16, .* and 2 more \[1\]", table)) == 1
     found = records(tmp_path)
     assert sorted((record["name"], record["recipe"]["seed"]) for record in found) == [
         ("Pop (RecBole)", 3),
@@ -181,7 +190,9 @@ def test_several_seeds_are_one_row(capsys, own_data, tmp_path):
     ]
     values = [record["metrics"]["NDCG@10"]["mean"] for record in found if record["name"] == "SASRec (ours)"]
     assert values[0] != values[1]
-    assert f"{np.mean(values):.4f} ±" in next(line for line in table.splitlines() if line.startswith("SASRec (ours) ["))
+    assert f"{np.mean(values):.4f} ±" in next(
+        line for line in table.splitlines() if line.startswith("SASRec (ours), h") and "±" in line
+    )
     assert run("compare") == 0
     assert capsys.readouterr().out == table
     assert "name each seed once" in error_of(capsys, "run", "sasrec", own_data, "--seed", 3, 3)
@@ -190,6 +201,22 @@ def test_several_seeds_are_one_row(capsys, own_data, tmp_path):
     assert run("run", "--recipe", recipe, *QUICK, "hidden_size=16") == 0
     assert capsys.readouterr().out == table, "the same cells, found again"
     assert {json.dumps(record["recipe"], sort_keys=True) for record in records(tmp_path)} == before
+
+
+def test_two_runs_that_differ_in_an_option_are_two_names(capsys, own_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    wide = ["run", "sasrec", own_data, "--alone", "--set", "training.epochs=1", "n_layers=1"]
+    assert run(*wide) == 0
+    assert run(*wide, "hidden_size=16") == 0
+    assert run(*wide, "hidden_size=64", "training.patience=10") == 0, "defaults that were written out"
+    capsys.readouterr()
+    assert run("compare") == 0
+    table = capsys.readouterr().out
+    assert re.search(r"\nSASRec \(ours\), hidden_size=16 ", table)
+    found = {tuple(sorted(record["changed"])) for record in records(tmp_path)}
+    common = ("options.n_layers", "training.epochs")
+    assert found == {common, ("options.hidden_size", *common)}
+    assert {record["model_name"] for record in records(tmp_path)} == {"SASRec (ours)"}
 
 
 def test_latentcrs_end_to_end_with_dialogues_and_its_control(capsys, own_data, tmp_path):

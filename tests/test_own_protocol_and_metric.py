@@ -9,7 +9,7 @@ import pytest
 
 from recllm_bench import cli
 from recllm_bench.api import modules
-from tests.test_cli import QUICK, error_of, own_data, records, run  # noqa: F401
+from tests.test_cli import QUICK, error_of, records, run
 
 MEASURES = '''
 import numpy as np
@@ -37,7 +37,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_protocol_and_a_metric_from_outside_are_benched(lab, own_data, capsys):  # noqa: F811
+def test_a_protocol_and_a_metric_from_outside_are_benched(lab, own_data, capsys):
     (lab / "bench.yaml").write_text(
         f"model: sasrec\ndataset: {own_data}\nprotocol: lab.strict\nmodules: [measures.py]\ncompare: [pop]\n"
         "training: {validate_metric: Rarity@5}\n"
@@ -62,7 +62,7 @@ def test_a_protocol_and_a_metric_from_outside_are_benched(lab, own_data, capsys)
     assert len(prints) == 2, "a changed file under the same name does not pair with what was run before"
 
 
-def test_a_metric_of_the_protocol_is_recorded_with_its_code(lab, own_data, capsys):  # noqa: F811
+def test_a_metric_of_the_protocol_is_recorded_with_its_code(lab, own_data, capsys):
     (lab / "mine.yaml").write_text("base: unified.full\nmetrics: [Rarity, NDCG]\ncutoffs: [5]\n")
     (lab / "bench.yaml").write_text(
         f"model: pop\ndataset: {own_data}\nprotocol: mine.yaml\nmodules: [measures.py]\ncompare: []\n"
@@ -93,7 +93,7 @@ def test_a_metric_of_the_protocol_is_recorded_with_its_code(lab, own_data, capsy
         (["--protocol", "none.yaml"], "there is no file none.yaml"),
     ],
 )
-def test_a_mistake_is_named_before_anything_trains(arguments, said, lab, own_data, capsys):  # noqa: F811
+def test_a_mistake_is_named_before_anything_trains(arguments, said, lab, own_data, capsys):
     assert said in error_of(capsys, "run", "sasrec", own_data, *arguments)
     assert not (lab / "results" / "runs").exists()
 
@@ -110,7 +110,7 @@ def test_protocols_and_metrics_are_listed_with_a_line_each(lab, capsys):
     assert "ties count against the model" in text
 
 
-def test_a_changed_validation_metric_trains_again(lab, own_data, capsys):  # noqa: F811
+def test_a_changed_validation_metric_trains_again(lab, own_data, capsys):
     (lab / "bench.yaml").write_text(
         f"model: sasrec\ndataset: {own_data}\nmodules: [measures.py]\ncompare: []\n"
         "training: {validate_metric: Rarity@5}\n"

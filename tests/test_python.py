@@ -157,19 +157,20 @@ class TestCompare:
     def test_names_and_runs(self, shop: Path) -> None:
         run = rb.run("sasrec", shop, options=SMALL, training={"epochs": 20, "learning_rate": 0.01}, device="cpu")
         table = rb.compare([run.folder, "pop"])
-        assert {each.name for each in table.records} == {"SASRec (ours)", "Pop (RecBole)"}
+        ours = "SASRec (ours), hidden_size=8, n_layers=1 and 2 more"  # what differs from the default recipe
+        assert {each.name for each in table.records} == {ours, "Pop (RecBole)"}
         from recllm_bench.reporting.table import comparison_table
 
         assert repr(table) == comparison_table(table.records, subject="Pop (RecBole)")
         frame = table.to_frame()
         wide = frame.pivot(index="model", columns="metric", values="mean")
-        assert wide.loc["SASRec (ours)", "NDCG@10"] == run.metrics["NDCG@10"]
-        assert dict(zip(frame.model, frame.mark, strict=True)).keys() == {"SASRec (ours)", "Pop (RecBole)"}
+        assert wide.loc[ours, "NDCG@10"] == run.metrics["NDCG@10"]
+        assert dict(zip(frame.model, frame.mark, strict=True)).keys() == {ours, "Pop (RecBole)"}
         (difference,) = table.differences().to_dict("records")
         ndcg = {each.name: rb.Run(each).users["NDCG@10"] for each in table.records}
-        assert difference["other"] == "SASRec (ours)"
-        assert difference["mean"] == pytest.approx((ndcg["Pop (RecBole)"] - ndcg["SASRec (ours)"]).mean())
-        assert "<td>SASRec (ours)</td>" in table._repr_html_() and "▲" in table._repr_html_()
+        assert difference["other"] == ours
+        assert difference["mean"] == pytest.approx((ndcg["Pop (RecBole)"] - ndcg[ours]).mean())
+        assert f"<td>{ours}</td>" in table._repr_html_() and "▲" in table._repr_html_()
 
     def test_what_cannot_stand_in_one_table_is_refused(self, shop: Path) -> None:
         one, other = rb.run("pop", shop), rb.run("pop", shop, protocol="unified.ratio")

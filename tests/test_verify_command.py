@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from recllm_bench import cli, manifests
 from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.cli import looking
-from recllm_bench.locations import cache_folder
+from recllm_bench.locations import cache_folder, results_folder
+from recllm_bench.reporting.record import RunRecord
+from recllm_bench.reporting.repetition import agreement
 
 
 @pytest.fixture
@@ -108,3 +111,75 @@ def test_mistakes_are_one_line(capsys, arguments, said) -> None:
     assert code == 2
     (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
     assert said in line
+
+
+SMALL = ["training.epochs=2", "training.max_length=10", "training.batch_size=64"]
+
+
+@pytest.fixture
+def records(own_data, capsys) -> list[Path]:
+    """A run that was trained, and one with words and dialogues."""
+    assert cli.main(["run", "sasrec", str(own_data), "--alone", "--set", *SMALL, "hidden_size=16"]) == 0
+    words = ["conversation.users=20", "conversation.simulator=rules:2"]
+    assert cli.main(["run", "text-retrieval", str(own_data), "--alone", "--set", *words]) == 0
+    capsys.readouterr()
+    return sorted((results_folder() / "runs").glob("*/"))
+
+
+def test_a_repeated_run_agrees_to_the_bit(capsys, records, monkeypatch) -> None:
+    trained = []
+    monkeypatch.setattr("recllm_bench.training.stages._make", _noting(trained))
+    code, lines, _ = run(capsys, *map(str, records))
+    assert code == 0
+    assert [line for line in lines if line.startswith("agrees")] == [
+        f"agrees  {folder}: to the bit, on the same stack" for folder in records
+    ]
+    assert "train" in trained, "the stages were made again, not found in the cache"
+    assert sorted((results_folder() / "runs").glob("*/")) == records, "nothing is left in the results"
+    trained.clear()
+    code, lines, _ = run(capsys, "--files", *map(str, records))
+    assert code == 0 and not trained and not any(line.startswith("agrees") for line in lines)
+    code, lines, _ = run(capsys)
+    assert code == 0 and not trained, "folders of records are checked alone"
+
+
+def test_a_run_that_gives_other_numbers_does_not_agree(capsys, records, monkeypatch) -> None:
+    from recllm_bench.reporting import record_values
+
+    folder = next(record for record in records if record.name.startswith("sasrec"))
+    path = folder / "run.json"
+    values = {key: value for key, value in json.loads(path.read_text()).items() if key != record_values.SEAL}
+    path.write_text(json.dumps(record_values.sealed({**values, "recipe": {**values["recipe"], "seed": 43}})))
+    _, lines, _ = run(capsys, str(folder))
+    assert not any("to the bit" in line for line in lines)
+    assert any(line.startswith(("differs", "agrees ")) and "on another stack" in line for line in lines)
+    assert any("targets have another rank" in line for line in lines)
+    assert "stack: recipe.seed: 42 -> 43" in "\n".join(lines)
+
+
+def test_what_does_not_agree_is_told_by_metric() -> None:
+    def record(mean: float, users: str) -> RunRecord:
+        facts = {"mean": mean, "low": 0.1, "high": 0.3, "n": 10}
+        return RunRecord("x", "history", {}, {}, {}, metrics={"NDCG@10": facts}, users_hash=users)
+
+    assert agreement(record(0.2, "a"), record(0.2, "a")) == (True, True, [])
+    exact, close, lines = agreement(record(0.2, "a"), record(0.25, "b"))
+    assert (exact, close) == (False, True) and lines[0] == "NDCG@10: 0.2 then, 0.25 now"
+    assert agreement(record(0.2, "a"), record(0.4, "b"))[:2] == (False, False)
+    assert not agreement(record(0.2, "a"), record(0.2, "b"))[0], "the same mean of other values"
+
+
+def test_a_record_that_cannot_be_repeated_says_why(capsys, records, own_data) -> None:
+    own_data.unlink()
+    code, lines, error = run(capsys, *map(str, records))
+    assert code == 2 and error.count("\n") == 1
+    assert "2 of 2 records were not repeated" in error
+    assert sum(line.startswith("failed") and "shop.csv" in line for line in lines) == 2
+
+
+def _noting(trained: list[str]):
+    def make(stage, done, work) -> None:
+        trained.append(stage.name)
+        stage.make(work, done)
+
+    return make

@@ -162,6 +162,12 @@ def is_zoo_name(name: str) -> bool:
     return _find("models", name)[0] == "zoo"
 
 
+def place(kind: str, name: str) -> str:
+    """Where a name leads, ``module:attribute``; empty for what was registered as an object. Imports nothing."""
+    found: Any = _find(kind, name)[1]
+    return found if isinstance(found, str) else ""
+
+
 def canonical_name(name: str) -> str:
     """One spelling for a model, whatever the case it was asked for in."""
     source, target = _find("models", name)

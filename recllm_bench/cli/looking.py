@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from recllm_bench.errors import BenchError
 
@@ -15,15 +16,41 @@ def share(options: argparse.Namespace) -> None:
         print(share_record(folder, options.to))
 
 
+def serve(options: argparse.Namespace) -> None:
+    from recllm_bench.locations import results_folder
+    from recllm_bench.reporting.serving import serve
+
+    serve(options.folder or results_folder() / "runs", options.port, lambda line: print(line, flush=True))
+
+
 def verify(options: argparse.Namespace) -> None:
-    from recllm_bench.checking import check_cache, check_records
+    from recllm_bench.checking import check_cache, check_records, repeated
 
     if options.repair and not options.cache:
         raise BenchError("--repair belongs to --cache; a run record is mended by the 'recllm-bench run' that made it")
     if options.cache and options.runs:
         raise BenchError("--cache checks the cache, not run records; give one or the other")
     for line in check_cache(options.repair) if options.cache else check_records(options.runs):
-        print(line)
+        print(line, flush=True)
+    if options.runs and not options.files and all((folder / "run.json").exists() for folder in options.runs):
+        _each(repeated, options.runs)
+
+
+def _each(command: Callable[[Path], Iterator[str]], folders: Sequence[Path]) -> None:
+    """Print what a command says of each record; one that fails does not stop the others."""
+    failed = []
+    for folder in folders:
+        try:
+            for line in command(folder):
+                print(line, flush=True)
+        except BenchError as error:
+            failed.append(str(error))
+            if len(folders) > 1:
+                print(f"failed  {folder}: {error}", flush=True)
+    if failed:
+        raise BenchError(
+            failed[0] if len(folders) == 1 else f"{len(failed)} of {len(folders)} records were not repeated"
+        )
 
 
 def why(options: argparse.Namespace) -> None:
@@ -87,40 +114,6 @@ def datasets(options: argparse.Namespace) -> None:
     from recllm_bench.data.listing import dataset_table, listed_datasets
 
     print(dataset_table(listed_datasets(options.names, every=options.all)))
-
-
-def listing(options: argparse.Namespace) -> None:
-    from recllm_bench.api import registry
-
-    if options.what in (None, "models"):
-        print("models of this bench and of plug-ins\n  " + "  ".join(registry.names("models")))
-    if options.what in (None, "zoo"):
-        print("RecBole's zoo (by name, or recbole:Name)\n  " + "  ".join(registry.zoo_names()))
-    if options.what in (None, "llms"):
-        from recllm_bench.language.backbone_files import language_models
-
-        _print_lines("language models (llm=NAME, or local:NAME to talk)", language_models())
-    if options.what in (None, "datasets"):
-        from recllm_bench.data.listing import dataset_table, listed_datasets
-
-        print("datasets\n" + dataset_table(listed_datasets()))
-    if options.what in (None, "protocols"):
-        from recllm_bench.evaluation.protocols import protocol_lines
-
-        _print_lines("protocols", protocol_lines())
-    if options.what in (None, "metrics"):
-        from recllm_bench.evaluation.metrics import metric_lines
-
-        _print_lines("metrics", metric_lines())
-    if options.what in (None, "recipes"):
-        from recllm_bench.recipe import recipe_names
-
-        print("recipes\n  " + "  ".join(recipe_names()))
-
-
-def _print_lines(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    print("\n".join([title, *(f"  {name:<{width}}  {about}".rstrip() for name, about in rows)]))
 
 
 def model_options(options: argparse.Namespace) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from recllm_bench import __version__
-from recllm_bench.cli import looking, running
+from recllm_bench.cli import listed, looking, running
+
+FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 EPILOG = """\
 first steps:
@@ -49,10 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     run = _command(commands, "run", running.run, "train and evaluate a model, compare it, print one table")
-    run.add_argument("model", nargs="?", default="latentcrs", help="name, recbole:Name, or package.module:Class")
-    run.add_argument("dataset", nargs="?", default="ml-100k", help="name, atomic-file folder, or CSV/Parquet file")
+    run.add_argument("model", nargs="?", help="name, recbole:Name, or package.module:Class (default latentcrs)")
+    run.add_argument("dataset", nargs="?", help="name, atomic-file folder, or CSV/Parquet file (default ml-100k)")
+    run.set_defaults(unnamed=("latentcrs", "ml-100k"))
     _cell_arguments(run)
-    run.add_argument("--recipe", help="a recipe file or name; MODEL and DATASET then come from it")
+    run.add_argument("--recipe", help="a recipe file or name, in place of MODEL and DATASET")
     run.add_argument("--alone", action="store_true", help="no rows to compare with")
     run.add_argument(
         "--quick",
@@ -64,20 +67,36 @@ def build_parser() -> argparse.ArgumentParser:
         help="a first look: at most this many passes over the data in every training of every row (2)",
     )
     _metrics_argument(run)
-    _subject_arguments(run)
+    _table_arguments(run)
+    _track_argument(run)
     run.add_argument("--again", action="store_true", help="evaluate again even when a record exists")
 
     sweep = _command(commands, "sweep", running.sweep, "run every row of a sweep or ablation recipe, print one table")
     sweep.add_argument("recipe", help="a recipe file or name with 'rows'")
+    sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run side by side (default 1)")
     _cell_arguments(sweep)
-    _subject_arguments(sweep)
+    _track_argument(sweep)
+    _table_arguments(sweep)
 
-    compare = _command(commands, "compare", running.compare, "print the table of the runs that exist")
-    compare.add_argument("dataset", nargs="?", help="only this dataset")
+    compare = _command(
+        commands,
+        "compare",
+        running.compare,
+        "print the tables of the runs that exist, or hold two runs side by side",
+    )
+    compare.add_argument(
+        "names",
+        nargs="*",
+        metavar="DATASET | RUN RUN",
+        help="a dataset: only its tables; two runs (rows or folders of records): these in depth",
+    )
+    compare.add_argument("--dataset", default="", help="only this dataset")
     compare.add_argument("--protocol", default="", help="only this protocol")
     _metrics_argument(compare)
-    compare.add_argument("--markdown", action="store_true", help="print Markdown")
-    _subject_arguments(compare)
+    compare.add_argument(
+        "--markdown", dest="format", action="store_const", const="markdown", default="text", help="as --format markdown"
+    )
+    _table_arguments(compare)
     compare.add_argument(
         "--test", default="max-t", help="max-t (default), t, sign-flip, mcnemar or wilcoxon; see docs/statistics.md"
     )
@@ -97,6 +116,12 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
     report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
 
+    serve = _command(
+        commands, "serve", looking.serve, "serve the page of a folder of results that grow, to this machine"
+    )
+    serve.add_argument("folder", nargs="?", type=Path, help="folder of run records (default results/runs)")
+    serve.add_argument("--port", type=int, default=8008, help="port on 127.0.0.1; 0 takes a free one (default 8008)")
+
     share = _command(
         commands, "share", looking.share, "copy run records without the dataset's own content, to publish them"
     )
@@ -105,8 +130,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--to", type=Path, default=Path("results/reference"), help="where to (default results/reference)"
     )
 
-    verify = _command(commands, "verify", looking.verify, "check run records, or the cache, against what was written")
-    verify.add_argument("runs", nargs="*", type=Path, help="run records, or folders of them (default results/runs)")
+    verify = _command(
+        commands, "verify", looking.verify, "repeat a run and say whether it agrees; check records and the cache"
+    )
+    verify.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        help="records, which are checked and run again; or folders of them, which are checked alone (default "
+        "results/runs)",
+    )
+    verify.add_argument("--files", action="store_true", help="only check that records are as they were written")
     verify.add_argument("--cache", action="store_true", help="hash every file of every product in the cache instead")
     verify.add_argument("--repair", action="store_true", help="with --cache: set aside what is damaged")
 
@@ -169,13 +203,8 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--no-filter", dest="filter", action="store_false", help="the model alone: nothing is filtered")
     _cell_arguments(chat, seeds=1, llm="chat model that words answers, never their facts: smollm2, server:MODEL@URL")
 
-    listing = _command(commands, "list", looking.listing, "what is known by name")
-    listing.add_argument(
-        "what",
-        nargs="?",
-        choices=("models", "llms", "datasets", "protocols", "metrics", "recipes", "zoo"),
-        help="only this kind",
-    )
+    listing = _command(commands, "list", listed.listing, "what is known by name, with a line about each")
+    listing.add_argument("what", nargs="?", choices=tuple(listed.KINDS), help="only this kind")
     explain = _command(commands, "options", looking.model_options, "the options of a model, with defaults")
     explain.add_argument("model")
     _command(commands, "doctor", looking.doctor, "what is installed, which device is used, what is missing")
@@ -188,7 +217,11 @@ def _command(commands: Any, name: str, function: Any, help: str) -> argparse.Arg
     return parser
 
 
-def _subject_arguments(parser: argparse.ArgumentParser) -> None:
+def _track_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--track", metavar="LIST", help="hand the runs to tensorboard, mlflow, wandb, where installed")
+
+
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
     row = "by its name in the table, its record's folder, or its model's name"
     parser.add_argument(
         "--subject", default="", metavar="ROW", help=f"what the table is about (default: the best method), {row}"
@@ -196,6 +229,17 @@ def _subject_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", default="best", metavar="ROW", help=f"what all rows are held against (default: the best), {row}"
     )
+    parser.add_argument("--format", choices=FORMATS, default="text", help="how the table is written (default text)")
+    parser.add_argument(
+        "--cost",
+        metavar="LIST",
+        help="columns of cost: parameters, training, evaluation, memory, tokens, latency, price; all or none "
+        "(default training)",
+    )
+    parser.add_argument(
+        "--prices", type=Path, metavar="FILE", help="prices of language models, 'MODEL: {input: 1, output: 2}'"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show the workings that methods count, too")
 
 
 def _metrics_argument(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -29,12 +31,32 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     load_modules(override({}, _settings(options)).get("modules") or ())  # they may define what is named here
     if getattr(options, "recipe", None) is not None:
         values, where = read_recipe_file(options.recipe), options.recipe
+        _refuse_another(options, values)
         if options.protocol:
             values["protocol"] = options.protocol
     else:
-        values = recipe_values(options.model, options.dataset, options.protocol, options.llm)
-        where = f"{options.model} on {options.dataset}"
+        unnamed = getattr(options, "unnamed", ("", ""))
+        model, dataset = options.model or unnamed[0], options.dataset or unnamed[1]
+        values, where = recipe_values(model, dataset, options.protocol, options.llm), f"{model} on {dataset}"
     return override(values, _settings(options)), where
+
+
+def _refuse_another(options: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Refuse a model or dataset beside a recipe that has another one: only one of the two could be run."""
+    from recllm_bench.api.registry import canonical_name as model_name
+    from recllm_bench.data.prepare import canonical_name as dataset_name
+
+    changes = []
+    for key, canonical in (("model", model_name), ("dataset", dataset_name)):
+        given, own = getattr(options, key, None), str(values.get(key) or "")
+        if given and own and canonical(given) != canonical(own):
+            changes.append((f"{key}={given}", own))
+    if changes:
+        own, asked = " and ".join(own for _, own in changes), " ".join(change for change, _ in changes)
+        raise BenchError(
+            f"the recipe {options.recipe} is of {own}; leave MODEL and DATASET out to run it, or change it: "
+            f"--recipe {options.recipe} --set {asked}"
+        )
 
 
 def seeded(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
@@ -49,39 +71,78 @@ def run(options: argparse.Namespace) -> None:
     from recllm_bench.planning import comparison_recipes
     from recllm_bench.rows import run_cells
 
+    look, tracked = look_of(options), _trackers(options)
     each, where = seeded(options)
     if options.alone:
         each = [{**values, "compare": []} for values in each]
-    cells = [cell for values in each for cell in comparison_recipes(values, where)]
+    tables = [comparison_recipes(values, where) for values in each]
+    cells = [cell for table in tables for cell in table]
     metrics = _metric_names(options)
     finished = run_cells(cells, again=options.again)
-    asked = {recipe.hash() for label, recipe in cells if not label}
-    _print_table(finished.folders, metrics, asked, failures=finished.failures, **_held(options))
+    asked = {table[-1][1].hash() for table in tables}
+    _print_table(finished.folders, look, metrics, asked, failures=finished.failures, **_held(options))
+    _track(tracked, finished.folders)
     if finished.refused:
         raise BenchError(finished.refused)
 
 
 def sweep(options: argparse.Namespace) -> None:
     from recllm_bench.planning import sweep_recipes
-    from recllm_bench.rows import run_cells
 
+    look, tracked = look_of(options), _trackers(options)
+    if options.jobs < 1:
+        raise BenchError(f"--jobs must be at least 1, got {options.jobs}")
     each, where = seeded(options)
-    recipes = [cell for values in each for cell in sweep_recipes(values, where)]
+    tables = [sweep_recipes(values, where) for values in each]
+    recipes = [cell for table in tables for cell in table]
     table = str(each[0].get("published") or "")
     if table:
         from recllm_bench.reporting.ablation import ablation_table, check_table
 
         check_table(table)
-    finished = run_cells(recipes)
+    if options.jobs > 1:
+        from recllm_bench.sweeping import run_apart
+
+        finished = run_apart(recipes, options.jobs)
+    else:
+        from recllm_bench.rows import run_cells
+
+        finished = run_cells(recipes, keep_going=True)
     folders = finished.folders
-    _print_table(folders, failures=finished.failures, **_held(options))
+    _print_table(folders, look, failures=finished.failures, **_held(options))
     if table:
         from recllm_bench.reporting.records import read_record
         from recllm_bench.reporting.seeds import over_seeds
 
-        variants = [str(row.get("published") or "") for row in each[0]["rows"]]
+        labels = [(label, recipe.dataset) for label, recipe in tables[0]]
+        printed = dict(zip(labels, (str(row.get("published") or "") for row in each[0]["rows"]), strict=True))
         records = over_seeds([read_record(folder) for folder in folders])
-        print("\n" + ablation_table(records, variants, table, colour=sys.stdout.isatty()))
+        places = [(record.name, record.recipe["dataset"]) for record in records]
+        variants = [printed.get(place, printed.get(("", place[1]), "")) for place in places]
+        print("\n" + ablation_table(records, variants, table, look))
+    _track(tracked, folders)
+    if finished.failures:
+        names = "; ".join(name for name, _ in finished.failures)
+        raise BenchError(f"not run: {names} (reasons above); the others stand, and the same command tries these again")
+
+
+def _trackers(options: argparse.Namespace) -> list[str]:
+    """Trackers that are asked for, refused before anything is trained."""
+    if not options.track:
+        return []
+    from recllm_bench.reporting.tracking import trackers
+
+    return trackers(options.track)
+
+
+def _track(names: Sequence[str], folders: Sequence[Path]) -> None:
+    if names:
+        from recllm_bench.locations import results_folder
+        from recllm_bench.reporting.records import read_record
+        from recllm_bench.reporting.tracking import track_records
+
+        for line in track_records([read_record(folder) for folder in folders], names, results_folder()):
+            print(line, file=sys.stderr)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -110,6 +171,7 @@ def _held(options: argparse.Namespace) -> dict[str, str]:
 
 def _print_table(
     folders: Sequence[Path],
+    look: Any,
     metrics: Sequence[str] = (),
     asked: Collection[str] = (),
     **choices: Any,
@@ -122,18 +184,48 @@ def _print_table(
     if not choices["subject"]:
         own = next((row for row, record in enumerate(records) if record.recipe_hash in asked), None)
         choices["subject"] = "" if own is None else row_key(records[compared_as(records, own)])
-    print(_table(records, metrics, **choices))
+    print(_table(records, metrics, look, **choices))
 
 
-def _table(records: Sequence[Any], metrics: Sequence[str], **choices: Any) -> str:
-    from recllm_bench.reporting.table import comparison_table
+def _table(records: Sequence[Any], metrics: Sequence[str], look: Any, **choices: Any) -> str:
+    from recllm_bench.reporting.exported import written
+    from recllm_bench.reporting.table import compared
 
     columns = None
     if metrics and records:
         from recllm_bench.reporting.chosen_metrics import with_metrics
 
         records, columns = with_metrics(records, metrics)
-    return comparison_table(records, metrics=columns, colour=sys.stdout.isatty(), **choices)
+    return written(compared(records, metrics=columns, **choices), look)
+
+
+def look_of(options: argparse.Namespace) -> Any:
+    """How a command's tables look: what was asked for, as wide as the terminal, coloured where it can be."""
+    from recllm_bench.language.chat_spending import price_table
+    from recllm_bench.reporting.costs import cost_names
+    from recllm_bench.reporting.page import Look
+
+    costs = cost_names(options.cost) if options.cost is not None else ("training",)
+    prices = price_table(options.prices) if options.prices or "price" in costs else {}
+    if options.prices and "price" not in costs:
+        costs += ("price",)
+    if "price" in costs and not prices:
+        if options.cost != "all":
+            raise BenchError(
+                "--cost price needs a table: --prices FILE or RECLLM_PRICES, 'MODEL: {input: 1, output: 2}'"
+            )
+        costs = tuple(name for name in costs if name != "price")
+    return Look(options.format, _width(), _has_colour(), options.verbose, costs, prices)
+
+
+def _width() -> int:
+    """Columns of the terminal; where there is none, ``COLUMNS``, else 120."""
+    return max(40, shutil.get_terminal_size((120, 24)).columns)
+
+
+def _has_colour() -> bool:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
 
 
 def _existing(folder: Path | None) -> list[Any]:
@@ -157,18 +249,43 @@ def _made(record: Any) -> str:
 
 
 def compare(options: argparse.Namespace) -> None:
-    records = _existing(options.results)  # first: the files of the user's own that they name may define metrics
-    metrics = _metric_names(options)
+    look = look_of(options)
+    if len(options.names) > 2:
+        raise BenchError("compare takes nothing, a dataset, or two runs: recllm-bench compare RUN RUN")
+    given = [Path(name) for name in options.names if (Path(name) / "run.json").exists()]
+    records = [] if len(given) == 2 else _existing(options.results)
+    metrics = _metric_names(options)  # after the records: the user's own files that they name may define metrics
+    if len(options.names) == 1:
+        options.dataset = options.names[0]
+    if options.protocol:
+        records = [record for record in records if record.recipe["protocol"] == options.protocol]
     if options.dataset:
         from recllm_bench.data.prepare import canonical_name
 
-        name = canonical_name(options.dataset)
-        records = [record for record in records if record.recipe["dataset"] == name]
-    if options.protocol:
-        records = [record for record in records if record.recipe["protocol"] == options.protocol]
+        records = [record for record in records if record.recipe["dataset"] == canonical_name(options.dataset)]
+    if len(options.names) == 2:
+        print(_two_runs(records, options.names, metrics, look))
+        return
     if not records:
         raise BenchError("no run record matches; see them all with 'recllm-bench compare'")
-    print(_table(records, metrics, test=options.test, markdown=options.markdown, **_held(options)))
+    print(_table(records, metrics, look, test=options.test, **_held(options)))
+
+
+def _two_runs(records: Sequence[Any], names: Sequence[str], metrics: Sequence[str], look: Any) -> str:
+    """Two runs in depth: folders of records, or rows of one of the tables that the records make."""
+    from recllm_bench.reporting.exported import written_sections
+    from recllm_bench.reporting.records import read_record
+    from recllm_bench.reporting.table import tables_with
+    from recllm_bench.reporting.two_runs import sections
+
+    folders = [Path(name) for name in names if (Path(name) / "run.json").exists()]
+    pair = [read_record(folder) for folder in folders] if len(folders) == 2 else tables_with(records, names)
+    columns = None
+    if metrics:
+        from recllm_bench.reporting.chosen_metrics import with_metrics
+
+        pair, columns = with_metrics(pair, metrics)
+    return written_sections(sections(pair[0], pair[1], columns, look.verbose), look)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -188,6 +305,7 @@ def plan(options: argparse.Namespace) -> None:
     from recllm_bench.evaluation.power import AGREEMENT, Plan
     from recllm_bench.evaluation.protocols import protocol_named
     from recllm_bench.locations import results_folder
+    from recllm_bench.reporting.page import Look
     from recllm_bench.reporting.plan import measured_agreement, plan_table
     from recllm_bench.reporting.records import find_records
     from recllm_bench.reporting.verification import whole_records
@@ -200,7 +318,8 @@ def plan(options: argparse.Namespace) -> None:
     known = sorted((each for each in known if (each.dataset.get("name"), each.fingerprint) == place), key=_made)
     agreement, pairs = measured_agreement(known)
     plan = Plan(users, options.rows, options.seeds, options.deviation, agreement if pairs else AGREEMENT)
-    print(plan_table(f"{prepared.name} · {protocol.name}", plan, pairs))
+    look = Look(width=_width(), colour=_has_colour())
+    print(plan_table(f"{prepared.name} · {protocol.name}", plan, pairs, look))
 
 
 def _metric_names(options: argparse.Namespace) -> list[str]:

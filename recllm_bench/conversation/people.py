@@ -92,7 +92,7 @@ class People:
         """Who speaks: name, options, vocabulary."""
         return {"simulator": self.name, "leaves": self.leaves, **self.manners.key, **self.attributes.key}
 
-    def open(self, profiles: Sequence[Profile]) -> list[str]:
+    def open(self, profiles: Sequence[Profile]) -> list[str | None]:
         """First utterance of each user."""
         return [self._opening(profile, *self._wish(profile)) for profile in profiles]
 

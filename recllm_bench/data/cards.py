@@ -78,6 +78,8 @@ def find_card(name: str) -> dict[str, Any]:
         if name.casefold() in {known.casefold() for known in (card["name"], *card.get("aliases", ()))}:
             return card
     known = [alias for card in cards.values() for alias in (card["name"], *card.get("aliases", ()))]
+    if "/" in name or "\\" in name or Path(name).suffix:
+        raise BenchError(f"there is no file or folder '{name}' (seen from {Path.cwd()}), nor a dataset of this name")
     raise BenchError(f"unknown dataset '{name}'.{nearest(name, known)} A path to your own data works as well.")
 
 

@@ -50,10 +50,12 @@ def count_filtered(queries: torch.Tensor, items: torch.Tensor, counter: Counter,
     Returns
     -------
     bool
-        False, with nothing counted, where vectors are not finite or too large, or nearly everything is near the
-        target: the plain way must count.
+        False, with nothing counted, where vectors are not finite or too large, products of float32 may be rounded to
+        less (TF32), or nearly everything is near the target: the plain way must count.
     """
     halves = _multiplies_halves(queries.device) if halves is None else halves
+    if not halves and torch.get_float32_matmul_precision() != "highest":
+        return False
     # in float64: the squares of small numbers are no float32
     widths, lengths = (torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).float() for x in (queries, items))
     if not (float(widths.max()) < _LARGEST and float(lengths.max()) < _LARGEST):  # a NaN is not below either

@@ -17,6 +17,24 @@ MODELS = {
     "facts-fit": "recllm_bench.models.controls.fitting:FactsFitMethod",
     "text-fused": "recllm_bench.models.controls.fused:TextFusedMethod",
 }
+ABOUT = {
+    "sasrec": "Transformer over a user's items, trained with cross-entropy; this bench's own",
+    "iclrec": "SASRec's encoder, contrasted with other views of a history and with intents of users",
+    "latentcrs": "latent intents that join what a user did with what the user says; reads words",
+    "relrec": "a frozen language model that learns vectors of items and users, and writes their labels",
+    "llama2-seq": "a frozen language model that learns vectors of items alone",
+    "cesrec": "a remark makes a language model rewrite a user's history, which a recommender then reads; reads words",
+    "zero-shot": "a chat model is asked for titles, from the history and the words, without training; reads words",
+    "chat-rec": "a chat model orders the candidates of a recommender by what was said; reads words",
+    "interecagent": "a chat model plans tools over the catalogue and a recommender; reads words",
+    "asking": "asks about an attribute while that tells more than recommending, over any recommender; reads words",
+    "text-retrieval": "items whose text is nearest to what the user says; nothing is trained; reads words",
+    "recent-knn": "items that the same users had as the newest ones of a history; nothing is trained",
+    "words-fit": "a control: the order of a history-only row, items that fit the words first; reads words",
+    "facts-fit": "a ceiling: as words-fit, but told the facts behind the words",
+    "text-fused": "a control: the scores of text-retrieval and a history-only row, added; reads words",
+}
+"""A line about each; one that is not here is told by the first line of its class's docstring."""
 HISTORY_ROWS = ("pop", "recbole:SASRec", "GRU4Rec", "sasrec", "iclrec", "recent-knn")
 """Baselines that see histories alone."""
 WORD_ROWS = ("text-retrieval", "words-fit", "facts-fit", "text-fused")

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from recllm_bench.errors import BenchError, nearest
-from recllm_bench.reporting.page import Cell, Page
+from recllm_bench.reporting.page import LOOK, Cell, Look, Page
 from recllm_bench.reporting.published_numbers import PublishedCell, is_dataset, load_published, papers
 from recllm_bench.reporting.records import RunRecord
 
 
-def ablation_table(
-    records: Sequence[RunRecord], variants: Sequence[str], where: str, *, markdown: bool = False, colour: bool = False
-) -> str:
+def ablation_table(records: Sequence[RunRecord], variants: Sequence[str], where: str, look: Look = LOOK) -> str:
     """Rows of a sweep beside the rows of a published table.
 
     Parameters
@@ -28,7 +26,7 @@ def ablation_table(
         or both where several models of the table have the variant; empty where there is none.
     where : str
         Paper and table, such as ``"relrec T3"``.
-    markdown, colour : bool
+    look : Look
         As in :func:`.comparison_table`.
 
     Returns
@@ -50,7 +48,7 @@ def ablation_table(
     ours: dict[str, list[int]] = {}
     for place, record in enumerate(records):
         ours.setdefault(str(record.dataset.get("name")), []).append(place)
-    page = Page(markdown, colour)
+    page = Page(look)
     reason = (
         f"ours on {', '.join(ours)}; other data and language models than published, so compare effects: brackets hold "
         "the change against the first row of the column"
@@ -64,7 +62,7 @@ def ablation_table(
         grids.append(
             page.grid(_grid([records[place] for place in places], [variants[place] for place in places], shown))
         )
-    return "\n".join([page.heading(f"Beside {where}", reason), *grids])
+    return "\n".join([page.heading(f"Beside {where}", reason), "\n\n".join(grids)])
 
 
 def _grid(

@@ -11,6 +11,7 @@ from recllm_bench.errors import BenchError, nearest
 from recllm_bench.reporting.record_families import TESTS, Families, Family, Pair, direction, has, mean_of
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.remembered import Remembered
+from recllm_bench.reporting.row_names import told_apart
 from recllm_bench.reporting.seeds import UserValues, on_disk, over_seeds, with_intervals
 from recllm_bench.reporting.subject import is_ceiling, planned_rows, row_named, subject_of
 from recllm_bench.reporting.users_file import DIALOGUE_METRICS
@@ -185,7 +186,9 @@ def compare(
     if test not in TESTS:
         raise BenchError(f"test '{test}' is not one of {', '.join(TESTS)}.{nearest(test, TESTS)}")
     values, remembered = UserValues(), Remembered(records)
-    rows = sorted(over_seeds(records), key=lambda each: (each.name, content_hash(each.recipe), each.users_hash))
+    rows = sorted(
+        told_apart(over_seeds(records)), key=lambda each: (each.name, content_hash(each.recipe), each.users_hash)
+    )
     columns = list(metrics) if metrics else _columns(rows)
     for name in columns:
         if not any(name in record.metrics for record in rows):

@@ -1,16 +1,13 @@
-"""Line plots of run records: a metric by round, by length of history, or by the option that a sweep changes."""
+"""Lines of run records: a metric by round, by length of history, or by the option that a sweep changes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 from recllm_bench.reporting.records import RunRecord
-
-_LEFT, _WIDTH, _HEIGHT, _LEGEND = 56, 480, 200, 260
 
 
 @dataclass
@@ -24,15 +21,21 @@ class Figure:
     axis : str
         What the places on the horizontal axis are.
     ticks : list of str
-        Their labels, in order.
+        Their labels, in order; empty where places are numbers themselves.
     lines : dict of str to {int: (low, mean, high)}
         For each line its values by place; low and high are equal where there is no interval.
+    quantity : str
+        What the values are.
+    title : str
+        Its name among others of its kind; by default the quantity.
     """
 
     caption: str
     axis: str
     ticks: list[str]
     lines: dict[str, dict[int, tuple[float, float, float]]] = field(default_factory=dict)
+    quantity: str = ""
+    title: str = ""
 
 
 def figures_of(records: Sequence[RunRecord], metric: str = "") -> list[Figure]:
@@ -48,50 +51,6 @@ def figures_of(records: Sequence[RunRecord], metric: str = "") -> list[Figure]:
     return [*_by_round(records), *_by_length(records), *_by_option(records, metric)]
 
 
-def drawn(figure: Figure) -> str:
-    """A figure as HTML with one SVG inside."""
-    values = [value for line in figure.lines.values() for value in line.values()]
-    low, high = min(value[0] for value in values), max(value[2] for value in values)
-    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
-    low, high = low - room, high + room
-    last = max(1, len(figure.ticks) - 1)
-
-    def x(place: int) -> float:
-        return _LEFT + 12 + (_WIDTH - 24) * place / last
-
-    def y(value: float) -> float:
-        return 10 + (_HEIGHT - 10) * (high - value) / (high - low)
-
-    parts = [
-        f'<figure><svg viewBox="0 0 {_LEFT + _WIDTH + _LEGEND} {_HEIGHT + 46}" role="img" font-size="12" '
-        'fill="currentColor">',
-        f'<path d="M{_LEFT} 10V{_HEIGHT}H{_LEFT + _WIDTH}" fill="none" stroke="currentColor"/>',
-        f'<text x="{_LEFT - 4}" y="18" text-anchor="end">{high:.3f}</text>',
-        f'<text x="{_LEFT - 4}" y="{_HEIGHT}" text-anchor="end">{low:.3f}</text>',
-    ]
-    for place, tick in enumerate(figure.ticks):
-        parts.append(f'<text x="{x(place):.1f}" y="{_HEIGHT + 16}" text-anchor="middle">{escape(tick)}</text>')
-    parts.append(f'<text x="{_LEFT + _WIDTH}" y="{_HEIGHT + 34}" text-anchor="end">{escape(figure.axis)}</text>')
-    for number, (name, line) in enumerate(figure.lines.items()):
-        colour = f"hsl({number * 360 // len(figure.lines)} 60% 45%)"
-        points = sorted(line.items())
-        path = " ".join(f"{x(place):.1f},{y(value[1]):.1f}" for place, value in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        for place, (below, mean, above) in points:
-            shown = f"{name}, {figure.axis} {figure.ticks[place]}: {mean:.4f}"
-            parts.append(
-                f'<circle cx="{x(place):.1f}" cy="{y(mean):.1f}" r="3" fill="{colour}"><title>{escape(shown)}</title>'
-                "</circle>"
-            )
-            if above > below:
-                bar = f"M{x(place):.1f} {y(below):.1f}V{y(above):.1f}"
-                parts.append(f'<path d="{bar}" stroke="{colour}" stroke-opacity="0.5"/>')
-        parts.append(
-            f'<text x="{_LEFT + _WIDTH + 12}" y="{20 + 16 * number}" fill="{colour}">{escape(name[:38])}</text>'
-        )
-    return "".join(parts) + f"</svg><figcaption>{escape(figure.caption)}</figcaption></figure>"
-
-
 def _by_round(records: Sequence[RunRecord]) -> list[Figure]:
     """The longest runs of rounds of each metric; shorter runs with the same name are parts of them."""
     found: dict[str, dict[str, dict[int, float]]] = {}
@@ -104,7 +63,8 @@ def _by_round(records: Sequence[RunRecord]) -> list[Figure]:
         lines = {name: line for name, line in lines.items() if len(line) > 2 and not _is_part(line, lines.values())}
         if lines:
             ticks = [str(number) for number in range(max(max(line) for line in lines.values()) + 1)]
-            figure = Figure(f"{metric} after each round of feedback.", "round", ticks)
+            figure = Figure(f"{metric} after each round of feedback.", "round", ticks, quantity=metric)
+            figure.title = f"{metric} by round"
             figure.lines = {name: {at: (value,) * 3 for at, value in line.items()} for name, line in lines.items()}
             figures.append(figure)
     return figures
@@ -127,7 +87,8 @@ def _by_length(records: Sequence[RunRecord]) -> list[Figure]:
         buckets = sorted({bucket for line in lines.values() for bucket in line}, key=lambda bucket: bucket[0])
         if len(buckets) > 1:
             ticks = [bucket_names[bucket] for bucket in buckets]
-            figure = Figure(f"{metric} by length of history.", "interactions", ticks)
+            figure = Figure(f"{metric} by length of history.", "interactions", ticks, quantity=metric)
+            figure.title = f"{metric} by length"
             for name, line in lines.items():
                 figure.lines[name] = {buckets.index(bucket): (value,) * 3 for bucket, value in line.items()}
             figures.append(figure)
@@ -154,7 +115,10 @@ def _by_option(records: Sequence[RunRecord], metric: str) -> list[Figure]:
             continue
         chosen = metric if metric in shared else shared[-1]
         order = sorted(range(len(rows)), key=lambda row: places[row])
-        figure = Figure(f"{chosen} by {changed[0]}.", changed[0], [f"{places[row]:g}" for row in order])
+        figure = Figure(
+            f"{chosen} by {changed[0]}.", changed[0], [f"{places[row]:g}" for row in order], quantity=chosen
+        )
+        figure.title = f"{chosen} by {changed[0]}"
         for at, row in enumerate(order):
             facts = rows[row].metrics[chosen]
             line = figure.lines.setdefault(model, {})

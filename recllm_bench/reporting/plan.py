@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recllm_bench.evaluation.power import RATES, Plan
-from recllm_bench.reporting.page import Cell, Page
+from recllm_bench.reporting.page import LOOK, Cell, Look, Page
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.seeds import UserValues, on_disk
 
@@ -42,7 +42,7 @@ def measured_agreement(records: Sequence[RunRecord]) -> tuple[float, int]:
     return float(np.clip(np.median(found), 0, 0.99)), len(found)
 
 
-def plan_table(title: str, plan: Plan, pairs: int = 0) -> str:
+def plan_table(title: str, plan: Plan, pairs: int = 0, look: Look = LOOK) -> str:
     """The smallest differences that a plan's table will mark, for usual hit rates.
 
     Parameters
@@ -53,6 +53,8 @@ def plan_table(title: str, plan: Plan, pairs: int = 0) -> str:
         Users, rows, seeds.
     pairs : int
         Pairs of models that the plan's agreement was measured on; 0 where it is assumed.
+    look : Look
+        Width and colour.
     """
     grid = [[Cell("hit rate"), Cell("smallest difference"), Cell("relative")]]
     for rate in RATES:
@@ -73,5 +75,5 @@ def plan_table(title: str, plan: Plan, pairs: int = 0) -> str:
         f"best, at least four times out of five, where hits of two models correlate by {plan.agreement:.2g} over users "
         f"({source})."
     )
-    page = Page(markdown=False, colour=False)
+    page = Page(look)
     return "\n".join([page.heading(title, reason).lstrip("\n"), page.grid(grid)])

@@ -185,7 +185,13 @@ def published(
     """
     if paper not in papers():
         raise BenchError(f"no published numbers of '{paper}'; known: {', '.join(papers())}")
-    wanted = _name_in(paper, dataset)
+    return _printed(paper, _name_in(paper, dataset), model, metric, k, table, variant)
+
+
+def _printed(
+    paper: str, wanted: str, model: str, metric: str, k: int | None, table: str | None, variant: str
+) -> PublishedCell | None:
+    """As :func:`published`, of a data set named as the paper has it (:func:`_name_in`)."""
     found = [
         cell
         for cell in load_published()
@@ -224,12 +230,13 @@ def published_for(record: Any) -> dict[str, PublishedCell]:
     if Path(record.recipe.get("dataset") or "").is_absolute() and name not in tables.datasets:
         return {}  # somebody's own file may have a card's name
     model, variant = place[0].rpartition(":")[2], place[1]
+    wanted = _name_in(tables.paper, name)  # once: it asks every plug-in for its cards
     found: dict[str, PublishedCell] = {}
     for names_of, places in ((record.metrics, tables.tables[protocol]), (record.dialogue, tables.dialogues)):
         for table, measured in product(places, names_of):
             metric, _, cut = measured.partition("@")
-            where = (tables.paper, name, model, metric, int(cut) if cut.isdigit() else None)
-            cell = published(*where, table=table, variant=variant)
+            cut_off = int(cut) if cut.isdigit() else None
+            cell = _printed(tables.paper, wanted, model, metric, cut_off, table, variant)
             if cell is not None:
                 found.setdefault(measured, cell)
     return found

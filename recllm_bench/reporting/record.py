@@ -21,6 +21,11 @@ class RunRecord:
     ----------
     name : str
         Name of the row, such as ``"LatentCRS"``.
+    model_name : str
+        What tables call its model; another ``name`` is a label that a recipe gave. Empty in earlier records.
+    changed : dict or None
+        What differs from the recipe that ships for the pair, or from the model's defaults, by place such as
+        ``options.intents``; None in records of an earlier version, where it is not known.
     block : str
         ``history`` (sees interactions only) or ``text`` (sees words made from the target).
     speaker : dict
@@ -64,6 +69,9 @@ class RunRecord:
     spent : dict of str to dict
         What each chat model was asked for: ``answers, new, prompt_tokens, completion_tokens``, and its ``price`` by the
         table of ``RECLLM_PRICES``; known answers count as if they had been written now.
+    costs : dict of str to float
+        ``parameters`` (numbers in the loaded model) and ``peak_memory`` (bytes: of the graphics card where one was
+        used, else of the process; of training too where this run trained). Empty in earlier records: not known.
     substitutes : dict of str to str
         What stood in for the paper's language model or simulator.
     notes : list of str
@@ -92,6 +100,8 @@ class RunRecord:
     dataset: dict[str, Any]
     protocol: dict[str, Any]
     recipe_hash: str = ""
+    model_name: str = ""
+    changed: dict[str, Any] | None = None
     speaker: dict[str, Any] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
     split: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -107,6 +117,7 @@ class RunRecord:
     measures: list[Measure] = dataclasses.field(default_factory=list)
     tokens: dict[str, float] = dataclasses.field(default_factory=dict)
     spent: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
     substitutes: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -53,19 +53,22 @@ def make_record(
     answer_seconds: float = 0.0,
     measures: Sequence[Measure] = (),
     tokens: Mapping[str, float] | None = None,
+    costs: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
     substitutes: Mapping[str, str] | None = None,
     device: str = "",
     candidates: Candidates | None = None,
     curves: Mapping[str, Sequence[Sequence[float]]] | None = None,
     depends: Mapping[str, Any] | None = None,
+    model_name: str = "",
+    changed: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Compute a run's metrics with their intervals and gather what it was made with.
 
     Parameters
     ----------
     name, recipe, block, speaker, dataset, protocol, split, stages, evaluation_seconds, answer_seconds, measures, tokens
-        See :class:`RunRecord`; so are ``notes``, ``substitutes``, ``curves`` and ``depends``.
+        See :class:`RunRecord`; so are ``notes``, ``substitutes``, ``curves``, ``depends`` and all below.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -123,6 +126,7 @@ def make_record(
         answer_seconds=round(answer_seconds, 3),
         measures=list(measures),
         tokens=dict(tokens or {}),
+        costs={name: float(value) for name, value in (costs or {}).items()},
         substitutes=dict(substitutes or {}),
         notes=list(notes),
         versions=machine["versions"],
@@ -131,6 +135,8 @@ def make_record(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         users_hash=users_hash(ranks, outcomes),
         depends=_as_stored(depends or {}),
+        model_name=model_name,
+        changed=None if changed is None else _as_stored(changed),
     )
 
 

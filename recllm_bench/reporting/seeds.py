@@ -105,6 +105,7 @@ def _row(group: list[RunRecord]) -> RunRecord:
         measures=mean_measures([record.measures for record in group]),
         tokens=_means([record.tokens for record in group]),
         spent={},  # of single seeds
+        costs=_means([record.costs for record in group]),
         notes=list(dict.fromkeys(note for record in group for note in record.notes)),
         users_hash=content_hash([record.users_hash for record in group]),
         created=max(record.created for record in group),

@@ -41,7 +41,7 @@ def subject_of(records: Sequence[RunRecord], name: str = "", metric: str = "", *
 
 
 def row_named(records: Sequence[RunRecord], name: str) -> int:
-    """The row of a name: that of the row, of its record's folder, or of a model whose own row (no control) is meant.
+    """The row of a name: the row's, its record's folder's, its beginning or its model's (these mean no control).
 
     Raises
     ------
@@ -54,7 +54,10 @@ def row_named(records: Sequence[RunRecord], name: str) -> int:
     folders = {member.folder.name: row for row, each in enumerate(records) for member in each.members if member.folder}
     if name in folders:
         return folders[name]
-    named = [row for row, record in enumerate(records) if str(record.recipe.get("model")).casefold() == name.casefold()]
+    named = [row for row, record in enumerate(records) if record.name.startswith(f"{name}, ")]
+    named = named or [
+        row for row, each in enumerate(records) if each.recipe.get("model", "").casefold() == name.casefold()
+    ]
     own = [row for row in named if not is_control(records[row])] or named
     if len(own) == 1:
         return own[0]

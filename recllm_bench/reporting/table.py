@@ -1,25 +1,29 @@
-"""The comparison as one table, for the terminal and for Markdown."""
+"""The comparison as one table: for the terminal, Markdown and LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from recllm_bench.api.measure import Measure
-from recllm_bench.conversation.disclosure import FITTING
+from recllm_bench.errors import BenchError
 from recllm_bench.reporting.comparison import DIALOGUE_METRICS, Comparison, Pair, Planned, compare
 from recllm_bench.reporting.conclusion import conclusion
-from recllm_bench.reporting.page import Cell, Page
+from recllm_bench.reporting.costs import ABOUT, COSTS, cost_texts
+from recllm_bench.reporting.costs import duration as duration
+from recllm_bench.reporting.measures import measures_grid, own_measures
+from recllm_bench.reporting.page import LOOK, Cell, Look, Page
 from recllm_bench.reporting.published_numbers import Verdict, flags_of, published_for, verdict
 from recllm_bench.reporting.record_families import mean_of
 from recllm_bench.reporting.records import RunRecord
+from recllm_bench.reporting.row_names import told_apart
 from recllm_bench.reporting.seeds import over_seeds
-from recllm_bench.reporting.subject import has_row
+from recllm_bench.reporting.subject import has_row, row_named
 
-_SIDE_BY_SIDE = 6  # records in one grid of measures
 MARKS = {"better": "▲", "worse": "▼", "equal": "=", "open": "≈"}
+_VERDICTS = {"inside": "better", "close": "open", "off": "worse"}  # and their colours
 
 
-def comparison_table(
+def compared(
     records: Sequence[RunRecord],
     baseline: str = "best",
     metrics: Sequence[str] | None = None,
@@ -27,10 +31,8 @@ def comparison_table(
     subject: str = "",
     test: str = "max-t",
     failures: Sequence[tuple[str, str]] = (),
-    markdown: bool = False,
-    colour: bool = False,
-) -> str:
-    """Show records against each other and against the published numbers.
+) -> list[Comparison]:
+    """Hold records against each other: one comparison for each dataset and protocol.
 
     Parameters
     ----------
@@ -38,28 +40,61 @@ def comparison_table(
         In any order.
     baseline, metrics, subject, test, failures
         As in :func:`.compare`; a name that only some of the tables have concerns those alone.
-    markdown : bool
-        Write Markdown instead of aligned text.
-    colour : bool
-        Mark the best values by an escape sequence (a terminal).
-
-    Returns
-    -------
-    str
-        One table for each dataset and protocol, without a final newline.
     """
+    tables = _groups(records)
+    for name in filter(None, (baseline if baseline != "best" else "", subject)):
+        tables = [group for group in tables if has_row(told_apart(over_seeds(group)), name)] or tables
+    found = []
+    for number, group in enumerate(tables or [[]], 1):  # without records, compare says that there is nothing to show
+        lost = failures if number == len(tables) else ()
+        found.append(compare(group, baseline, metrics, subject=subject, test=test, failures=lost))
+    return found
+
+
+def _groups(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Records by dataset and protocol, in the order of their first ones."""
     groups: dict[tuple, list[RunRecord]] = {}
     for record in records:
         groups.setdefault((record.dataset.get("name"), record.fingerprint), []).append(record)
-    tables = list(groups.values())
-    for name in filter(None, (baseline if baseline != "best" else "", subject)):
-        tables = [group for group in tables if has_row(over_seeds(group), name)] or tables
-    page = Page(markdown, colour)
-    texts = []
-    for number, group in enumerate(tables or [[]], 1):  # without records, compare says that there is nothing to show
-        lost = failures if number == len(tables) else ()
-        texts.append(shown(compare(group, baseline, metrics, subject=subject, test=test, failures=lost), page))
-    return "\n\n".join(texts)
+    return list(groups.values())
+
+
+def tables_with(records: Sequence[RunRecord], names: Sequence[str]) -> list[RunRecord]:
+    """The rows of these names (:func:`.row_named`), in the one table that has them all.
+
+    Raises
+    ------
+    BenchError
+        When no table has them, or several do.
+    """
+    tables = [told_apart(over_seeds(group)) for group in _groups(records)]
+    found = [rows for rows in tables if all(has_row(rows, name) for name in names)]
+    if len(found) == 1:
+        return [found[0][row_named(found[0], name)] for name in names]
+    if found:
+        places = "; ".join(describe(rows).partition("\n")[0] for rows in found)
+        raise BenchError(
+            f"several tables have rows of these names ({places}); say --dataset, --protocol, or name folders"
+        )
+    for name in names:
+        row_named([row for rows in tables for row in rows], name)  # a name that none has is told
+    raise BenchError(f"no table has both {' and '.join(names)}: they are of other datasets or protocols")
+
+
+def comparison_table(records: Sequence[RunRecord], *arguments: Any, look: Look = LOOK, **choices: Any) -> str:
+    """Show records against each other and against the published numbers, without a final newline.
+
+    Parameters
+    ----------
+    records : sequence of RunRecord
+        In any order.
+    *arguments, **choices
+        As :func:`compared` takes them.
+    look : Look
+        Format (text, Markdown or LaTeX), width, colour, columns.
+    """
+    page = Page(look)
+    return "\n\n".join(shown(comparison, page) for comparison in compared(records, *arguments, **choices))
 
 
 def describe(records: Sequence[RunRecord]) -> str:
@@ -114,33 +149,6 @@ def row_notes(record: RunRecord) -> list[str]:
     return notes
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit a person would use."""
-    if seconds is None:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def measure_text(value: float) -> str:
-    """A count in full, another number with four digits."""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
-
-
-def own_measures(record: RunRecord) -> list[Measure]:
-    """What a method measured itself; what its users' words give away stands over its block."""
-    return [measure for measure in record.measures if measure.name != FITTING]
-
-
-def measures_grid(records: Sequence[RunRecord]) -> list[list[str]]:
-    """What methods measured: a row for each measure, in the order they give, and a column for each record."""
-    found = [{measure.label: measure.value for measure in own_measures(record)} for record in records]
-    names = list(dict.fromkeys(name for values in found for name in values))
-    rows = [[name, *(measure_text(values[name]) if name in values else "" for values in found)] for name in names]
-    return [["measure", *(record.name for record in records)], *rows]
-
-
 def shown(comparison: Comparison, page: Page) -> str:
     """A comparison as text or Markdown."""
     records = comparison.records
@@ -153,8 +161,8 @@ def shown(comparison: Comparison, page: Page) -> str:
     for block, (title, reason) in comparison.blocks.items():
         rows = comparison.rows(block)
         if rows:
-            grid = _grid(comparison, block, rows, comparison.metrics, notes)
-            parts += [page.heading(title, reason), page.grid(grid), page.lines(block_lines(comparison, block))]
+            grid = _grid(comparison, block, rows, comparison.metrics, notes, page)
+            parts += [page.heading(title, reason), grid, page.lines(block_lines(comparison, block))]
     for block in comparison.dialogue_blocks:
         rows = comparison.rows(block)
         if not rows:
@@ -166,19 +174,30 @@ def shown(comparison: Comparison, page: Page) -> str:
             f"at most {turns} turns, {items} items each; {' / '.join(map(str, counts))} dialogues; AT: lower is better"
             + (f"; users: {records[rows[0]].users}" if records[rows[0]].users else "")
         )
-        grid = _grid(comparison, block, rows, list(DIALOGUE_METRICS), notes)
-        parts += [page.heading("Dialogues", reason), page.grid(grid), page.lines(block_lines(comparison, block))]
-    measured = [record for record in records if own_measures(record)]
-    if measured:
-        parts.append(page.heading("Beside the ranking", "what the methods measure themselves"))
-        some = (measured[start : start + _SIDE_BY_SIDE] for start in range(0, len(measured), _SIDE_BY_SIDE))
-        grids = ([[Cell(text) for text in row] for row in measures_grid(records)] for records in some)
-        parts.append("\n\n".join(page.grid(grid) for grid in grids))
+        grid = _grid(comparison, block, rows, list(DIALOGUE_METRICS), notes, page)
+        parts += [page.heading("Dialogues", reason), grid, page.lines(block_lines(comparison, block))]
+    parts += measured_parts(comparison, page)
     closing = ["± the longer side of a 95 % interval. " + legend(comparison), *closing_lines(comparison)]
+    closing += [f"{ABOUT[name]}." for name in page.look.costs if name in ABOUT]
     closing += [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
     closing += [f"Not run: {name}: {reason}" for name, reason in comparison.failures]
     parts.append(page.lines(closing))
     return "\n".join(part for part in parts if part)
+
+
+def measured_parts(comparison: Comparison, page: Page) -> list[str]:
+    """What methods measured beside the ranking; the workings only for a verbose page."""
+    measured = [record for record in comparison.records if own_measures(record)]
+    if not measured:
+        return []
+    grid, every = measures_grid(measured, page.look.verbose), measures_grid(measured)
+    parts = [page.heading("Beside the ranking", "what the methods measure themselves")]
+    if len(grid) > 1:
+        parts.append(page.across([[Cell(text) for text in row] for row in grid]))
+    if hidden := len(every) - len(grid):
+        why = "counts of the workings, times, by length of history, 0 or the same in all rows"
+        parts.append(page.lines([f"({hidden} more with --verbose: {why})"]))
+    return parts
 
 
 def legend(comparison: Comparison) -> str:
@@ -236,13 +255,18 @@ def planned_line(comparison: Comparison, planned: Planned) -> str:
     other, pair = comparison.records[planned.row], planned.pair
     base = mean_of(other, comparison.primary)
     relative = f", {pair.mean / base:+.1%}" if base else ""
-    said = [finding(pair), "p < 0.001" if pair.adjusted < 0.001 else f"p = {pair.adjusted:.3f}"][: 1 + pair.tested]
+    said = [finding(pair), f"p {p_text(pair.adjusted)}"][: 1 + pair.tested]
     if planned.role:
         said.insert(0, planned.role)
     if other.block != comparison.records[comparison.subject].block:
         said.append("sees other information")
     said += _other_mark(comparison, planned)
     return f"{other.name}: {pair.mean:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]{relative} ({', '.join(said)})"
+
+
+def p_text(p: float) -> str:
+    """A p-value behind the letter."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def finding(pair: Pair) -> str:
@@ -295,10 +319,9 @@ def _other_mark(comparison: Comparison, planned: Planned) -> list[str]:
     return []
 
 
-def _grid(
-    comparison: Comparison, block: str, rows: list[int], metrics: list[str], notes: list[str]
-) -> list[list[Cell]]:
-    grid = [[Cell("model"), *(Cell(metric) for metric in metrics), Cell("training")]]
+def _grid(comparison: Comparison, block: str, rows: list[int], metrics: list[str], notes: list[str], page: Page) -> str:
+    costs = [head for name in page.look.costs for head in COSTS[name]]
+    grid = [[Cell(name) for name in ("model", *metrics, *costs)]]
     for row in rows:
         record = comparison.records[row]
         numbers = []
@@ -307,34 +330,44 @@ def _grid(
                 notes.append(note)
             numbers.append(notes.index(note) + 1)
         name = record.name + "".join(f" [{number}]" for number in sorted(set(numbers)))
-        cells = [Cell(name)]
+        cells = [Cell(name, link=record.folder.resolve().as_uri() if record.folder else "")]
         for metric in metrics:
             facts = record.metrics.get(metric) or record.dialogue.get(metric)
             if not facts:
                 cells.append(Cell("-"))
                 continue
-            mark = MARKS.get(comparison.marks.get((block, row, metric), ""), " ")
+            said = comparison.marks.get((block, row, metric), "")
             reach = max(facts["high"] - facts["mean"], facts["mean"] - facts["low"])
-            text = f"{facts['mean']:.4f} ±{reach:.4f} {mark}"
-            cells.append(Cell(text.rstrip(), comparison.best.get((block, metric)) == row))
-        grid.append([*cells, Cell(duration(record.training_seconds))])
-        line = _published_line(record, metrics)
-        if line:
-            grid.append(line)
-    return grid
+            best = comparison.best.get((block, metric)) == row
+            cells.append(Cell(f"{facts['mean']:.4f}", best, f"±{reach:.4f}", MARKS.get(said, ""), said))
+        texts = cost_texts(record, page.look.costs, page.look.prices)
+        grid.append([*cells, *(Cell(texts[head]) for head in costs)])
+        grid += _published_line(record, metrics, len(costs))
+    return page.grid(grid, least_important(comparison, metrics, len(costs), page.look.costs != LOOK.costs))
 
 
-def _published_line(record: RunRecord, metrics: list[str]) -> list[Cell]:
+def least_important(comparison: Comparison, metrics: Sequence[str], costs: int, asked: bool) -> list[int]:
+    """Columns that a narrow terminal may lack, the least important one first; never the model and the primary metric.
+
+    Costs go first, unless they were asked for.
+    """
+    primary = comparison.primary if comparison.primary in metrics else "S@5"
+    secondary = [1 + place for place, metric in enumerate(metrics) if metric != primary][::-1]
+    prices = [1 + len(metrics) + place for place in range(costs)][::-1]
+    return secondary[: None if len(secondary) < len(metrics) else -1] + prices if asked else prices + secondary
+
+
+def _published_line(record: RunRecord, metrics: list[str], costs: int) -> list[list[Cell]]:
     found = {name: entry for name, entry in verdicts(record).items() if name in metrics}
     if not found:
         return []
     places = sorted({place for _, place, _ in found.values()})
-    cells = [Cell(f"  published, {', '.join(places)}")]
+    cells = [Cell(f"  published, {', '.join(places)}", tone="quiet")]
     for metric in metrics:
         if metric not in found:
             cells.append(Cell(""))
             continue
         value, _, outcome = found[metric]
         word = "n.c." if outcome.word == "not comparable" else outcome.word
-        cells.append(Cell(f"{value:.4f} {word} ({outcome.gap:+.0%})"))
-    return [*cells, Cell("")]
+        cells.append(Cell(f"{value:.4f}", below=f"{word} ({outcome.gap:+.0%})", tone=_VERDICTS.get(word, "quiet")))
+    return [[*cells, *[Cell("")] * costs]]

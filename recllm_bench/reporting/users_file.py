@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recllm_bench.errors import BenchError
 
@@ -176,7 +176,14 @@ def record_facts(record: RunRecord) -> dict[str, Callable[[], Any]]:
     return {"popularity": lambda: data()["popularity"](), "titles": lambda: data()["titles"]()}
 
 
-def record_data(record: RunRecord) -> tuple[PreparedDataset, Split]:
+class RecordData(NamedTuple):
+    """The data that a record was run on."""
+
+    dataset: PreparedDataset
+    split: Split
+
+
+def record_data(record: RunRecord) -> RecordData:
     """The data that a record was run on, prepared again.
 
     Raises
@@ -194,7 +201,7 @@ def record_data(record: RunRecord) -> tuple[PreparedDataset, Split]:
     dataset, split = evaluated_data(record.recipe["dataset"], rules, default_store())
     if split.checksum != record.split["checksum"]:
         raise BenchError(f"{dataset.name} is no longer the data that {record.name} was run on; run it again")
-    return dataset, split
+    return RecordData(dataset, split)
 
 
 def dialogue_outcomes(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:

@@ -185,4 +185,4 @@ def _of_users(conversation: Conversation, own: bool, cell: BenchCell) -> list[st
 def _chat(spec: str) -> Any:
     from recllm_bench.language.chat import chat_model
 
-    return chat_model(spec if spec.partition(":")[0] in ("local", "server") else f"local:{spec}")
+    return chat_model(spec if spec.partition(":")[0] in ("local", "server", "replay") else f"local:{spec}")

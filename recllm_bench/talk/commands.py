@@ -43,7 +43,7 @@ _SAID = {
         what should i (?:watch|see|play|read|buy|hear|listen to)(?: next)?|what do you have
     """,
     ACCEPT: """
-        (?:(?:i|ill|i will|yes|okay) )?(?:(?:accept|take|choose|pick|go with|watch|play|read|buy|want|like|ok) )?NUMBER
+        (?:(?:i|ill|i will|yes|okay) )?(?:(?:accept|take|choose|pick|go with|watch|play|read|buy|want|ok) )?NUMBER
     """,
 }
 

@@ -139,7 +139,7 @@ class Conversation:
     def greeting(self, who: str) -> list[str]:
         """What is said first."""
         return [
-            f"{who} knows: {self._titles(self.state.history)}",
+            f"{who} {'know' if who == 'You' else 'knows'}: {self._titles(self.state.history)}",
             f"Say what you are looking for: {self._examples()}. 'help' tells more; Ctrl-D ends.",
         ]
 

@@ -134,6 +134,19 @@ def test_what_has_no_bound_is_left_to_the_plain_way(bad, where):
     assert not counter.higher.any() and not counter.candidates.any()
 
 
+def test_products_that_may_be_rounded_have_no_bound():
+    split = split_of(30, 40)
+    queries, items = vectors("by chance", 30, 40, 16, split.test.targets)
+    counter = Counter(split.histories, split.test, FULL, torch.device("cpu"), 0, None)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert not count_filtered(queries, items, counter, halves=False)
+        assert count_filtered(queries, items, counter, halves=True)  # halves are exact in any precision
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert (counter.higher.numpy() == brute_force(queries, items, split, FULL)[0]).all()
+
+
 def test_equal_scores_everywhere_are_left_to_the_plain_way():
     split = split_of(300, 400)
     counter = Counter(split.histories, split.test, FULL, torch.device("cpu"), 0, None)

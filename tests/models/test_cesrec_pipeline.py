@@ -81,7 +81,7 @@ def planted():
 def make_job(tmp_path, protocol: str = "cesrec.sampled100", catalogue: Catalogue | None = None, **options) -> Job:
     histories = planted()
     catalogue = catalogue or planted_catalogue(N_ITEMS)
-    dataset = SimpleNamespace(checksum="planted", catalogue=catalogue, histories=histories, name="planted")
+    dataset = SimpleNamespace(checksum="planted", catalogue=catalogue, histories=histories, name="planted", said=None)
     split, store = leave_one_out(histories), ArtifactStore(tmp_path / "store")
     return Job(
         recipe=Recipe("cesrec", "planted", protocol),

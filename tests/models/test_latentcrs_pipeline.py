@@ -104,7 +104,7 @@ def make_job(tmp_path, training: dict | None = None, **options) -> Job:
     values = {"intents": 6, "text_hidden": 16, "train_repeat": 2, "negatives": 5, "w_rec": 5.0, **options}
     if values.get("encoder_states") == "live":
         values.setdefault("neg_resample", "epoch")
-    dataset = SimpleNamespace(checksum="planted", catalogue=catalogue, histories=histories, name="planted")
+    dataset = SimpleNamespace(checksum="planted", catalogue=catalogue, histories=histories, name="planted", said=None)
     store = ArtifactStore(tmp_path / "store")
     defaults = {**LatentCRS.training_defaults, "epochs": 4, "batch_size": 128, **(training or {})}
     return Job(

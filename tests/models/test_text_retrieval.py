@@ -53,7 +53,7 @@ COUNTS = {"spoken": 0}
 
 def make_job(root, encoder) -> Job:
     store = ArtifactStore(root)
-    dataset = types.SimpleNamespace(catalogue=CATALOGUE, histories=HISTORIES, checksum="data")
+    dataset = types.SimpleNamespace(catalogue=CATALOGUE, histories=HISTORIES, checksum="data", said=None)
     ends = HISTORIES.offsets[1:] - 1
     split = types.SimpleNamespace(histories=HISTORIES, checksum="split", test=CASES, train_ends=ends)
     COUNTS["spoken"] = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from recllm_bench import cli, planning
@@ -10,6 +12,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.recipe import read_recipe_file, recipe_names
 from recllm_bench.reporting.ablation import ablation_table, check_table
 from recllm_bench.reporting.html import write_report
+from recllm_bench.reporting.page import Look
 from recllm_bench.reporting.published_numbers import load_published
 from recllm_bench.reporting.table import comparison_table
 
@@ -37,14 +40,14 @@ def test_each_number_stands_beside_its_change_against_the_first_row(make):
 
 
 def test_rows_without_a_published_twin_have_a_dash(make):
-    text = ablation_table(two(make), ["proj=none", ""], "relrec T10", markdown=True)
-    assert text.splitlines()[-1].count("| - ") >= 2
+    text = ablation_table(two(make), ["proj=none", ""], "relrec T10", Look(format="markdown"))
+    assert len(re.findall(r"\| +- ", text.splitlines()[-1])) >= 2
 
 
 def test_a_variant_of_several_models_is_named_with_its_model(make):
     """Table 2 of CESRec prints "base" of SASRec and of LLaRA: on MovieLens-1M NDCG@10 .6045 and .1542."""
     records = [make(model, 1.0, protocol="cesrec.sampled100") for model in ("SASRec", "LLaRA")]
-    text = ablation_table(records, ["SASRec base", "LLaRA base"], "cesrec T2", markdown=True)
+    text = ablation_table(records, ["SASRec base", "LLaRA base"], "cesrec T2", Look(format="markdown"))
     sasrec, llara = text.splitlines()[-2:]
     assert "0.6045" in sasrec and "0.1542" in llara and "0.6045" not in llara
     with pytest.raises(BenchError, match="cesrec T2 has no row 'base'"):
@@ -58,7 +61,7 @@ def test_rows_of_several_data_sets_stand_beside_their_own(make):
         for who in ("SASRec", "CESRec")
     ]
     names = ["SASRec base", "SASRec cesrec_llama3"] * 2
-    first, second = ablation_table(records, names, "cesrec T2", markdown=True).split("| row")[1:]
+    first, second = ablation_table(records, names, "cesrec T2", Look(format="markdown")).split("| row")[1:]
     assert "published MovieLens-1M" in first and "published Toys" in second
     assert "Toys" not in first and "MovieLens" not in second
     assert "0.6244 (+3.3%)" in first and "0.3659 (+4.3%)" in second, "0.6244 / 0.6045 and 0.3659 / 0.3509"
@@ -68,7 +71,7 @@ def test_seconds_of_a_user_stand_beside_table_7(make):
     named = {"masking": 0.5, "construction": 2.0, "masking and construction": 2.5}
     measures = [Measure(f"{name}, seconds a user", value) for name, value in named.items()]
     text = ablation_table(
-        [make("whole list", 1.0, measures=measures)], ["cesrec_llama3-8b"], "cesrec T7", markdown=True
+        [make("whole list", 1.0, measures=measures)], ["cesrec_llama3-8b"], "cesrec T7", Look(format="markdown")
     )
     row = [cell.strip() for cell in text.splitlines()[-1].strip("|").split("|")]
     assert row == [

@@ -11,6 +11,7 @@ from recllm_bench.recipe import ConversationOptions
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.conclusion import conclusion
 from recllm_bench.reporting.html import write_report
+from recllm_bench.reporting.page import Look
 from recllm_bench.reporting.subject import compared_as
 from recllm_bench.reporting.table import comparison_table
 
@@ -85,7 +86,10 @@ def test_a_row_that_is_compared_otherwise_stands_for_its_method(make):
 def test_terminal_markdown_and_html_say_the_same(make, tmp_path):
     rows, found = table(make, 2.0, 4.0)
     page = write_report(rows, tmp_path / "page.html").read_text()
-    shown = [html.unescape(text) for text in (comparison_table(rows), comparison_table(rows, markdown=True), page)]
+    shown = [
+        html.unescape(text)
+        for text in (comparison_table(rows), comparison_table(rows, look=Look(format="markdown")), page)
+    ]
     for block in ("history", "text"):
         sentence = conclusion(found, block)
         assert all(sentence in re.sub(r"\s+", " ", text.replace("\\", "")) for text in shown)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
-
 from recllm_bench.api.measure import Measure
-from recllm_bench.reporting.figures import drawn, figures_of
+from recllm_bench.reporting.figures import figures_of
 from recllm_bench.reporting.records import RunRecord
 
 
@@ -61,15 +59,3 @@ def test_what_is_no_sweep_makes_no_figure():
     assert figures_of([record(str(flag), use=flag) for flag in (True, False)] + [record("c", use="x")]) == []
     assert figures_of([record("a", k=1), record("b", k=1.0), record("c", k=2)]) == []
     assert figures_of([]) == []
-
-
-def test_a_drawing_is_well_formed_and_has_every_point():
-    (figure,) = figures_of([record("<b> & co", by_round(0.1, 0.2, 0.3))])
-    page = drawn(figure)
-    tree = ElementTree.fromstring(page)
-    circles = [element for element in tree.iter() if element.tag == "circle"]
-    assert len(circles) == 3 and "round 2: 0.3000" in circles[2][0].text
-    heights = [float(circle.get("cy")) for circle in circles]
-    assert heights == sorted(heights, reverse=True), "larger values stand higher"
-    flat = drawn(figures_of([record("flat", by_round(0.2, 0.2, 0.2))])[0])
-    assert ElementTree.fromstring(flat) is not None and "nan" not in flat

@@ -106,5 +106,5 @@ def test_dialogues_of_seeds_and_the_report(trained, make, tmp_path):
     assert compare(records).records[0].dialogue["S@3"]["mean"] == pytest.approx(successes.mean())
     other = make("Text retrieval", 1.0, model="text-retrieval", block="text", seed=5, turns=turns[0])
     page = write_report([other, *records], tmp_path / "report.html").read_text()
-    assert page.count("<summary>LatentCRS</summary>") == 1
+    assert page.count("<h2><bdi>LatentCRS</bdi></h2>") == 1
     assert "mean of seeds 0, 1" in page

@@ -163,14 +163,13 @@ class LatentCRS(SequentialRecommender):
         if not dialogues:
             return []
         start = time.perf_counter()
-        form = self.x_text or self.options.x_text
-        if form == "summary" and self.reader is None:
-            self.reader = StateReader(job.dataset.catalogue, reader_for(job))
-        scores = self.dialogue_scores(job, dialogues, [self.read(dialogue) for dialogue in dialogues])
+        scores = self.dialogue_scores(job, dialogues, [self.read(dialogue, job) for dialogue in dialogues])
         return best_of(scores, job, seconds=time.perf_counter() - start)
 
-    def read(self, dialogue: Dialogue) -> str:
+    def read(self, dialogue: Dialogue, job: Job) -> str:
         """What is embedded of a dialogue (option ``x_text``); empty where the user said nothing."""
+        if self.reader is None and (self.x_text or self.options.x_text) == "summary":
+            self.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return dialogue_text(dialogue, self.x_text or self.options.x_text or "last", self.reader)
 
     def dialogue_scores(self, job: Job, dialogues: Sequence[Dialogue], texts: Sequence[str]) -> Tensor:

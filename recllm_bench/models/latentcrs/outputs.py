@@ -138,7 +138,8 @@ class Output:
         """The best items of each dialogue, what was extracted, and what the generative net read."""
         extracted = self.extractor.read(dialogues, costs)
         texts = [
-            ". ".join(each.intents) or model.read(dialogue) for each, dialogue in zip(extracted, dialogues, strict=True)
+            ". ".join(each.intents) or model.read(dialogue, job)
+            for each, dialogue in zip(extracted, dialogues, strict=True)
         ]
         wishes = [each.wish for each in extracted]
         wanted = max(count, self.options.verifies if self.verifier is not None and verifies else 0)

@@ -1,0 +1,129 @@
+"""Sweeps: cells side by side, a cell that fails, resuming, and trackers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from recllm_bench import cli
+from recllm_bench.locations import results_folder
+from recllm_bench.reporting.records import find_records, read_record
+
+
+@pytest.fixture
+def sweep(own_data) -> Path:
+    """Three cells that work and one whose code breaks."""
+    module = own_data.parent / "breaks.py"
+    name = f"broken{abs(hash(module))}"  # a name is registered once in a process
+    module.write_text(
+        "import os, signal\n"
+        "from recllm_bench.api.modules import register\n"
+        "from recllm_bench.models.recent_knn import RecentKNNMethod\n\n\n"
+        "class Broken(RecentKNNMethod):\n"
+        "    def load(self, folders):\n"
+        "        if os.environ.get('BREAK') == 'killed':\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        if os.environ.get('BREAK') != 'no':\n"
+        "            raise RuntimeError('no such luck')\n"
+        "        return super().load(folders)\n\n\n"
+        f"register('models', '{name}', Broken)\n"
+    )
+    path = own_data.parent / "sweep.yaml"
+    path.write_text(
+        f"model: sasrec\ndataset: {own_data}\nmodules: ['{module}']\ntraining: {{epochs: 1, max_length: 10}}\nrows:\n"
+        "- {label: narrow, options: {hidden_size: 8}}\n"
+        f"- {{label: broken, model: {name}}}\n"
+        "- {label: wide, options: {hidden_size: 16}}\n"
+        "- {label: popular, model: pop}\n"
+    )
+    return path
+
+
+def made() -> dict[str, float]:
+    folders = find_records(results_folder() / "runs")
+    return {read_record(folder).name: folder.stat().st_mtime for folder in folders}
+
+
+def values() -> dict[str, dict]:
+    return {read_record(folder).name: read_record(folder).metrics for folder in find_records(results_folder() / "runs")}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_fails_stops_no_other_and_is_tried_again(capsys, sweep, monkeypatch, jobs: int):
+    monkeypatch.setenv("BREAK", "yes")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cli.main(["sweep", str(sweep), "--jobs", str(jobs)]) == 2
+    out, err = capsys.readouterr()
+    for name in ("narrow", "wide", "popular", "Not run: broken:"):
+        assert name in out
+    assert "no such luck" in out and "not run: broken" in err.splitlines()[-1]
+    first = made()
+    assert sorted(first) == ["narrow", "popular", "wide"]
+    monkeypatch.setenv("BREAK", "no")
+    assert cli.main(["sweep", str(sweep), "--jobs", str(jobs)]) == 0
+    again = made()
+    assert sorted(again) == ["broken", "narrow", "popular", "wide"]
+    assert all(again[name] == first[name] for name in first), "what was finished is not run again"
+
+
+def test_side_by_side_gives_the_same_numbers_and_a_killed_process_is_told(capsys, sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("BREAK", "killed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cli.main(["sweep", str(sweep), "--jobs", "3"]) == 2
+    assert f"its process ended with signal {int(signal.SIGKILL)}" in capsys.readouterr().out
+    apart = values()
+    monkeypatch.setenv("BREAK", "yes")
+    monkeypatch.setenv("RECLLM_RESULTS", str(tmp_path / "one"))
+    monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["sweep", str(sweep)]) == 2
+    import torch
+
+    if torch.get_num_threads() == 1:
+        assert values() == apart
+    assert "--jobs must be at least 1" in _error(capsys, "sweep", str(sweep), "--jobs", "0")
+
+
+def test_tensorboard_gets_metrics_and_curves(capsys, own_data):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = ["run", "sasrec", str(own_data), "--alone", "--track", "tensorboard", "--set"]
+    arguments += ["training.epochs=3", "training.patience=0", "training.max_length=10", "hidden_size=8"]
+    for _ in range(2):  # a second time changes nothing
+        assert cli.main(arguments) == 0
+        (folder,) = find_records(results_folder() / "runs")
+        record = read_record(folder)
+        (logs,) = (results_folder() / "tensorboard").iterdir()
+        events = EventAccumulator(str(logs)).Reload()
+        assert logs.name == folder.name
+        (point,) = events.Scalars("test/NDCG_at_10")
+        assert point.value == pytest.approx(record.metrics["NDCG@10"]["mean"])
+        curve = [[event.step, event.value] for event in events.Scalars("validation/train")]
+        assert len(curve) == 3 and curve == [[step, pytest.approx(v)] for step, v in record.curves["train"]]
+    assert "tensorboard --logdir" in capsys.readouterr().err
+
+
+def test_trackers_that_are_not_there_are_refused_before_training(capsys, own_data, monkeypatch):
+    assert "no tracker 'tensorbord'" in _error(capsys, "run", "pop", str(own_data), "--track", "tensorbord")
+    monkeypatch.setattr("recllm_bench.reporting.tracking.find_spec", lambda name: None)
+    assert "pip install mlflow" in _error(capsys, "run", "pop", str(own_data), "--track", "mlflow")
+    assert not (results_folder() / "runs").exists()
+
+
+def _error(capsys, *arguments: str) -> str:
+    capsys.readouterr()
+    assert cli.main(list(arguments)) == 2
+    return capsys.readouterr().err
+
+
+def test_records_of_a_sweep_are_complete(capsys, sweep, monkeypatch):
+    monkeypatch.setenv("BREAK", "no")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cli.main(["sweep", str(sweep), "--jobs", "2"]) == 0
+    for folder in find_records(results_folder() / "runs"):
+        facts = json.loads((folder / "run.json").read_text())
+        assert facts["costs"]["peak_memory"] > 2**20 and os.path.getsize(folder / "log.jsonl") > 0
+        assert facts["name"] == "popular" or facts["costs"]["parameters"] > 0 or facts["name"] == "broken"
