@@ -139,7 +139,7 @@ class CESRecOptions:
     tune_batch: int = _by_size(64, 32, 32, "pairs in a step", low=1)
     tune_tokens: int = option(1024, "most tokens of a pair", low=16)
     tune_tokens_at_once: int = _by_size(
-        0, 0, 512, "tokens of one pass of a step, which bounds the memory of tuning (0: by device and width)", low=0
+        0, 0, 384, "tokens of one pass of a step, which bounds the memory of tuning (0: by device and width)", low=0
     )
 
     # the user
