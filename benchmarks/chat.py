@@ -118,7 +118,8 @@ def script_for(catalogue: Catalogue, most: int = 30) -> list[Asked]:
     """A script of a catalogue's own categories and years; every request is one that five items or more fit."""
 
     def enough(asked: Asked) -> bool:
-        return sum(asked.fits(item, catalogue, ()) for item in range(1, len(catalogue))) >= 5
+        fit = sum(asked.fits(item, catalogue, ()) for item in range(1, len(catalogue)))
+        return fit >= (20 if asked.says == "more" else 5)
 
     counts: dict[str, int] = {}
     for categories in catalogue.categories:
