@@ -65,6 +65,7 @@ FINGERPRINTS = {
     "latentcrs.one_turn": "551c472147185bb9",
     "latentcrs.one_turn.sample500": "273491ed1b35758c",
     "latentcrs.multi_turn": "eed7c6b6c82ee29e",
+    "latentcrs.multi_turn.n24": "3d7234090a27ebf8",
     "cesrec.sampled100": "c411daf03ac0999c",
     "cesrec.sampled100.n1000": "5d152f7753077076",
     "cesrec.sampled100.n100": "717abbea99e790ec",
