@@ -73,7 +73,7 @@ class Chatting(People):
         asked = content_hash([model, _SYSTEM, _QUESTION, _AGAIN, _WRONG, _ANSWER_TOKENS])
         return {**super().key, "prompt": asked}
 
-    def open(self, profiles: Sequence[Profile]) -> list[str | None]:  # type: ignore[override]
+    def open(self, profiles: Sequence[Profile]) -> list[str | None]:
         """First utterance of each user; all are asked for in one batch, and those that failed in another."""
         found = [self._wish(profile) for profile in profiles]
         plain = [self._opening(profile, *each) for profile, each in zip(profiles, found, strict=True)]
