@@ -67,6 +67,7 @@ def held(record, users: int, name: str, seed: int) -> None:
         leaked=np.arange(users) % 5 == 0,
         ended=["success" if user % 3 else "user left" for user in range(users)],
         n_match=np.arange(users),
+        left=np.full((users, 5), -1),
         dialogues=dialogues,
     )
     write_transcripts(record.folder / "dialogues.jsonl", outcomes, catalogue)
@@ -200,10 +201,10 @@ def browse_leaderboard(page, width: int) -> None:
     board.locator("select[data-kind]").select_option("control")
     assert visible_names(board) == []
     board.locator("select[data-kind]").select_option("")
-    cost = board.locator("tbody td[data-label='peak memory']").first
+    cost = board.locator("tbody td[data-label='latency']").first
     assert not cost.is_visible()
     board.locator(".choose summary").click()
-    board.locator(".choose label", has_text="peak memory").click()
+    board.locator(".choose label", has_text="latency").click()
     assert cost.is_visible() and fits(page)
     board.locator(".choose summary").click()
 

@@ -255,7 +255,7 @@ def _short(name: str) -> str:
     return chart_text(name if len(name) <= 24 else f"{name[:23]}…", 99)
 
 
-_UNITS = {name: ", seconds" for name in ("training", "evaluation", "words and dialogues")} | {"peak memory": ", GiB"}
+_UNITS = {name: ", seconds" for name in ("training", "evaluation", "latency")} | {"peak memory": ", bytes"}
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[int]:

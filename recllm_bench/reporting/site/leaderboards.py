@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from recllm_bench.artifacts import content_hash
 from recllm_bench.models import WORD_ROWS
 from recllm_bench.reporting.comparison import DIALOGUE_METRICS, Comparison
+from recllm_bench.reporting.costs import COSTS as COST_GROUPS
 from recllm_bench.reporting.published_numbers import flags_of, published_for, published_interval, verdict
 from recllm_bench.reporting.record_families import direction, mean_of
 from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.subject import is_ceiling, is_control
-from recllm_bench.reporting.table import MARKS, block_lines, duration, row_notes
+from recllm_bench.reporting.table import MARKS, block_lines, row_notes
 
 MARK_WORDS = {
     "better": "better than the reference",
@@ -23,34 +25,12 @@ MARK_WORDS = {
 Amount = Callable[[RunRecord], "float | None"]
 
 
-def _of_hardware(name: str) -> Amount:
-    return lambda record: _number(record.hardware.get(name))
+def _priceless(value: Callable[..., float | None]) -> Amount:
+    return lambda record: value(record, {})  # a page is given no table of prices
 
 
-def _of_tokens(*names: str) -> Amount:
-    def total(record: RunRecord) -> float | None:
-        found = [float(record.tokens[name]) for name in names if record.tokens.get(name)]
-        return sum(found) if found else None
-
-    return total
-
-
-def _gib(value: float) -> str:
-    return f"{value:.2f} GiB"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-COSTS: dict[str, tuple[Amount, Callable[[float], str]]] = {
-    "training": (lambda record: record.training_seconds, duration),
-    "evaluation": (lambda record: record.evaluation_seconds or None, duration),
-    "words and dialogues": (lambda record: record.answer_seconds or None, duration),
-    "peak memory": (_of_hardware("peak_memory_gib"), _gib),
-    "tokens read": (_of_tokens("prompt", "input"), _count),
-    "tokens written": (_of_tokens("generated", "output"), _count),
-    "tokens trained on": (_of_tokens("trained", "tuned"), _count),
+COSTS: dict[str, tuple[Amount, Callable[[Any], str]]] = {
+    head: (_priceless(value), written) for columns in COST_GROUPS.values() for head, (value, written) in columns.items()
 }
 """What a row cost: a number of its record (None: not known) and how it is written."""
 
@@ -252,6 +232,3 @@ def _printed(record: RunRecord, name: str, printed: dict) -> Value:
     word = "n.c." if outcome.word == "not comparable" else outcome.word
     return Value(f"{printed[name].value:.4f}", None, f"{word}{gap}", said=str(outcome))
 
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recllm_bench.reporting.costs import duration
 from recllm_bench.reporting.record import RunRecord
 from recllm_bench.reporting.site.leaderboards import COSTS, kind_of, run_id, table_id
-from recllm_bench.reporting.table import duration, measures_grid, row_notes
+from recllm_bench.reporting.table import measures_grid, row_notes
 
 _ELSEWHERE = ("name", "metrics", "curves", "notes", "measures", "recipe", "dialogue")  # or too long to be read
 
