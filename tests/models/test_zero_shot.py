@@ -165,7 +165,7 @@ class TestZeroShot(MethodConformance):
         assert roles == ["system", "user", "assistant", "user"]
         said = [trained[0].cell.method.said[item] for item in history]
         assert f"the newest last: {'; '.join(said)}." in body["messages"][0]["content"]
-        assert body["messages"][-1]["content"].startswith("Older.\n\nAnswer with 5 other titles")
+        assert body["messages"][-1]["content"].startswith("Older.\n\nRecommend 5 titles to me")
         assert body["temperature"] == 0
         assert (response.input_tokens, response.output_tokens) == (7, 3) and response.seconds > 0
 

@@ -25,5 +25,5 @@ def zero_shot(titles: Sequence[str], domain: str, messages: Sequence[tuple[str, 
         f"You recommend by title. Domain: {domain}. Name real titles that fit the user's past and words, "
         f"never one that was named before.\n{past(titles, domain)}"
     )
-    last = f"Answer with {count} other titles, the best first, one on each line, numbered, and nothing else."
+    last = f"Recommend {count} titles to me, the best first. Write only the titles, numbered, one on each line."
     return talk(messages, system, last)
