@@ -231,4 +231,3 @@ def _printed(record: RunRecord, name: str, printed: dict) -> Value:
     gap = "" if outcome.gap != outcome.gap else f" ({outcome.gap:+.0%})"
     word = "n.c." if outcome.word == "not comparable" else outcome.word
     return Value(f"{printed[name].value:.4f}", None, f"{word}{gap}", said=str(outcome))
-
