@@ -23,13 +23,23 @@ def recipe_values(model: str, dataset: str, protocol: str = "", llm: str = "") -
     """Values of the recipe that ships for a model on a dataset, or just their names.
 
     ``recipes/<model>-<dataset>.yaml`` holds what was tuned for the pair; its protocol applies unless one is given.
-    ``recipes/<model>-<dataset>-<llm>.yaml`` goes before it where that language model is asked for.
+    ``recipes/<model>-<dataset>-<llm>.yaml`` goes before it where that language model is asked for, and so does
+    ``recipes/<model>-<dataset>-dialogues.yaml`` where the protocol holds dialogues.
     """
     shipped = shipped_recipe(model, f"{_canonical(dataset)}-{llm}") if llm else {}
+    if not shipped and _holds_dialogues(protocol):
+        shipped = shipped_recipe(model, f"{_canonical(dataset)}-dialogues")
     values = {**(shipped or shipped_recipe(model, _canonical(dataset))), "model": model, "dataset": dataset}
     if protocol:
         values["protocol"] = protocol
     return values
+
+
+def _holds_dialogues(protocol: str) -> bool:
+    try:
+        return bool(protocol) and bool(protocol_named(protocol).turns)
+    except BenchError:  # told later, with what asked for it
+        return False
 
 
 def changed_from_default(recipe: Recipe, split: Any = None) -> dict[str, Any]:

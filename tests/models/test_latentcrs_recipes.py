@@ -17,7 +17,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import backbone_of
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
 from recllm_bench.options import quickened
-from recllm_bench.planning import resolved, sweep_recipes
+from recllm_bench.planning import recipe_values, resolved, sweep_recipes
 from recllm_bench.recipe import Recipe, override, read_recipe_file, recipe_from, recipe_names
 from recllm_bench.reporting.records import read_record
 from recllm_bench.runner import BenchCell
@@ -300,3 +300,14 @@ def test_no_recipe_states_a_number_of_epochs_that_an_option_could_change():
     for name in recipe_names():
         stated = str(read_recipe_file(name).get("budget") or "").partition("published")[0]
         assert not re.search(r"\d+ (joint )?epochs", stated), f"{name}: write {{training.epochs}}"
+
+
+def test_a_protocol_with_dialogues_takes_the_recipe_for_them():
+    def speaker(dataset: str, protocol: str) -> str:
+        return recipe_values("latentcrs", dataset, protocol)["conversation"]["simulator"]
+
+    for dataset in ("ml1m", "ml-100k"):
+        assert speaker(dataset, "latentcrs.multi_turn") == speaker(dataset, "latentcrs.multi_turn.n24") == "rules"
+        assert speaker(dataset, "") == speaker(dataset, "latentcrs.one_turn") == "rules:2"
+    unknown = recipe_values("latentcrs", "ml1m", "latentcrs.multi_tern")
+    assert unknown["protocol"] == "latentcrs.multi_tern" and unknown["conversation"]["simulator"] == "rules:2"
