@@ -123,7 +123,15 @@ def family(model: str) -> str:
 
 _SECTIONS = ("options", "training", "conversation")
 _MISSPELT = 0.8  # likeness to a section's name above which another name is that name with a mistake in it
-_KEYS = (*(field.name for field in dataclasses.fields(Recipe)), "seeds", "compare", "rows", "about", "published")
+_KEYS = (
+    *(field.name for field in dataclasses.fields(Recipe)),
+    "seeds",
+    "compare",
+    "rows",
+    "about",
+    "published",
+    "verbose",
+)
 
 
 def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:

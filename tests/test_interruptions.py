@@ -55,7 +55,7 @@ METHODS: dict[str, list[str]] = {
         LLM,
     ],
 }
-TIMES = ("created", "seal", "stages", "evaluation_seconds", "answer_seconds", "hardware", "revision")
+TIMES = ("created", "seal", "costs", "stages", "evaluation_seconds", "answer_seconds", "hardware", "revision")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,7 @@ class Bench:
         values = json.loads(path.read_text())
         kept = {name: value for name, value in values.items() if name not in TIMES}
         kept["stages"] = sorted(values["stages"])
+        kept["parameters"] = values["costs"]["parameters"]
         kept["measures"] = [each for each in values["measures"] if "second" not in each["name"]]
         kept["files"] = {
             file.name: file.read_bytes() for file in path.parent.iterdir() if file.name not in ("run.json", "log.jsonl")

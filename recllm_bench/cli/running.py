@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recllm_bench.errors import BenchError
+from recllm_bench.options import shown
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
@@ -93,6 +95,10 @@ def sweep(options: argparse.Namespace) -> None:
     if options.jobs < 1:
         raise BenchError(f"--jobs must be at least 1, got {options.jobs}")
     each, where = seeded(options)
+    verbose = each[0].get("verbose", False)
+    if not isinstance(verbose, bool):
+        raise BenchError(f"{where}: 'verbose' must be true or false, got {shown(verbose)}")
+    look = dataclasses.replace(look, verbose=look.verbose or verbose)
     tables = [sweep_recipes(values, where) for values in each]
     recipes = [cell for table in tables for cell in table]
     table = str(each[0].get("published") or "")

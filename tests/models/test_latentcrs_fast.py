@@ -111,7 +111,7 @@ def test_a_table_in_several_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -
     em, rows = engine(torch.float64), torch.tensor([36, 0, 5, 5])
     found = []
     for size in (1024, 5):
-        monkeypatch.setattr("recllm_bench.models.latentcrs.em._ROWS_AT_ONCE", size)
+        monkeypatch.setattr("recllm_bench.models.latentcrs.em._ROWS_AT_ONCE", {"cpu": size})
         next(em.e_pass(1))
         found.append(em._fixed(rows)[0])
     torch.testing.assert_close(*found)

@@ -98,6 +98,7 @@ def many(make):
                 options={"embedding_size": seed},
                 curves={"train": curve},
                 notes=[HOSTILE[0]],
+                costs={"parameters": 1000.0 * seed, "peak_memory": 1e9},
             )
             if block == "text":
                 held(record, 60, name, seed)
