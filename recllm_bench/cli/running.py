@@ -38,7 +38,8 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
             values["protocol"] = options.protocol
     else:
         unnamed = getattr(options, "unnamed", ("", ""))
-        model, dataset = options.model or unnamed[0], options.dataset or unnamed[1]
+        model = unnamed[0] if options.model is None else options.model
+        dataset = unnamed[1] if options.dataset is None else options.dataset
         values, where = recipe_values(model, dataset, options.protocol, options.llm), f"{model} on {dataset}"
     return override(values, _settings(options)), where
 

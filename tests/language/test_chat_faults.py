@@ -117,7 +117,7 @@ KILLED = """
 import sys
 from recllm_bench.language.chat_server import ServerChat
 chat = ServerChat("small", sys.argv[1], concurrency=4, cache=sys.argv[2])
-chat.complete([[{"role": "user", "content": str(number)}] for number in range(60)], max_tokens=5)
+chat.complete([[{"role": "user", "content": str(number)}] for number in range(400)], max_tokens=5)
 """
 
 
@@ -133,10 +133,10 @@ def test_a_killed_run_repeats_no_paid_call(endpoint, tmp_path, kill):
     running.wait(20)
     time.sleep(0.1)
     called = len(endpoint.bodies)
-    assert 24 <= called < 60
+    assert 24 <= called < 400
     chat = asking(endpoint, cache=tmp_path / "a.jsonl")
-    assert chat.complete([say(str(n)) for n in range(60)], max_tokens=5) == [f"echo {n}" for n in range(60)]
-    repeated = len(endpoint.bodies) - 60
+    assert chat.complete([say(str(n)) for n in range(400)], max_tokens=5) == [f"echo {n}" for n in range(400)]
+    repeated = len(endpoint.bodies) - 400
     # What a kill cuts off was never received, so it was not paid for; an interrupt waits for what is in flight.
     assert repeated <= (4 if kill == signal.SIGKILL else 0)
     assert called - repeated == chat.usage.cached

@@ -109,7 +109,7 @@ def test_a_recipe_of_the_language_model_goes_before_the_general_one():
     small, general = (recipe_values("cesrec", "ml-100k", llm=llm) for llm in (SMOLLM2, "another/model"))
     assert (small["options"]["llm"], small["options"]["examples"], small["dataset"]) == (SMOLLM2, 300, "ml-100k")
     assert general == recipe_values("cesrec", "ml-100k")
-    assert recipe_values("relrec", "ml-100k", llm=SMOLLM2)["training"]["epochs"] == 2
+    assert recipe_values("relrec", "ml-100k", llm=SMOLLM2)["training"]["epochs"] == 1
 
 
 def test_a_chat_server_with_it_behind_speaks_the_protocol(folder, endpoint):
