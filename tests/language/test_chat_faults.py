@@ -114,7 +114,8 @@ def test_64_requests_are_in_flight(endpoint):
 
 
 KILLED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from recllm_bench.language.chat_server import ServerChat
 chat = ServerChat("small", sys.argv[1], concurrency=4, cache=sys.argv[2])
 chat.complete([[{"role": "user", "content": str(number)}] for number in range(400)], max_tokens=5)
