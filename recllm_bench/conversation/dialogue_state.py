@@ -111,6 +111,10 @@ class StateReader:
             like |= {item for word in _LIKE.findall(text) if (item := _at(word, items))}
         return State(tuple(sorted(wanted)), tuple(sorted(unwanted)), after, before, tuple(sorted(like)))
 
+    def fitting(self, dialogues: Sequence[Dialogue], turns: int | None = None) -> np.ndarray:
+        """Which items fit all that was said in each dialogue, bool [n, n_items + 1]; ``turns`` as in :meth:`of`."""
+        return np.stack([self.fits(self.of(dialogue, turns)) for dialogue in dialogues])
+
     def _fits(self, state: State) -> np.ndarray:
         mask = self.reader.fits(Wish(state.wanted, state.unwanted)).copy()
         if state.after or state.before < _NEVER:

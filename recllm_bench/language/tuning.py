@@ -48,7 +48,7 @@ class TuningOptions:
     patience: int = option(0, "parts without progress before tuning stops (0: never)", low=0)
     batch_size: int = option(64, "examples in a step", low=1)
     most_tokens: int = option(1024, "longest example; longer ones are left out and counted", low=2)
-    tokens_at_once: int = option(0, "positions of one pass; a step takes several (0: by width and free memory)", low=0)
+    tokens_at_once: int = option(0, "positions of one pass; a step takes several (0: by width and device)", low=0)
     clip_norm: float = option(1.0, "largest gradient norm (0: no limit)", low=0)
     share: bool = option(True, "read common beginnings of prompts once; each step then has fewer different ones")
     checkpointing: bool = option(False, "recompute layers in the backward pass to save memory")
@@ -284,8 +284,10 @@ def _positions_at_once(backbone: Backbone, options: TuningOptions) -> int:
     if backbone.device.type == "cpu":
         return 8192
     most = max(2048, (1 << 24) // backbone.width)
-    free = torch.cuda.mem_get_info(backbone.device)[0]
-    return int(min(most, max(options.most_tokens, 0.6 * free // bytes_of_position(backbone, options))))
+    size = torch.cuda.mem_get_info(backbone.device)[1]  # all of it: what is free depends on what else runs
+    own = sum(part.numel() * part.element_size() for part in backbone.model.parameters())
+    room = 0.6 * max(0, size - own)
+    return int(min(most, max(options.most_tokens, room // bytes_of_position(backbone, options))))
 
 
 def _usable(examples: Sequence[Example], limit: int, label: str) -> list[Example]:

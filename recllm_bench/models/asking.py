@@ -17,7 +17,7 @@ from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.dialogue import Dialogue, Response
-from recllm_bench.conversation.hearing import wish_of
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.questions import Questions, question
 from recllm_bench.conversation.spoken import SpokenFacts
 from recllm_bench.conversation.understanding import Understanding
@@ -45,7 +45,7 @@ class AskingOptions:
 class Asking(Untrained):
     """Asks for the kind of fact that is expected to tell most of the items that still fit, else lets a model recommend.
 
-    What was said is read by :mod:`recllm_bench.conversation.understanding`, as any system could.
+    What was said is read by :mod:`recllm_bench.conversation.dialogue_state`, as any system could.
 
     Parameters
     ----------
@@ -101,11 +101,12 @@ class AskingMethod(Method):
         self.asked: dict[str, int] = {}
 
     @cached_property
-    def reader(self) -> Understanding:
+    def heard(self) -> StateReader:
         """Reads what was said."""
         catalogue, own = self.job.dataset.catalogue, self.job.words.attributes
         tables = [AttributeTable(catalogue), SpokenFacts(catalogue)]
-        return Understanding(catalogue, *tables, *([] if type(own) in map(type, tables) else [own]))
+        reader = Understanding(catalogue, *tables, *([] if type(own) in map(type, tables) else [own]))
+        return StateReader(catalogue, reader)
 
     @cached_property
     def questions(self) -> Questions:
@@ -149,13 +150,13 @@ class AskingMethod(Method):
         options = self.job.options
         if sum(map(bool, dialogue.asked)) >= options.questions:
             return ""
-        wish = wish_of(self.reader, dialogue.user_sentences())
-        fits = self.reader.fits(wish).copy()
+        state = self.heard.of(dialogue)
+        fits = self.heard.fits(state).copy()
         fits[dialogue.shown] = False
         items = np.flatnonzero(fits)
         if len(items) <= options.enough * shown:
             return ""
-        terms = {" ".join(self.reader.terms[term]) for term in (*wish.wanted, *wish.unwanted)}
+        terms = {" ".join(self.heard.reader.terms[term]) for term in (*state.wanted, *state.unwanted)}
         known = {fact for fact in self.questions.table.vocabulary if fact.value.casefold() in terms}
         gains = {kind: gain for kind, gain in self.questions.gains(items, known).items() if kind not in dialogue.asked}
         best = max(gains, key=lambda kind: gains[kind], default="")

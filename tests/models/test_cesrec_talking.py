@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from recllm_bench.conversation.dialogue import Dialogue
+from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError
 from recllm_bench.models.cesrec.masking import mask_outliers
 from recllm_bench.models.cesrec.options import CESRecOptions
 from recllm_bench.models.cesrec.talking import Talker
+from tests.conftest import planted_catalogue
 
 N = 30
 JOB = SimpleNamespace(protocol=SimpleNamespace(shown_per_turn=3, exclude_history=False))
@@ -104,3 +106,21 @@ def test_nobody_is_told_the_target():
         speaker.respond(JOB, [talk([1, 2], "5")])
     with pytest.raises(BenchError, match="empty history"):
         talker()[0].respond(JOB, [talk([], "5")])
+
+
+def test_words_alone_understand_comparisons_with_what_was_shown():
+    catalogue = planted_catalogue(N)
+    speaker, _ = talker(edit="words", early_accept=False)
+    speaker._method.reader, speaker._method.constructor = Understanding(catalogue), lambda folders: None
+    speaker._method.job = SimpleNamespace(dataset=SimpleNamespace(catalogue=catalogue))
+    old, new = (int(item) for item in np.argsort(catalogue.years[1:])[[N // 2, N // 4]] + 1)
+    kin = [set(each) & set(catalogue.categories[new]) for each in catalogue.categories]
+    for text, fits in (
+        ("Something older than the first one.", catalogue.years < catalogue.years[old]),
+        ("Something newer than the second one.", catalogue.years > catalogue.years[new]),
+        ("It is closer to the second one.", kin),
+    ):
+        dialogue = talk([1, 2, 3], "Anything.", text, shown=[old, new])
+        dialogue.sizes.append(2)
+        (answer,) = speaker.respond(JOB, [dialogue])
+        assert len(answer.items) == 3 and all(fits[item] for item in answer.items), text

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from recllm_bench.conversation.dialogue import Dialogue
-from recllm_bench.conversation.hearing import wish_of
-from recllm_bench.conversation.understanding import Understanding
+from recllm_bench.conversation.dialogue_state import State, StateReader
 from recllm_bench.language.ordering import read_order, reordered
 from recllm_bench.models.systems.listing import LISTED
 from recllm_bench.models.systems.recommender import best_first
@@ -53,10 +52,11 @@ def test_the_best_come_first_and_equal_ones_by_id():
 
 
 def test_later_words_correct_earlier_ones():
-    reader = Understanding(planted_catalogue(20))
-    drama, western = (reader.terms.index((name,)) for name in ("drama", "western"))
-    wish = wish_of(reader, ["I want a drama.", "No, not a drama, rather a western.", "Anything."])
-    assert (set(wish.wanted), set(wish.unwanted)) == ({western}, {drama})
+    states, state = StateReader(planted_catalogue(20)), State()
+    drama, western = (states.reader.terms.index((name,)) for name in ("drama", "western"))
+    for text in ("I want a drama.", "No, not a drama, rather a western.", "Anything."):
+        state = states.add(state, text)
+    assert (set(state.wanted), set(state.unwanted)) == ({western}, {drama})
 
 
 def by_hash(messages: list[dict]) -> str:

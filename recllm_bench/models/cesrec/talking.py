@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from recllm_bench.conversation.dialogue import Response
-from recllm_bench.conversation.hearing import wish_of
+from recllm_bench.conversation.dialogue_state import StateReader
+from recllm_bench.conversation.showing import show_best
+from recllm_bench.conversation.understanding import put_first
 from recllm_bench.errors import BenchError
 from recllm_bench.models.cesrec.rounds import Pseudo
 
 if TYPE_CHECKING:
     from recllm_bench.api.method import Job
-    from recllm_bench.conversation.dialogue import Dialogue
+    from recllm_bench.conversation.dialogue import Dialogue, Response
 
 
 class Talker:
@@ -38,6 +40,10 @@ class Talker:
         self._parts: tuple[Any, Any, Any] | None = None
         self._known: dict[tuple[int, bytes, tuple[str, ...]], list[int]] = {}
 
+    @cached_property
+    def _states(self) -> StateReader:
+        return StateReader(self._method.job.dataset.catalogue, self._method.reader)
+
     def respond(self, job: Job, dialogues: Sequence[Dialogue]) -> list[Response]:
         """The best items by the rewritten histories, none shown before; all dialogues are one batch.
 
@@ -56,17 +62,8 @@ class Talker:
         scores = backend.score(*Pseudo.from_lists(histories).tensors(everyone, device), users).clone()
         if self.options.ranks_by_words:
             scores = scores * 0 if self.options.edit == "words" else scores
-            wishes = [wish_of(self._method.reader, dialogue.user_sentences()) for dialogue in dialogues]
-            columns = {name: torch.from_numpy(each) for name, each in self._method.reader.columns(wishes).items()}
-            scores = self._method.reader.fitting_first(scores, columns)
-        scores[:, 0] = -torch.inf
-        known = job.protocol.exclude_history
-        for row, dialogue in enumerate(dialogues):
-            scores[row, [*dialogue.shown, *(dialogue.history.tolist() if known else ())]] = -torch.inf
-        best = scores.topk(min(job.protocol.shown_per_turn or 5, scores.shape[1] - 1), dim=1)
-        kept, items = (best.values > -torch.inf).cpu(), best.indices.cpu()
-        seconds = (time.perf_counter() - start) / max(1, len(dialogues))
-        return [Response(row[keep].tolist(), seconds=seconds) for row, keep in zip(items, kept, strict=True)]
+            scores = put_first(scores, self._states.fitting(dialogues))
+        return show_best(scores, job, dialogues, seconds=time.perf_counter() - start)
 
     def rewritten(self, dialogues: Sequence[Dialogue]) -> list[list[int]]:
         """Each history after all that its user said, sentence by sentence; what was rewritten before is kept."""

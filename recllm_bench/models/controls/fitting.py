@@ -93,8 +93,7 @@ class WordsFit(Fitting):
         scores = all_scores(self.row, batch, self.n_items)
         if self.hears != "nothing":
             last = 0 if self.hears == "opening" else None
-            fits = [self._states.fits(self._states.of(dialogue, last)) for dialogue in dialogues]
-            scores = put_first(scores, np.stack(fits))
+            scores = put_first(scores, self._states.fitting(dialogues, last))
         return show_best(scores, job, dialogues, seconds=time.perf_counter() - start)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recllm_bench.conversation.attributes import AttributeTable, Fact
-from recllm_bench.conversation.hearing import wish_of
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.spoken import SpokenFacts
 from recllm_bench.conversation.understanding import Understanding, Wish
 from recllm_bench.language.asking import Cost, ask
@@ -74,11 +74,16 @@ class Extractor:
         """Knows which items have which feature."""
         return Understanding(self.catalogue, AttributeTable(self.catalogue), SpokenFacts(self.catalogue))
 
+    @cached_property
+    def _states(self) -> StateReader:
+        return StateReader(self.catalogue, self.reader)
+
     def read(self, dialogues: Sequence[Dialogue], costs: Sequence[Cost]) -> list[Extracted]:
         """What each dialogue asks for; a chat model reads all of them as one batch."""
         self.counts["dialogues"] += len(dialogues)
         if self.chat is None:
-            return [Extracted(self._known(wish_of(self.reader, dialogue.user_sentences()))) for dialogue in dialogues]
+            said = [self._states.of(dialogue) for dialogue in dialogues]
+            return [Extracted(self._known(Wish(state.wanted, state.unwanted))) for state in said]
         asked = [self._question(dialogue) for dialogue in dialogues]
         return [self.parsed(text) for text in ask(self.chat, asked, costs, max_tokens=_ANSWER_TOKENS, seed=self.seed)]
 

@@ -14,9 +14,9 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Stage
 from recllm_bench.conversation.attributes import AttributeTable
 from recllm_bench.conversation.dialogue import Dialogue, Response
-from recllm_bench.conversation.hearing import wish_of
+from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.spoken import SpokenFacts, with_facts
-from recllm_bench.conversation.understanding import Understanding
+from recllm_bench.conversation.understanding import Understanding, put_first
 from recllm_bench.language.asking import Cost, ask
 from recllm_bench.language.ordering import NUMBER_TOKENS, listed, read_order, reordered
 from recllm_bench.models.systems.listing import Listing, SystemMethod
@@ -61,10 +61,10 @@ class ChatRecMethod(SystemMethod):
         return [self.recommender.stage, *super().stages()]
 
     @cached_property
-    def reader(self) -> Understanding:
+    def heard(self) -> StateReader:
         """Which items fit what is said."""
         catalogue = self.job.dataset.catalogue
-        return Understanding(catalogue, AttributeTable(catalogue), SpokenFacts(catalogue))
+        return StateReader(catalogue, Understanding(catalogue, AttributeTable(catalogue), SpokenFacts(catalogue)))
 
     def turn(
         self, dialogues: Sequence[Dialogue], count: int, forbid: Sequence[set[int]], costs: Sequence[Cost]
@@ -95,9 +95,7 @@ class ChatRecMethod(SystemMethod):
         """Scores in which items that fit the words stand before those that do not."""
         if self.options.retrieve == "history":
             return scores
-        wishes = [wish_of(self.reader, dialogue.user_sentences()) for dialogue in dialogues]
-        columns = {name: torch.from_numpy(column) for name, column in self.reader.columns(wishes).items()}
-        fitting = self.reader.fitting_first(scores, columns)
+        fitting = put_first(scores, self.heard.fitting(dialogues))
         return fitting.masked_fill(scores == -torch.inf, -torch.inf)
 
     def _system(self, dialogue: Dialogue, items: Sequence[int]) -> str:
