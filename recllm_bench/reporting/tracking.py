@@ -71,9 +71,10 @@ def _numbers(record: RunRecord) -> dict[str, float]:
 
 
 def _curves(record: RunRecord) -> Iterator[tuple[str, int, float]]:
-    for stage, points in record.curves.items():
-        for epoch, value in points:
-            yield f"validation/{stage}", int(epoch), float(value)
+    for kind, stages in (("validation", record.curves), ("loss", record.losses)):
+        for stage, points in stages.items():
+            for epoch, value in points:
+                yield f"{kind}/{stage}", int(epoch), float(value)
 
 
 def _name(record: RunRecord) -> str:
