@@ -37,6 +37,8 @@ PERSONAS: dict[str, dict[str, Any]] = {
 }
 """What users are like: turns that may bring nothing (0: any number), silence on questions, new things in a reply."""
 MIXED = "mixed"
+VERSION = 2
+"""Of what is answered, part of who speaks in dialogues: rows whose users answer in another way are not compared."""
 WHO = 1 << 20
 """The turn of the draw that says what a user is like."""
 _TRIES = 8  # wordings, of which one is let through that the guard would not touch and that repeats least
@@ -170,10 +172,10 @@ class Answers:
             return Reply(draw.of(pool.leaving), end=True)
         state = self.reader.of(dialogue)
         asked = dialogue.asked[-1] if dialogue.asked else ""
-        if asked and draw.rate(own["silence"]):
-            return Reply(draw.of(pool.unsure))
-        acts = self._told(profile, state, dialogue, items, own["tells"], asked, draw)
         heard = {part for text in dialogue.user_sentences() for part in _SENTENCE.split(text)}
+        if asked and draw.rate(own["silence"]):
+            return Reply(draw.of([text for text in pool.unsure if text not in heard] or pool.unsure))
+        acts = self._told(profile, state, dialogue, items, own["tells"], asked, draw)
         brief = own["persona"] == "terse" or (turn > 1 and self.reader.of(dialogue, turn - 2) == state)
         found: list[tuple[int, str]] = []
         for _ in range(_TRIES):
