@@ -1,6 +1,6 @@
 """Draw what ``dialogues.py --json`` recorded: success by turn, and success of a turn against what still fitted.
 
-Usage: python benchmarks/dialogue_figure.py results/reference/benchmarks/dialogues-ml1m-rules.json docs/images/separates.svg
+Usage: python benchmarks/dialogue_figure.py results/reference/benchmarks/dialogues-ml1m-rules.json FILE.svg
 """
 
 from __future__ import annotations
