@@ -35,7 +35,7 @@ TINY = {
     "marks": ["--tables", "4", "--processes", "1"],
 }
 ELSEWHERE = {
-    "cesrec", "chat", "dialogues", "encoder_losses", "evaluation", "gpu", "labels", "prepare", "raw_reviews", "startup",
+    "cesrec", "chat", "dialogues", "encoder_losses", "evaluation", "gpu", "labels", "own_labels", "prepare", "raw_reviews", "startup",
     "threads", "utterances",
 }  # fmt: skip
 """Scripts that tests of their own run."""

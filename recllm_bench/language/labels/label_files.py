@@ -20,7 +20,8 @@ __all__ = ["find_label_file", "labels_from_file", "labels_hash"]
 def labels_from_file(name: str | Path, dataset: PreparedDataset) -> Labels:
     """Read labels by id (:func:`.read_labels`) or profiles by the source's numbers (:func:`.import_profiles`).
 
-    A folder of the ``datasets`` package holds labels (:func:`.open_labels`). Which of the two a file holds is seen by its first line: labels have a ``kind``, profiles a ``uid``.
+    A folder of the ``datasets`` package holds labels (:func:`.open_labels`). Which of the two a file holds is seen by
+    its first line: labels have a ``kind``, profiles a ``uid``.
 
     Raises
     ------
