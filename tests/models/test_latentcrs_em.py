@@ -14,7 +14,8 @@ from torch import nn
 from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
-from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions
+from recllm_bench.options import read_options
 from recllm_bench.training.loop import fit
 from recllm_bench.training.training_options import TrainingOptions
 from tests.models.latentcrs_formulas import kl_divergence
@@ -24,9 +25,8 @@ WIDTH, TEXT, ITEMS, RECORDS, REPEATS = 6, 5, 30, 12, 2
 
 def engine(**values) -> ExpectationMaximisation:
     torch.manual_seed(0)
-    options = resolve_options(
-        LatentCRSOptions(**{"intents": 4, "text_hidden": 7, "train_repeat": REPEATS, "negatives": 3, **values})
-    )
+    shape = {"intents": 4, "text_hidden": 7, "train_repeat": REPEATS, "negatives": 3}
+    options = read_options(LatentCRSOptions, {**shape, **values}, "options")
     intents = torch.randn(4, WIDTH).double()
     inference, generative = InferenceNet(intents, options).double(), GenerativeNet(intents, TEXT, options).double()
     if options.tie_value_map:

@@ -36,7 +36,7 @@ from recllm_bench.models.latentcrs.intents import cluster_states
 from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measure
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
-from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions, check_options
 from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
@@ -63,7 +63,7 @@ class LatentCRSMethod(Method):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.options: LatentCRSOptions = resolve_options(job.options)
+        self.options: LatentCRSOptions = check_options(job.options)
         self.forms = in_use.forms(job)
         self.backbone: Cell = backbone_of(job, self.options)
         self.output = None if self.options.variant_output == "B" else Output(job, self.options)
@@ -144,7 +144,7 @@ class LatentCRSMethod(Method):
         load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
         if "choose" in folders:
             model.x_text = in_use.read(folders)["x_text"]
-        if (model.x_text or self.options.x_text) == "summary":
+        if (model.x_text or self.options.embedded) == "summary":
             model.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return model.to(job.device).eval().requires_grad_(False)
 
