@@ -184,7 +184,7 @@ def _table(comparison: Comparison, everywhere: Sequence[RunRecord]) -> Table:
         closing=[*closing_lines(comparison), f"{legend(comparison)} Brackets: 95 % intervals."],
         runs=[run_of(record) for record in records],
         dialogues=dialogues,
-        users=users_of(comparison, [found for _, _, found in dialogues]),
+        users=users_of(comparison, {key: found for key, _, found in dialogues}),
     )
 
 
