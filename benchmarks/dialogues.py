@@ -6,9 +6,9 @@ Usage: python benchmarks/dialogues.py ml1m rules --users 500 --set persona=terse
 
 ``ignored`` shows the most popular items one after the other; ``fits`` those that fit what was understood so far, by
 popularity or by ItemKNN; ``oracle`` knows the target. Beside them stands popularity's own hit rate at as many items.
-``--trained`` adds LatentCRS, trained by its recipe for dialogues (``--quick 2``: at most two passes over the data) where
-the cache folder does not have it yet; seconds are those of the dialogues alone. ``--read`` prints as many dialogues with a system that lists what fits, and with one
-that asks first, to be read by people.
+``--trained`` adds LatentCRS, trained by its recipe for dialogues (``--quick 2``: in at most two passes over the data)
+where the cache folder does not have it yet; seconds are those of the dialogues alone. ``--read`` prints as many
+dialogues with a system that lists what fits, and with one that asks first, to be read by people.
 """
 
 from __future__ import annotations
