@@ -46,6 +46,7 @@ _STREAMED = {
     "yelp": "recllm_bench.data.prepare.yelp:open_yelp",
     "steam": "recllm_bench.data.prepare.steam:open_steam",
     "steam-australian": "recllm_bench.data.prepare.steam:open_australian",
+    "saved-reviews": "recllm_bench.data.prepare.saved_reviews:open_saved_reviews",
 }
 
 

@@ -109,6 +109,11 @@ def read_table(
     return match_items(rows, files["items"], *_item_text(files["items"], _table(files["items"], items, True), items))
 
 
+def typed_interactions(path: Path, columns: Mapping[str, pa.Array]) -> Interactions:
+    """Interactions from columns in memory, recognised and refused as those of a table in the file ``path`` are."""
+    return join_parts(path, [_interactions(path, _Columns(dict(columns), 1), _Form())])
+
+
 def read_atomic(files: Mapping[str, Path]) -> Interactions:
     """Read RecBole atomic files.
 
