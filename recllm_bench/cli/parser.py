@@ -108,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", running.report, "write one HTML page of the runs that exist")
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
     report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
+    _row_arguments(report)
 
     serve = _command(
         commands, "serve", looking.serve, "serve the page of a folder of results that grow, to this machine"
@@ -214,7 +215,7 @@ def _track_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--track", metavar="LIST", help="hand the runs to tensorboard, mlflow, wandb, where installed")
 
 
-def _table_arguments(parser: argparse.ArgumentParser) -> None:
+def _row_arguments(parser: argparse.ArgumentParser) -> None:
     row = "by its name in the table, its record's folder, or its model's name"
     parser.add_argument(
         "--subject", default="", metavar="ROW", help=f"what the table is about (default: the best method), {row}"
@@ -222,6 +223,10 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", default="best", metavar="ROW", help=f"what all rows are held against (default: the best), {row}"
     )
+
+
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
+    _row_arguments(parser)
     parser.add_argument("--format", choices=FORMATS, default="text", help="how the table is written (default text)")
     parser.add_argument(
         "--cost",

@@ -27,7 +27,7 @@ from recllm_bench.progress import log
 from recllm_bench.provenance import code_hash, package_code_hash
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
-_VERSION = 5
+_VERSION = 6
 
 # Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
 _IN_MEMORY = {
