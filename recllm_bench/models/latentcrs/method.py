@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import NEUTRAL_OPENING
-from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.data.splits import Cases
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
+from recllm_bench.files import write_array
 from recllm_bench.models.latentcrs import in_use
 from recllm_bench.models.latentcrs.backbone import (
     backbone_of,
@@ -44,6 +45,9 @@ from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
 from recllm_bench.training.loop import fit, load_weights, threads
 from recllm_bench.training.stages import run_stages
+
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
 _STATES = ("encoder_dropout_in_train", "encoder_states", "train_encoder", "pad_to")
@@ -137,7 +141,7 @@ class LatentCRSMethod(Method):
         width = np.load(folders["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
         config = bare_config(job.options, self.options.window - 1, job.device, text_width=width)
         model = self.model(config, Ids(job.split.histories.n_items), self._encoder(), intents)
-        modules = {"generative": model.generative}
+        modules: dict[str, nn.Module] = {"generative": model.generative}
         if model.inference is not None:
             modules["inference"] = model.inference
         load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
@@ -147,7 +151,7 @@ class LatentCRSMethod(Method):
             model.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return model.to(job.device).eval().requires_grad_(False)
 
-    def history_encoder(self) -> nn.Module:
+    def history_encoder(self) -> Model:
         """The encoder of histories alone, trained by its own recipe."""
         return self._encoder()
 
@@ -381,11 +385,11 @@ class LatentCRSMethod(Method):
             examples.encode = self._live_encoder(records)
         return examples
 
-    def _live_encoder(self, records: Cases) -> Callable[[nn.Module | None, Tensor], Tensor]:
+    def _live_encoder(self, records: Cases) -> Callable[[Model | None, Tensor], Tensor]:
         histories, options = self._histories(), self.options
         frozen = self._encoder().train()
 
-        def encode(encoder: nn.Module | None, rows: Tensor) -> Tensor:
+        def encode(encoder: Model | None, rows: Tensor) -> Tensor:
             places = rows.cpu().numpy()
             batch = histories.history_batch(records.users[places], records.ends[places], options.window - 1)
             return last_states(frozen if encoder is None else encoder, *batch, options.pad_to)
@@ -456,10 +460,10 @@ class LatentCRSMethod(Method):
         """States of validation cases and the item table: kept ones, or those of the encoder that trains now."""
         if network.encoder is not None:
             return self._case_states(self.job.split.valid, network.encoder)
-        parts = (np.load(done["states"] / f"{name}.npy") for name in ("valid", "items"))
-        return tuple(torch.from_numpy(part).to(self.job.device) for part in parts)
+        states, items = (torch.from_numpy(np.load(done["states"] / f"{name}.npy")) for name in ("valid", "items"))
+        return states.to(self.job.device), items.to(self.job.device)
 
-    def _case_states(self, cases: Cases, encoder: nn.Module | None) -> tuple[Tensor, Tensor]:
+    def _case_states(self, cases: Cases, encoder: Model | None) -> tuple[Tensor, Tensor]:
         """By an encoder, or by the frozen one."""
         encoder = encoder or self._encoder()
         length, pad_to = self.options.window - 1, self.options.pad_to
@@ -472,7 +476,7 @@ class LatentCRSMethod(Method):
     def _key(self, *groups: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for group in groups for name in group}
 
-    def _encoder(self) -> nn.Module:
+    def _encoder(self) -> Model:
         return trained_encoder(self.backbone)
 
     def _histories(self) -> DeviceHistories:
@@ -483,5 +487,4 @@ class LatentCRSMethod(Method):
 
 
 def _save(path: Path, values: np.ndarray | Tensor) -> None:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    write_atomic(path, lambda file: np.save(file, array))
+    write_array(path, values.detach().cpu().numpy() if isinstance(values, Tensor) else values)

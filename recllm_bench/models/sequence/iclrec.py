@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from recllm_bench.artifacts import write_atomic
 from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
+from recllm_bench.files import write_array
 from recllm_bench.models.sequence.augmentation import random_view
 from recllm_bench.models.sequence.causal import CausalRecommender, check_heads
 from recllm_bench.models.sequence.intents import contrast, kmeans, nearest_centroids
@@ -168,7 +168,7 @@ class ICLRec(CausalRecommender):
                 loss = loss + weight_sequence * contrast(
                     outputs[one].flatten(1), outputs[two].flatten(1), options.temperature
                 )
-            if weight_intent:
+            if weight_intent and pooled is not None:
                 assigned = nearest_centroids(pooled.float(), self.centroids)
                 intents = F.normalize(self.centroids, dim=1)[assigned]
                 same = assigned if options.remove_false_negatives else None
@@ -236,7 +236,7 @@ class ICLRec(CausalRecommender):
         """Write ``centroids.npy`` (float32 [K, d], normalised) of the epoch whose weights the model holds."""
         if self.has_centroids:
             vectors = self.intent_vectors().cpu().numpy()
-            write_atomic(work / "centroids.npy", lambda file: np.save(file, vectors))
+            write_array(work / "centroids.npy", vectors)
 
     @classmethod
     def load_released(cls, path: Path, n_items: int | None = None, n_heads: int = 2) -> ICLRec:
@@ -265,8 +265,8 @@ class ICLRec(CausalRecommender):
             found = len(table) - 2  # padding first, the mask token last
             if n_items is not None and found != n_items:
                 raise BenchError(f"{path}: its item table has {found} items, the dataset {n_items}")
-            shapes = {"hidden_size": table.shape[1], "n_layers": n_layers, "n_heads": n_heads, "inner_size": inner}
-            model = cls(bare_config(ICLRecOptions(**shapes), len(positions), torch.device("cpu")), Ids(found))
+            shape = ICLRecOptions(hidden_size=table.shape[1], n_layers=n_layers, n_heads=n_heads, inner_size=inner)
+            model = cls(bare_config(shape, len(positions), torch.device("cpu")), Ids(found))
             model.load_state_dict(_renamed(tensors, n_layers, model), strict=True)
         except (KeyError, RuntimeError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
