@@ -3,6 +3,7 @@
     python benchmarks/chat.py                                    # SASRec on ml-100k, two epochs, 20 users
     python benchmarks/chat.py text-retrieval ml-100k --users 50
     python benchmarks/chat.py pop steam-au
+    python benchmarks/chat.py --llm smollm2 --requests 10        # also: does a chat model word ten of the answers well
 
 What fits is decided here, by the catalogue's fields and by what each request was written to mean: nothing of what
 the chat understood is asked. MovieLens has a script of its own; for other data one is made of categories and years.
@@ -12,14 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from recllm_bench.data.catalogue import Catalogue
 from recllm_bench.planning import recipe_values, resolved
 from recllm_bench.recipe import override, recipe_from
+from recllm_bench.reporting.machine import machine_facts
 from recllm_bench.runner import BenchCell
 from recllm_bench.talk import conversation_of
 from recllm_bench.talk.session import Conversation, State
@@ -220,21 +226,76 @@ def measure(cell: BenchCell, n_users: int, say: Callable[[str], None] = print) -
     return found
 
 
+def worded(cell: BenchCell, llm: str, requests: int, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """What a chat model says before the first lists of the script, to the first user.
+
+    Returns
+    -------
+    dict
+        ``lists``, ``sentences`` that kept to the facts and were shown, ``seconds`` a list at the median, ``shown`` and
+        ``same_items``: whether every list is the one without a chat model.
+    """
+    conversation = conversation_of(cell, wording=llm, say=say)
+    script = [asked for asked in FILMS if asked.kind != "talk" or asked.says == AGAIN]
+    speak = conversation.wording
+    assert speak is not None
+    seconds: list[float] = []
+    shown: list[dict[str, str]] = []
+    said: list[str] = []
+
+    def timed(wishes: Any, items: Sequence[int]) -> str:
+        start = time.perf_counter()
+        said.append(speak(wishes, items))
+        seconds.append(time.perf_counter() - start)
+        return said[-1]
+
+    history, lists = tuple(cell.dataset.histories.of(1).tolist()), []
+    for wording in (timed, None):
+        conversation.state, conversation.wording, kept = State(history=history), wording, []
+        for asked in script:
+            if len(kept) == requests:
+                break
+            items = conversation.answer(asked.says).items
+            if items:
+                kept.append(items)
+                if wording is not None:
+                    shown.append({"request": asked.says, "sentence": said[-1]})
+        lists.append(kept)
+    sentences = sum(bool(text) for text in said)
+    found = {"llm": llm, "lists": len(lists[0]), "sentences": sentences, "seconds": statistics.median(seconds)}
+    found |= {"shown": shown, "same_items": lists[0] == lists[1]}
+    say(
+        f"{llm}: {sentences} of {len(lists[0])} lists with a sentence that keeps to the facts, "
+        f"{found['seconds']:.1f} s each"
+    )
+    for each in shown:
+        say(f"  {each['request']}: {each['sentence'] or '(none that keeps to the facts)'}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="sasrec")
     parser.add_argument("dataset", nargs="?", default="ml-100k")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the recipe")
+    parser.add_argument("--llm", default="", help="chat model that words answers to the first user, such as smollm2")
+    parser.add_argument("--requests", type=int, default=10, help="lists that it words (default 10)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     settings = options.set or (["training.epochs=2"] if options.model == "sasrec" else [])
     values = override(recipe_values(options.model, options.dataset, "", ""), settings)
     values.pop("compare", None)
     where = f"{options.model} on {options.dataset}"
-    found = measure(BenchCell(resolved(recipe_from(values, where))), options.users)
+    recipe = resolved(recipe_from(values, where))
+    cell = BenchCell(recipe)
+    found = measure(cell, options.users)
+    if options.llm:
+        found["wording"] = worded(cell, options.llm, options.requests)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        machine = {**machine_facts(str(cell.device)), "threads": torch.get_num_threads()}
+        manifest = {"recipe": recipe.as_dict(), "dataset": cell.dataset.checksum, "machine": machine}
+        options.json.write_text(json.dumps({**found, **manifest}, indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":

@@ -269,7 +269,8 @@ class BenchCell:
             tokens=report["tokens"],
             costs=measured_costs(model, self.device),
             notes=[*self._notes(folders), *(f"{key}: {value}" for key, value in report["notes"].items())],
-            curves=_curves(folders),
+            curves=_by_epoch(folders, "validation"),
+            losses=_by_epoch(folders, "loss"),
             candidates=candidates,
             # What a method reports as empty had no part in it.
             substitutes={what: who for what, who in {**self._substitutes(), **report["substitutes"]}.items() if who},
@@ -405,13 +406,12 @@ class BenchCell:
         return {"simulator": speaks, "text encoder": talk.encoder}
 
 
-def _curves(folders: Mapping[str, Path]) -> dict[str, list[list[float]]]:
-    """Validation curves: for each stage rows of (epoch, metric)."""
+def _by_epoch(folders: Mapping[str, Path], kind: str) -> dict[str, list[list[float]]]:
+    """Rows of (epoch, value) for each trained stage that has values of this kind."""
     from recllm_bench.training.cells import outcomes
 
-    curves = {}
-    for name, facts in outcomes(folders).items():
-        points = [[entry["epoch"], entry["validation"]] for entry in facts["history"] if "validation" in entry]
-        if points:
-            curves[name] = points
-    return curves
+    found = {
+        name: [[entry["epoch"], entry[kind]] for entry in facts["history"] if kind in entry]
+        for name, facts in outcomes(folders).items()
+    }
+    return {name: points for name, points in found.items() if points}

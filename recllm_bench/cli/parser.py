@@ -23,8 +23,11 @@ environment:
   RECLLM_MODELS        folder in which language models are looked up first
   RECLLM_CACHE         downloads and artifacts (default .recllm)
   RECLLM_RESULTS       run records (default results)
-  RECLLM_API_KEY       key of a chat model's server
+  RECLLM_API_KEY       key of a chat model's server (else OPENAI_API_KEY)
+  RECLLM_PRICES        file of prices of chat models: 'MODEL: {input: 1, output: 2}' for a million tokens
   RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
+  HF_HUB_OFFLINE=1     fetch nothing from the hub
+  OMP_NUM_THREADS      threads of a process; NO_COLOR=1: plain text
 """
 
 DESCRIBE_EPILOG = """\
@@ -57,15 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _cell_arguments(run)
     run.add_argument("--recipe", help="a recipe file or name, in place of MODEL and DATASET")
     run.add_argument("--alone", action="store_true", help="no rows to compare with")
-    run.add_argument(
-        "--quick",
-        type=int,
-        nargs="?",
-        const=2,
-        default=0,
-        metavar="PASSES",
-        help="a first look: at most this many passes over the data in every training of every row (2)",
-    )
+    _quick_argument(run)
     _metrics_argument(run)
     _table_arguments(run)
     _track_argument(run)
@@ -75,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("recipe", help="a recipe file or name with 'rows'")
     sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run side by side (default 1)")
     _cell_arguments(sweep)
+    _quick_argument(sweep)
     _track_argument(sweep)
     _table_arguments(sweep)
 
@@ -115,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", running.report, "write one HTML page of the runs that exist")
     report.add_argument("--output", type=Path, help="file to write (default results/report.html)")
     report.add_argument("--results", type=Path, help="folder of run records (default results/runs)")
+    _row_arguments(report)
 
     serve = _command(
         commands, "serve", looking.serve, "serve the page of a folder of results that grow, to this machine"
@@ -221,7 +218,7 @@ def _track_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--track", metavar="LIST", help="hand the runs to tensorboard, mlflow, wandb, where installed")
 
 
-def _table_arguments(parser: argparse.ArgumentParser) -> None:
+def _row_arguments(parser: argparse.ArgumentParser) -> None:
     row = "by its name in the table, its record's folder, or its model's name"
     parser.add_argument(
         "--subject", default="", metavar="ROW", help=f"what the table is about (default: the best method), {row}"
@@ -229,6 +226,10 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", default="best", metavar="ROW", help=f"what all rows are held against (default: the best), {row}"
     )
+
+
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
+    _row_arguments(parser)
     parser.add_argument("--format", choices=FORMATS, default="text", help="how the table is written (default text)")
     parser.add_argument(
         "--cost",
@@ -240,6 +241,18 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
         "--prices", type=Path, metavar="FILE", help="prices of language models, 'MODEL: {input: 1, output: 2}'"
     )
     parser.add_argument("--verbose", action="store_true", help="show the workings that methods count, too")
+
+
+def _quick_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--quick",
+        type=int,
+        nargs="?",
+        const=2,
+        default=0,
+        metavar="PASSES",
+        help="a first look: at most this many passes over the data in every training of every row (2)",
+    )
 
 
 def _metrics_argument(parser: argparse.ArgumentParser) -> None:

@@ -301,7 +301,7 @@ def report(options: argparse.Namespace) -> None:
 
     records = _existing(options.results)
     output = options.output or results_folder() / "report.html"
-    write_report(records, output)
+    write_report(records, output, **_held(options))
     print(f"wrote {output}")
 
 

@@ -15,6 +15,8 @@ from recllm_bench.artifacts import write_atomic
 from recllm_bench.errors import BenchError
 from recllm_bench.reporting.comparison import Comparison, compare
 from recllm_bench.reporting.records import RunRecord
+from recllm_bench.reporting.row_names import told_apart
+from recllm_bench.reporting.seeds import over_seeds
 from recllm_bench.reporting.site.charts import Charts, charts_of
 from recllm_bench.reporting.site.leaderboards import (
     MARK_WORDS,
@@ -29,11 +31,13 @@ from recllm_bench.reporting.site.page_text import breakable, packed, packed_text
 from recllm_bench.reporting.site.people_and_talks import dialogues_of, users_of
 from recllm_bench.reporting.site.run_parts import Run, run_of
 from recllm_bench.reporting.site.standings import overview, sentences
+from recllm_bench.reporting.subject import has_row, row_named
 from recllm_bench.reporting.table import (
     MARKS,
     closing_lines,
     describe,
     finding,
+    grouped,
     legend,
     measures_grid,
     own_measures,
@@ -86,20 +90,22 @@ class Table:
         return sentences(self.comparison)
 
 
-def write_report(records: Sequence[RunRecord], path: Path) -> Path:
+def write_report(records: Sequence[RunRecord], path: Path, **choices: str) -> Path:
     """Write the page, atomically.
 
     Parameters
     ----------
     records : sequence of RunRecord
         One table for each dataset and protocol.
+    **choices
+        As :func:`report_page` takes them.
 
     Raises
     ------
     BenchError
-        Without records, or when the file cannot be written.
+        Without records, for a row that no table has, or when the file cannot be written.
     """
-    page = report_page(records)
+    page = report_page(records, **choices)
     try:
         write_atomic(Path(path), lambda file: file.write(page.encode()))
     except OSError as error:
@@ -107,25 +113,24 @@ def write_report(records: Sequence[RunRecord], path: Path) -> Path:
     return Path(path)
 
 
-def report_page(records: Sequence[RunRecord], live: str = "") -> str:
+def report_page(records: Sequence[RunRecord], live: str = "", *, subject: str = "", baseline: str = "best") -> str:
     """The page's text.
 
     Parameters
     ----------
     live : str
         The state that a server made it of: the page asks that server whether there is a newer one. Empty for a file.
+    subject, baseline : str
+        As in :func:`.compare`, in the tables that have such a row; the others are shown as without.
 
     Raises
     ------
     BenchError
-        Without records.
+        Without records, or for a row that no table has.
     """
     if not records:
         raise BenchError("there are no run records to report; make one with 'recllm-bench run'")
-    groups: dict[tuple, list[RunRecord]] = {}
-    for record in records:
-        groups.setdefault((record.dataset.get("name"), record.fingerprint), []).append(record)
-    tables = [_table(compare(group), records) for group in groups.values()]
+    tables = [_table(comparison, records) for comparison in _comparisons(records, subject, baseline)]
     script = (_SITE / "page.js").read_text(encoding="utf-8")
     plotly, drawing = _plotly()
     return _template().render(
@@ -140,6 +145,20 @@ def report_page(records: Sequence[RunRecord], live: str = "") -> str:
         hashes=[_csp_hash(script), drawing],
         live=live,
     )
+
+
+def _comparisons(records: Sequence[RunRecord], subject: str, baseline: str) -> list[Comparison]:
+    """Every table, about the named rows where it has them."""
+    groups = grouped(records)
+    rows = [told_apart(over_seeds(group)) for group in groups]
+    named = {"subject": subject, "baseline": "" if baseline == "best" else baseline}
+    for name in filter(None, named.values()):
+        if not any(has_row(each, name) for each in rows):
+            row_named([row for each in rows for row in each], name)  # says which there are
+    return [
+        compare(group, **{key: name for key, name in named.items() if name and has_row(each, name)})
+        for group, each in zip(groups, rows, strict=True)
+    ]
 
 
 def _table(comparison: Comparison, everywhere: Sequence[RunRecord]) -> Table:

@@ -58,6 +58,8 @@ class RunRecord:
         Seconds each stage took when it was made.
     curves : dict of str to list of [epoch, value]
         Validation metric of each trained stage.
+    losses : dict of str to list of [epoch, value]
+        Mean training loss of each epoch of each trained stage. Empty in earlier records.
     evaluation_seconds : float
         Seconds of ranking.
     answer_seconds : float
@@ -112,6 +114,7 @@ class RunRecord:
     cases: dict[str, float] = dataclasses.field(default_factory=dict)
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
+    losses: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
     evaluation_seconds: float = 0.0
     answer_seconds: float = 0.0
     measures: list[Measure] = dataclasses.field(default_factory=list)

@@ -59,6 +59,7 @@ def make_record(
     device: str = "",
     candidates: Candidates | None = None,
     curves: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    losses: Mapping[str, Sequence[Sequence[float]]] | None = None,
     depends: Mapping[str, Any] | None = None,
     model_name: str = "",
     changed: Mapping[str, Any] | None = None,
@@ -68,7 +69,7 @@ def make_record(
     Parameters
     ----------
     name, recipe, block, speaker, dataset, protocol, split, stages, evaluation_seconds, answer_seconds, measures, tokens
-        See :class:`RunRecord`; so are ``notes``, ``substitutes``, ``curves``, ``depends`` and all below.
+        See :class:`RunRecord`; so are ``notes``, ``substitutes``, ``curves``, ``losses``, ``depends`` and all below.
     ranks : Ranks
         From ``rank_cases``.
     outcomes : object, optional
@@ -121,7 +122,8 @@ def make_record(
             "tied_share": share_with_ties(ranks),
         },
         stages={stage: float(seconds) for stage, seconds in (stages or {}).items()},
-        curves={stage: [list(point) for point in points] for stage, points in (curves or {}).items()},
+        curves=_as_stored(curves or {}),
+        losses=_as_stored(losses or {}),
         evaluation_seconds=round(evaluation_seconds, 3),
         answer_seconds=round(answer_seconds, 3),
         measures=list(measures),

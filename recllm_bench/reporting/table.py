@@ -41,7 +41,7 @@ def compared(
     baseline, metrics, subject, test, failures
         As in :func:`.compare`; a name that only some of the tables have concerns those alone.
     """
-    tables = _groups(records)
+    tables = grouped(records)
     for name in filter(None, (baseline if baseline != "best" else "", subject)):
         tables = [group for group in tables if has_row(told_apart(over_seeds(group)), name)] or tables
     found = []
@@ -51,7 +51,7 @@ def compared(
     return found
 
 
-def _groups(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+def grouped(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Records by dataset and protocol, in the order of their first ones."""
     groups: dict[tuple, list[RunRecord]] = {}
     for record in records:
@@ -67,7 +67,7 @@ def tables_with(records: Sequence[RunRecord], names: Sequence[str]) -> list[RunR
     BenchError
         When no table has them, or several do.
     """
-    tables = [told_apart(over_seeds(group)) for group in _groups(records)]
+    tables = [told_apart(over_seeds(group)) for group in grouped(records)]
     found = [rows for rows in tables if all(has_row(rows, name) for name in names)]
     if len(found) == 1:
         return [found[0][row_named(found[0], name)] for name in names]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +30,7 @@ def trackers(text: str) -> list[str]:
         if name not in TRACKERS:
             raise BenchError(f"--track: there is no tracker '{name}'.{nearest(name, TRACKERS)}")
         if find_spec(TRACKERS[name][0]) is None:
-            raise BenchError(f"--track {name}: it is not installed; pip install {name}")
+            raise BenchError(f"--track {name}: it is not installed; pip install '.[tracking]', or {name} alone")
     return names
 
 
@@ -42,14 +44,30 @@ def track_records(records: Sequence[RunRecord], names: Sequence[str], root: Path
     names : sequence of str
         From :func:`trackers`.
     root : Path
-        Where TensorBoard's files and Weights & Biases' offline runs go; MLflow follows its own settings.
+        Folder for what is kept on this machine: TensorBoard's files, MLflow's unless ``MLFLOW_TRACKING_URI`` is set,
+        those of Weights & Biases where there is no key.
 
     Returns
     -------
     list of str
         A line for each tracker: where the runs are.
+
+    Raises
+    ------
+    BenchError
+        When a tracker does not take them; the records stand.
     """
-    return [TRACKERS[name][1](records, root) for name in names]
+    return [_handed(name, records, root) for name in names]
+
+
+def _handed(name: str, records: Sequence[RunRecord], root: Path) -> str:
+    try:
+        return TRACKERS[name][1](records, root)
+    except Exception as error:  # whatever a tracker, its server or the network raises
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BenchError(
+            f"--track {name}: {reason}; the runs are finished, and the same command hands them over again"
+        ) from error
 
 
 def _parameters(record: RunRecord) -> dict[str, str | int | float]:
@@ -71,13 +89,19 @@ def _numbers(record: RunRecord) -> dict[str, float]:
 
 
 def _curves(record: RunRecord) -> Iterator[tuple[str, int, float]]:
-    for stage, points in record.curves.items():
-        for epoch, value in points:
-            yield f"validation/{stage}", int(epoch), float(value)
+    for kind, stages in (("validation", record.curves), ("loss", record.losses)):
+        for stage, points in stages.items():
+            for epoch, value in points:
+                yield f"{kind}/{stage}", int(epoch), float(value)
 
 
 def _name(record: RunRecord) -> str:
     return record.folder.name if record.folder else record.name
+
+
+def _safe(name: str) -> str:
+    """A name without signs that a tracker refuses."""
+    return re.sub(r"[^\w.\-/]", "_", name)
 
 
 def _tensorboard(records: Sequence[RunRecord], root: Path) -> str:
@@ -101,38 +125,49 @@ def _tensorboard(records: Sequence[RunRecord], root: Path) -> str:
 
 
 def _mlflow(records: Sequence[RunRecord], root: Path) -> str:
+    # MLflow 3 keeps runs in a database unless it is told otherwise, which mlflow-skinny cannot open; files serve both.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     import mlflow
 
+    if not mlflow.is_tracking_uri_set():
+        mlflow.set_tracking_uri((root / "mlruns").absolute().as_uri())
     for record in records:
-        mlflow.set_experiment(f"{record.dataset.get('name')} {record.protocol.get('name')}")
-        with mlflow.start_run(run_name=record.name):
+        experiment = mlflow.set_experiment(f"{record.dataset.get('name')} {record.protocol.get('name')}")
+        tags = {"record": _safe(_name(record)), "created": record.created}
+        same = " and ".join(f"tags.{tag} = '{value}'" for tag, value in tags.items())
+        if mlflow.MlflowClient().search_runs([experiment.experiment_id], same, max_results=1):
+            continue  # handed over before: once is enough
+        with mlflow.start_run(run_name=record.name, tags=tags):
             mlflow.log_params(_parameters(record))
-            mlflow.set_tag("record", _name(record))
             for name, value in _numbers(record).items():
-                mlflow.log_metric(name.replace(" ", "_"), value)
+                mlflow.log_metric(_safe(name), value)
             for name, epoch, value in _curves(record):
-                mlflow.log_metric(name.replace(" ", "_"), value, step=epoch)
+                mlflow.log_metric(_safe(name), value, step=epoch)
     return f"MLflow: {mlflow.get_tracking_uri()}"
 
 
 def _wandb(records: Sequence[RunRecord], root: Path) -> str:
     import wandb
 
+    offline = ""
     for record in records:
-        project = f"recllm-{record.dataset.get('name')}"
-        run: Any = wandb.init(
-            project=project,
-            name=record.name,
-            id=_name(record),
-            config=_parameters(record),
-            dir=str(root),
-            resume="allow",
-        )
+        run = _wandb_run(wandb, record, root)
         for name, epoch, value in _curves(record):
             run.log({name: value, "epoch": epoch})
         run.summary.update(_numbers(record))
         run.finish()
-    return "Weights & Biases: see its address above, or 'wandb sync' for offline runs"
+        offline = str(root / "wandb") if run.offline else ""
+    return f"Weights & Biases: wandb sync {offline}/offline-run-*" if offline else "Weights & Biases: addresses above"
+
+
+def _wandb_run(wandb: Any, record: RunRecord, root: Path) -> Any:
+    """A run that takes values; kept on this machine where there is no key, and nobody to ask for one."""
+    asked = {"project": _safe(f"recllm-{record.dataset.get('name')}").replace("/", "_"), "name": record.name}
+    asked |= {"id": _safe(_name(record)), "config": _parameters(record), "dir": str(root)}
+    try:
+        return wandb.init(**asked, resume="allow")
+    except wandb.errors.UsageError:
+        return wandb.init(**asked, mode="offline")
 
 
 TRACKERS: dict[str, tuple[str, Callable[[Sequence[RunRecord], Path], str]]] = {

@@ -194,12 +194,29 @@ def test_redrawn_negatives_are_used() -> None:
     assert np.all(em.examples.negatives.numpy() == 9)
 
 
+def test_what_a_captured_step_reads_stays_where_it_is_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where distributions are computed batch by batch, from projected texts."""
+    from recllm_bench.models.latentcrs import em as module
+
+    whole, parts = engine(), engine()
+    list(whole.e_pass(1))
+    monkeypatch.setattr(module, "_ENTRIES_KEPT", 0)
+    places = set()
+    for epoch in (1, 2):
+        list(parts.e_pass(epoch))
+        places.add(parts._projections.data_ptr())
+    assert len(places) == 1
+    rows = torch.arange(RECORDS)
+    torch.testing.assert_close(parts._fixed(rows), whole._fixed(rows))
+
+
 @pytest.mark.parametrize("redrawn", [False, True])
 def test_steps_of_fixed_places_take_the_steps_of_the_loop_bit_by_bit(redrawn: bool, tmp_path: Path) -> None:
     """Tables, negatives and curves lie at one place for all epochs, as a captured step needs them."""
     found = []
     for steps in ("fixed", "python"):
         em = engine(text_dropout=0.2)
+        em.together = 2 if steps == "fixed" else 1
         if redrawn:
             first = em.examples.negatives.clone()
             em.examples.redraw = lambda epoch, first=first: (first + epoch) % 20 + 1

@@ -43,8 +43,9 @@ from recllm_bench.models.latentcrs.records import draw_negatives, training_recor
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
-from recllm_bench.training.loop import fit, load_weights, threads
+from recllm_bench.training.loop import fit, load_weights, takes_fixed_steps, threads
 from recllm_bench.training.stages import run_stages
+from recllm_bench.training.training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from recllm_bench.api.model import Model
@@ -337,16 +338,21 @@ class LatentCRSMethod(Method):
     def _em(
         self, inference: InferenceNet | None, generative: GenerativeNet | None, done: dict[str, Path]
     ) -> ExpectationMaximisation:
+        training = self.job.training.on(self.job.device)
         return ExpectationMaximisation(
             inference,
             generative,
             self._examples(done),
             self.options,
-            self.job.training.on(self.job.device).batch_size,
+            training.batch_size,
             self.job.recipe.seed,
             w_rec=self.w_rec,
             w_e_rec=self.options.w_e_rec if generative is None else self.w_e_rec,
+            together=training.steps_a_graph if self._takes_fixed_steps(training) else 1,
         )
+
+    def _takes_fixed_steps(self, training: TrainingOptions) -> bool:
+        return self.options.encoder_states != "live" and takes_fixed_steps(training, self.job.device)
 
     def _examples(self, done: dict[str, Path]) -> Examples:
         options, device = self.options, self.job.device
@@ -431,7 +437,7 @@ class LatentCRSMethod(Method):
                 device=self.job.device,
                 seed=self.job.recipe.seed,
                 label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
-                fixed=self.options.encoder_states != "live",
+                fixed=self._takes_fixed_steps(training),
             )
 
     # validation

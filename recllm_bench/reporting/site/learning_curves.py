@@ -8,15 +8,17 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from recllm_bench.recipe import flat
 from recllm_bench.reporting.figures import Figure
 from recllm_bench.reporting.records import RunRecord
 
 _KEPT = re.compile(r"kept epoch (\d+) of (\d+), (\S+) (-?[\d.]+(?:e-?\d+)?),")
+_LOSS = re.compile("loss|objective")
 Line = tuple[int, int, str, float]
 
 
 def learning_figures(records: Sequence[RunRecord], everywhere: Sequence[RunRecord]) -> list[Figure]:
-    """Validation values by epoch.
+    """Validation values by epoch, then training losses.
 
     A record keeps the values of each stage, and the log of the run that trained the stage names their quantity. A
     stage that came from the cache was logged by another run: its line is found by best epoch, length and value.
@@ -29,28 +31,44 @@ def learning_figures(records: Sequence[RunRecord], everywhere: Sequence[RunRecor
         Records in whose logs names are looked for.
     """
     logged = [line for record in everywhere for line in _logged(record)]
-    figures: dict[str, Figure] = {}
-    seen: dict[str, dict[tuple, str]] = {}
+    measured: dict[str, Figure] = {}
+    trained: dict[str, Figure] = {}
     for row in records:
         record = row.members[0] if row.members else row
         for stage, points in record.curves.items():
-            if len(points) < 2:
-                continue
             quantity = quantity_of(points, logged) or _unnamed(record, points)
             better = "minus a loss: higher is better" if quantity.startswith("-") else "higher is better"
             caption = f"{quantity} on validation cases after each epoch ({better})."
-            figure = figures.setdefault(quantity, Figure(caption, "epoch", [], quantity=quantity))
-            line = {int(epoch): (float(value),) * 3 for epoch, value in points}
             name = f"{row.name}, {stage}" if len(record.curves) > 1 else row.name
-            known = seen.setdefault(quantity, {})
-            key = tuple(sorted(line.items()))
-            if key in known:
-                continue  # the same trained stage under another row
-            while name in figure.lines:
-                name += " (another run)"
-            known[key] = name
-            figure.lines[name] = line
-    return [figures[name] for name in sorted(figures)]
+            _draw(measured, quantity, caption, name, points)
+        for stage, points in record.losses.items():
+            quantity = _loss_of(record, stage)
+            caption = f"{quantity}: mean of each epoch's steps (lower is better)."
+            _draw(trained, quantity, caption, row.name, points)
+    return [figures[name] for figures in (measured, trained) for name in sorted(figures)]
+
+
+def _draw(
+    figures: dict[str, Figure], quantity: str, caption: str, name: str, points: Sequence[Sequence[float]]
+) -> None:
+    """Add a line to the figure of its quantity, unless it is there: rows share trained stages."""
+    if len(points) < 2:
+        return
+    figure = figures.setdefault(quantity, Figure(caption, "epoch", [], quantity=quantity))
+    line = {int(epoch): (float(value),) * 3 for epoch, value in points}
+    if line in figure.lines.values():
+        return
+    while name in figure.lines:
+        name += " (another run)"
+    figure.lines[name] = line
+
+
+def _loss_of(record: RunRecord, stage: str) -> str:
+    """What a training loss is: two models, stages or settings of the loss never share an axis."""
+    options = flat({part: record.recipe.get(part) or {} for part in ("options", "training")})
+    chosen = [f"{value}" for place, value in options.items() if _LOSS.search(place)]
+    name = record.model_name or str(record.recipe.get("model"))
+    return ", ".join([f"training loss of {name}", *([stage] if len(record.losses) > 1 else []), *chosen])
 
 
 def quantity_of(points: Sequence[Sequence[float]], logged: Sequence[Line]) -> str:

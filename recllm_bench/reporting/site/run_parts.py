@@ -14,7 +14,16 @@ from recllm_bench.reporting.record import RunRecord
 from recllm_bench.reporting.site.leaderboards import COSTS, kind_of, run_id, table_id
 from recllm_bench.reporting.table import measures_grid, row_notes
 
-_ELSEWHERE = ("name", "metrics", "curves", "notes", "measures", "recipe", "dialogue")  # or too long to be read
+_ELSEWHERE = (
+    "name",
+    "metrics",
+    "curves",
+    "losses",
+    "notes",
+    "measures",
+    "recipe",
+    "dialogue",
+)  # or too long
 
 
 @dataclass(frozen=True)
