@@ -39,7 +39,7 @@ from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, check_options
 from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
-from recllm_bench.models.latentcrs.records import draw_negatives, training_records
+from recllm_bench.models.latentcrs.records import read_examples, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
@@ -355,41 +355,8 @@ class LatentCRSMethod(Method):
         return self.options.encoder_states != "live" and takes_fixed_steps(training, self.job.device)
 
     def _examples(self, done: dict[str, Path]) -> Examples:
-        options, device = self.options, self.job.device
-        records, histories = self.records(), self.job.split.histories
-        rows, vectors = np.zeros(len(records), np.int64), np.zeros((1, 1), np.float32)
-        if "utterances" in done:
-            rows = np.load(done["utterances"] / "records_rows.npy")
-            vectors = np.load(done["utterances"] / "records_vectors.npy")
-        kept = np.flatnonzero(rows >= 0)
-        records = records.take(kept)
-
-        def negatives(epoch: int) -> Tensor:
-            drawn = draw_negatives(
-                histories,
-                records,
-                options.negatives,
-                options.train_repeat,
-                exclude=options.neg_exclude,
-                window=options.window,
-                seed=self.job.recipe.seed + 7919 * epoch,
-            )
-            return torch.from_numpy(drawn).to(device)
-
-        clean, noisy = np.load(done["states"] / "clean.npy"), done["states"] / "noisy.npy"
-        examples = Examples(
-            targets=torch.from_numpy(records.targets).long().to(device),
-            negatives=negatives(0),
-            text_rows=torch.from_numpy(rows[kept]).to(device),
-            text_vectors=torch.from_numpy(vectors).to(device),
-            items=torch.from_numpy(np.load(done["states"] / "items.npy")).to(device),
-            clean=torch.from_numpy(clean[kept]).to(device),
-            noisy=torch.from_numpy(np.load(noisy)[:, kept]).to(device) if noisy.exists() else None,
-            redraw=negatives if options.neg_resample == "epoch" else None,
-        )
-        if options.encoder_states == "live":
-            examples.encode = self._live_encoder(records)
-        return examples
+        live = self._live_encoder if self.options.encoder_states == "live" else None
+        return read_examples(self.job, self.options, self.records(), done, live)
 
     def _live_encoder(self, records: Cases) -> Callable[[Model | None, Tensor], Tensor]:
         histories, options = self._histories(), self.options
