@@ -210,7 +210,7 @@ class ReLRec(SequentialRecommender):
         flat = self._with_rows(flat, batch.item_places, batch.item_rows, self.tables.items)
         again = {"checkpointing": True} if self.checkpointing else {}
         inputs = flat.view(*batch.words.shape, -1)
-        states = self.backbone.hidden_states(inputs, batch.mask(), batch.positions, **again)
+        states = self.backbone.hidden_states(inputs, batch.documents(), batch.positions, **again)
         return states.reshape(-1, states.shape[-1])[batch.scored]
 
     def _softmaxes(self, batch: PackedBatch) -> list[tuple[slice, bool, int]]:

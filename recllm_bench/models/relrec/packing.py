@@ -16,6 +16,7 @@ from torch import Tensor
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.windows import Windows
 from recllm_bench.errors import BenchError
+from recllm_bench.language.block_attention import Documents
 from recllm_bench.language.packing import best_fit
 from recllm_bench.models.relrec.prompts import SLOT
 from recllm_bench.models.relrec.tokens import Vocabulary
@@ -100,10 +101,9 @@ class PackedBatch:
     counts: tuple[int, ...]
     n_tokens: int
 
-    def mask(self) -> Tensor:
-        """Which positions each position sees: bool ``[R, 1, C, C]``; padding sees padding, never nothing."""
-        same = self.segments[:, :, None] == self.segments[:, None, :]
-        return same.tril()[:, None]
+    def documents(self) -> Documents:
+        """Which positions each position sees."""
+        return Documents(self.segments)
 
     def of(self, kind: int) -> PackedBatch:
         """The same rows with the targets of one kind."""

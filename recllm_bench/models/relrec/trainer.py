@@ -15,6 +15,7 @@ from recllm_bench.artifacts import write_json
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
+from recllm_bench.language.block_attention import attend_by_blocks
 from recllm_bench.models.relrec.inference import own_against_other
 from recllm_bench.models.relrec.memory import choose_checkpointing
 from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, Book, LabelTokens, Plan, join, pack
@@ -47,6 +48,8 @@ class Trainer:
         self._counts: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = json.loads(curves.read_text()) if curves.exists() else []
         self._epoch = self.tokens = self.unseen_drawn = 0
+        if options.packed_attention == "blocks":
+            attend_by_blocks(model.backbone)
         tokens = job.training.batch_size * (
             self.book.overhead + model.history_length + (2 * self.book.longest_label() if labels is not None else 0)
         )
