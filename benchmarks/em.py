@@ -94,7 +94,7 @@ def work(dataset: str, users: int, intents: int, batch_size: int, device: str, d
     from recllm_bench.data.splits import leave_one_out
     from recllm_bench.data.windows import DeviceHistories
     from recllm_bench.models.latentcrs.backbone import frozen_items
-    from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+    from recllm_bench.models.latentcrs.options import LatentCRSOptions
     from recllm_bench.models.latentcrs.records import draw_negatives, training_records
     from recllm_bench.recbole_bridge import build_model
 
@@ -103,12 +103,8 @@ def work(dataset: str, users: int, intents: int, batch_size: int, device: str, d
     offsets = np.asarray(whole.offsets[: n_users + 1])
     histories = Histories(np.asarray(whole.items[: offsets[-1]]), offsets, whole.n_items)
     split = leave_one_out(histories)
-    options = LatentCRSOptions(intents=intents, w_nce=0.0, w_rec=5.0, w_e_rec=5.0)
-    if not dropout:
-        options = LatentCRSOptions(
-            intents=intents, w_nce=0.0, w_rec=5.0, w_e_rec=5.0, text_dropout=0.0, encoder_dropout_in_train=False
-        )
-    options = resolve_options(options)
+    without = {} if dropout else {"text_dropout": 0.0, "encoder_dropout_in_train": False}
+    options = LatentCRSOptions(intents=intents, w_nce=0.0, w_rec=5.0, w_e_rec=5.0, **without)
     encoder = build_model(
         resolve("models", "iclrec"), histories, split.train_ends, {}, seed=1, device=device, max_length=50
     )[0]

@@ -42,9 +42,8 @@ TEXTS: dict[str, tuple[Any, ...]] = {
     "chat_device": ("cpu",),
 }
 """Other values of options whose type alone gives none."""
-NOT_TRIED = {"encoder", "llm", "chat", "labels", "switched_from", "switched_file", "backbone", "variant_output",
-             "lr_schedule"}  # fmt: skip
-"""Names of files and servers, whose content has tests of its own, and options with one value."""
+NOT_TRIED = {"encoder", "llm", "chat", "labels", "switched_from", "switched_file", "backbone", "variant_output"}
+"""Names of files and servers, whose content has tests of its own."""
 WITH: dict[str, dict[str, Any]] = {
     "train_encoder": {"encoder_states": "live"},
     "intents": {"intents": 4},

@@ -90,6 +90,17 @@ def test_side_by_side_gives_the_same_numbers_and_a_killed_process_is_told(capsys
     assert "--jobs must be at least 1" in _error(capsys, "sweep", str(sweep), "--jobs", "0")
 
 
+def test_a_quick_sweep_trains_each_row_a_little(capsys, sweep, monkeypatch):
+    monkeypatch.setenv("BREAK", "no")
+    assert cli.main(["sweep", str(sweep), "--quick", "1", "--set", "training.epochs=9"]) == 0
+    out = capsys.readouterr().out
+    assert "quick: at most 1 passes over the data in every training" in out and "Not run" not in out
+    curves = {
+        read_record(folder).name: read_record(folder).curves for folder in find_records(results_folder() / "runs")
+    }
+    assert len(curves["narrow"]["train"]) == len(curves["wide"]["train"]) == 1
+
+
 def test_tensorboard_gets_metrics_and_curves(capsys, own_data):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

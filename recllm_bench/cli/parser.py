@@ -57,15 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _cell_arguments(run)
     run.add_argument("--recipe", help="a recipe file or name, in place of MODEL and DATASET")
     run.add_argument("--alone", action="store_true", help="no rows to compare with")
-    run.add_argument(
-        "--quick",
-        type=int,
-        nargs="?",
-        const=2,
-        default=0,
-        metavar="PASSES",
-        help="a first look: at most this many passes over the data in every training of every row (2)",
-    )
+    _quick_argument(run)
     _metrics_argument(run)
     _table_arguments(run)
     _track_argument(run)
@@ -75,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("recipe", help="a recipe file or name with 'rows'")
     sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run side by side (default 1)")
     _cell_arguments(sweep)
+    _quick_argument(sweep)
     _track_argument(sweep)
     _table_arguments(sweep)
 
@@ -245,6 +238,18 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
         "--prices", type=Path, metavar="FILE", help="prices of language models, 'MODEL: {input: 1, output: 2}'"
     )
     parser.add_argument("--verbose", action="store_true", help="show the workings that methods count, too")
+
+
+def _quick_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--quick",
+        type=int,
+        nargs="?",
+        const=2,
+        default=0,
+        metavar="PASSES",
+        help="a first look: at most this many passes over the data in every training of every row (2)",
+    )
 
 
 def _metrics_argument(parser: argparse.ArgumentParser) -> None:

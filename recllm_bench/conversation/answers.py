@@ -7,6 +7,7 @@ is given away is bounded by what still fits the words (:class:`Manners`), and ne
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -36,7 +37,12 @@ PERSONAS: dict[str, dict[str, Any]] = {
 }
 """What users are like: turns that may bring nothing (0: any number), silence on questions, new things in a reply."""
 MIXED = "mixed"
-_TRIES = 8  # wordings before one that was said before, or that the guard would touch, is let through
+VERSION = 2
+"""Of what is answered, part of who speaks in dialogues: rows whose users answer in another way are not compared."""
+WHO = 1 << 20
+"""The turn of the draw that says what a user is like."""
+_TRIES = 8  # wordings, of which one is let through that the guard would not touch and that repeats least
+_SENTENCE = re.compile(r"(?<=[.?!])\s+")
 _YEARS = ("year", "decade", "era")
 _DISLIKE, _OLDER, _NEWER, _NEARER, _FACT = "dislike", "older", "newer", "nearer", "fact"
 _NO_FACT = Fact("", "")
@@ -107,8 +113,16 @@ class Speaks(Protocol):
         """Facts that the user can say."""
         ...
 
-    def about(self, profile: Profile) -> tuple[Sequence[Fact], int]:
-        """Facts that the user never dislikes, and the year of the item, 0 where none is in mind."""
+    def about(self, profile: Profile) -> Sequence[Fact]:
+        """Facts of what the user has in mind."""
+        ...
+
+    def likes(self, profile: Profile) -> Sequence[Fact]:
+        """Facts that the user never dislikes."""
+        ...
+
+    def years(self, profile: Profile) -> tuple[int, int]:
+        """First and last year of what the user has in mind; 0 where it has none."""
         ...
 
     def drawn(self, profile: Profile, turn: int) -> Draw:
@@ -151,22 +165,29 @@ class Answers:
         """What a user says to the items just shown."""
         people, pool = self.people, TESTED if profile.tested else TRAINING
         turn = sum(role == "user" for role, _ in dialogue.messages)
-        own, draw = self.manners.of(people.drawn(profile, 1 << 20)), people.drawn(profile, turn)
+        own, draw = self.manners.of(people.drawn(profile, WHO)), people.drawn(profile, turn)
         if people.accepts(profile, items):
             return Reply(draw.of(pool.accepted), accepted=True, end=True)
         if own["patience"] and self._is_fed_up(dialogue, own["patience"]):
             return Reply(draw.of(pool.leaving), end=True)
         state = self.reader.of(dialogue)
         asked = dialogue.asked[-1] if dialogue.asked else ""
+        heard = {part for text in dialogue.user_sentences() for part in _SENTENCE.split(text)}
         if asked and draw.rate(own["silence"]):
-            return Reply(draw.of(pool.unsure))
+            return Reply(draw.of([text for text in pool.unsure if text not in heard] or pool.unsure))
         acts = self._told(profile, state, dialogue, items, own["tells"], asked, draw)
-        heard = " ".join(dialogue.user_sentences())
+        brief = own["persona"] == "terse" or (turn > 1 and self.reader.of(dialogue, turn - 2) == state)
+        found: list[tuple[int, str]] = []
         for _ in range(_TRIES):
-            text = self._worded(profile, state, items, acts, own["persona"], asked, pool, draw)
-            if text.rpartition(". ")[2] not in heard and people.is_safe(text, profile):
+            if asked:
+                text = self._answer(profile, state, acts, asked, pool, draw)
+            else:
+                text = self._worded(profile, state, items, acts, brief, pool, draw)
+            unsafe = len(text) * (not people.is_safe(text, profile))
+            found.append((unsafe + sum(part in heard for part in _SENTENCE.split(text)), text))
+            if not found[-1][0]:
                 break
-        return Reply(text)
+        return Reply(min(found, key=lambda each: each[0])[1])
 
     def _is_fed_up(self, dialogue: Dialogue, patience: int) -> bool:
         """Whether none of the last turns asked, or showed something new with half of what was wished for."""
@@ -223,7 +244,7 @@ class Answers:
 
     def _acts(self, profile: Profile, state: State, items: Sequence[int], left: np.ndarray) -> Iterator[Act]:
         """All that is true and not said yet, vague before specific; each kind in the order of preference."""
-        has, year = self.people.about(profile)
+        has, (first, last) = self.people.likes(profile), self.people.years(profile)
         known = self.people.known(profile)
         said = {fact for fact in known if self.reader.reader.term(fact) in state.wanted}
         vague = [fact for fact in known if fact.kind == "era"]
@@ -236,8 +257,8 @@ class Answers:
             for fact in self.people.attributes.facts(item):
                 if fact.kind == "category" and fact not in has and self.reader.reader.term(fact) not in state.unwanted:
                     yield Act(_DISLIKE, fact, place, left[~self._having(fact)[left]])
-            if year and 0 < years[item] != year:
-                side = _OLDER if year < years[item] else _NEWER
+            if first and years[item] > 0 and not first <= years[item] <= last:
+                side = _OLDER if last < years[item] else _NEWER
                 fits = (years[left] < years[item]) if side == _OLDER else (years[left] > years[item])
                 yield Act(side, _NO_FACT, place, left[fits & (years[left] > 0)])
         kinds = {fact for fact in known if fact.kind == "category"}
@@ -253,10 +274,21 @@ class Answers:
         """The act, or at the rate of mistakes one with a wrong fact of the same kind."""
         if act.kind != _FACT or not self.manners.mistakes or not draw.rate(self.manners.mistakes):
             return act
-        has, _ = self.people.about(profile)
+        has = self.people.about(profile)
         others = [fact for fact in self.people.attributes.vocabulary if fact.kind == act.fact.kind and fact not in has]
         others = [fact for fact in others if self.people.is_safe(fact.value, profile)]
         return act._replace(fact=draw.of(others)) if others else act
+
+    def _answer(
+        self, profile: Profile, state: State, acts: Sequence[Act], asked: str, pool: Phrasings, draw: Draw
+    ) -> str:
+        """The answer to a question: a fact of its kind, what was said of it before, or that there is none."""
+        kinds = _YEARS if asked in _YEARS else (asked,)
+        new = [act.fact for act in acts]
+        told = [] if new else [fact for fact in self.reader.said(state) if fact.kind in kinds]
+        wish = noun_phrase(new or told, self.people.domain, draw.below(2) == 0)
+        frame = draw.of(pool.answered if new else pool.again if told else pool.unsure)
+        return _capitalised(frame.format(wish=wish))
 
     def _worded(
         self,
@@ -264,31 +296,34 @@ class Answers:
         state: State,
         items: Sequence[int],
         acts: Sequence[Act],
-        persona: str,
-        asked: str,
+        brief: bool,
         pool: Phrasings,
         draw: Draw,
     ) -> str:
         """The reply as sentences: what is wrong with what is shown, what is new, or the wish in other words."""
-        domain, parts = self.people.domain, list[str]()
-        dislikes = [act for act in acts if act.kind == _DISLIKE]
-        again = [fact for item in items for fact in self.people.attributes.facts(item) if fact.kind == "category"]
+        parts, domain, facts = list[str](), self.people.domain, self.people.attributes.facts
+        again = [fact for item in items for fact in facts(item) if fact.kind == "category"]
         again = [fact for fact in again if self.reader.reader.term(fact) in state.unwanted]
-        if again and not asked:
+        if again:
             parts.append(draw.of(pool.corrected).format(never=refused_phrase(again[0])))
-        if dislikes:
-            parts.append(draw.of(pool.refusals).format(never=refused_phrase(dislikes[0].fact)))
-        elif not parts and items and not asked and persona != "terse":
+        for act in acts:
+            if act.kind == _DISLIKE:
+                parts.append(draw.of(pool.refusals).format(never=refused_phrase(act.fact)))
+        known = [place for place, item in enumerate(items[: len(PLACES)]) if item in profile.past]
+        if not parts and known and not brief and draw.below(2) == 0:
+            parts.append(draw.of(pool.familiar).format(place=PLACES[draw.of(known)]))
+        elif not parts and items and not (brief and acts):
             parts.append(draw.of(pool.plain_refusals))
         for act in acts:
             if act.kind == _FACT:
                 parts.append(draw.of(pool.more).format(wish=noun_phrase([act.fact], domain, draw.below(2) == 0)))
             elif act.kind != _DISLIKE:
                 parts.append(draw.of(getattr(pool, act.kind)).format(place=PLACES[act.place]))
-        if asked and not acts:
-            parts.append(draw.of(pool.unsure))
-        elif not acts or (dislikes and persona == "talkative"):
-            wish = self.reader.said(state)
-            if wish and (persona != "terse" or not parts):
-                parts.append(draw.of(pool.again).format(wish=noun_phrase(wish, domain, draw.below(2) == 0)))
-        return " ".join(part[:1].upper() + part[1:] for part in parts) or draw.of(pool.plain_refusals)
+        wish = [] if acts or (brief and parts) else self.reader.said(state)
+        if wish:
+            parts.append(draw.of(pool.again).format(wish=noun_phrase(wish, domain, draw.below(2) == 0)))
+        return _capitalised(*parts) or draw.of(pool.plain_refusals)
+
+
+def _capitalised(*sentences: str) -> str:
+    return " ".join(text[:1].upper() + text[1:] for text in sentences)

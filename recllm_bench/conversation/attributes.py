@@ -23,9 +23,9 @@ class Fact(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``"category"``, ``"decade"``, ``"year"``; of people also ``"era"`` and ``"word"``.
+        ``"category"``, ``"decade"``, ``"year"``; of people also ``"era"``, ``"brand"``, ``"price"`` and ``"word"``.
     value : str
-        Such as ``"Comedy"``, ``"1990s"``, ``"1995"``, ``"before 1970"``, ``"banjo"``.
+        Such as ``"Comedy"``, ``"1990s"``, ``"1995"``, ``"before 1970"``, ``"Fender"``, ``"cheap"``, ``"banjo"``.
     """
 
     kind: str

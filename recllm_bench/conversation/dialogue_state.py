@@ -29,7 +29,11 @@ FORMS = ("all", "summary", "last")
 _NEVER = 1 << 15  # after every year
 _OLDER, _NEWER = ("older", "earlier"), ("newer", "later", "recent")
 _ORDER = re.compile(r"\b(older|earlier|newer|later|recent)\s+than\s+(?:the\s+)?(\w+)", re.IGNORECASE)
-_LIKE = re.compile(r"(?<!not )\b(?:more\s+like|closer\s+to|nearer\s+to)\s+(?:the\s+)?(\w+)", re.IGNORECASE)
+_LIKE = re.compile(
+    r"(?<!not )\b(?:more\s+like|closer\s+to|nearer\s+to)\s+(?:the\s+)?(\w+)"
+    r"|(\w+)\s+one\s+(?:comes\s+close|is\s+nearly)\b",
+    re.IGNORECASE,
+)
 
 
 class State(NamedTuple):
@@ -108,7 +112,7 @@ class StateReader:
                     before = min(before, year)
                 elif year:
                     after = max(after, year)
-            like |= {item for word in _LIKE.findall(text) if (item := _at(word, items))}
+            like |= {item for words in _LIKE.findall(text) if (item := _at("".join(words), items))}
         return State(tuple(sorted(wanted)), tuple(sorted(unwanted)), after, before, tuple(sorted(like)))
 
     def fitting(self, dialogues: Sequence[Dialogue], turns: int | None = None) -> np.ndarray:

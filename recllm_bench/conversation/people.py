@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recllm_bench.conversation.answers import Answers, Manners
+from recllm_bench.conversation.answers import WHO, Answers, Manners
 from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.dialogue import Dialogue, Reply
 from recllm_bench.conversation.draws import Draw
@@ -28,6 +28,8 @@ _MOST_FACTS, _KNOWN_FACTS = 4, 9  # in one wish; of an item, for choosing among 
 _SETS = 4  # sets of facts among which users differ, each at most twice as far from the share asked for
 _DISLIKES = 10  # commonest categories, of which one is not wanted
 _ATTEMPTS = 8
+_SELDOM = 0.5  # of a fact's share in the catalogue: what is rarer in the history may be disliked
+_TERSE = 6  # shortest frames of an opening, which are those of people of few words
 
 
 class Wish(NamedTuple):
@@ -37,13 +39,13 @@ class Wish(NamedTuple):
     ----------
     wanted, refused : tuple of Fact
         Facts that an item must have, and must not have.
-    like : str
-        A title of the history that has one of the facts; empty without.
+    like : int
+        An item of the history that has one of the facts; 0 without.
     """
 
     wanted: tuple[Fact, ...]
     refused: tuple[Fact, ...]
-    like: str
+    like: int
 
 
 class People:
@@ -118,9 +120,17 @@ class People:
         """Facts that this user can say, most common first."""
         return self._facts_of(profile.target)
 
-    def about(self, profile: Profile) -> tuple[Sequence[Fact], int]:
-        """Facts that this user never dislikes, and the year of the item, 0 where none is in mind."""
-        return self.attributes.facts(profile.target), int(self._years[profile.target])
+    def about(self, profile: Profile) -> Sequence[Fact]:
+        """Facts of what this user has in mind."""
+        return self.attributes.facts(profile.target)
+
+    def likes(self, profile: Profile) -> Sequence[Fact]:
+        """Facts that this user never dislikes: also those of what was named as an example."""
+        return *self.about(profile), *self.attributes.facts(self._wish(profile)[0].like)
+
+    def years(self, profile: Profile) -> tuple[int, int]:
+        """First and last year of what this user has in mind; 0 where it has none."""
+        return (int(self._years[profile.target]),) * 2
 
     def drawn(self, profile: Profile, turn: int) -> Draw:
         """The random choices of a user in a turn."""
@@ -131,16 +141,16 @@ class People:
         draw = self.drawn(profile, 0)
         refused: tuple[Fact, ...] = ()
         if draw.below(3) == 0:
-            has = set(self.about(profile)[0])
+            has = set(self.about(profile))
             never = draw.of([fact for fact in self._dislikes if fact not in has] or [None])
             refused = (never,) if never and self.is_safe(never.value, profile) else ()
         wanted = draw.of(self._sets(self.known(profile), refused))
-        like = ""
+        like = 0
         if draw.below(5) < 2:
             facts = set(wanted)
             alike = [item for item in profile.past if not facts or facts & set(self.attributes.facts(item))]
-            title = draw.of([self._titles[item] for item in alike] or [""])
-            like = title if self.is_safe(title, profile) else ""
+            like = draw.of(alike or [0])
+            like = like if self._titles[like] and self.is_safe(self._titles[like], profile) else 0
         return Wish(wanted, refused, like), draw.state
 
     def is_safe(self, text: str, profile: Profile) -> bool:
@@ -149,15 +159,17 @@ class People:
 
     def _opening(self, profile: Profile, wish: Wish, state: int) -> str:
         pool, draw = TESTED if profile.tested else TRAINING, Draw.at(state)
+        terse = self.manners.of(self.drawn(profile, WHO))["persona"] == "terse"
+        frames = sorted(pool.frames, key=len)[:_TERSE] if terse else pool.frames
         for _ in range(_ATTEMPTS):
             said, after = noun_phrase(wish.wanted, self.domain, draw.below(2) == 0), []
             if not wish.wanted and not wish.like:
                 said += " that I will like"
-            frame, plain = draw.of(pool.frames), said
+            frame, plain = draw.of(frames), said
             if wish.like and draw.below(2):
-                said = draw.of(pool.alike).format(wish=said, like=wish.like)
+                said = draw.of(pool.alike).format(wish=said, like=self._titles[wish.like])
             elif wish.like:
-                after.append(draw.of(pool.liked).format(like=wish.like))
+                after.append(draw.of(pool.liked).format(like=self._titles[wish.like]))
             if wish.refused:
                 never = refused_phrase(wish.refused[0])
                 if after or draw.below(2):
@@ -165,7 +177,7 @@ class People:
                 else:
                     said = draw.of(pool.but).format(wish=said, never=never)
             while said != plain and not frame.endswith(("{wish}.", "{wish}?")):  # a long wish ends its sentence
-                frame = draw.of(pool.frames)
+                frame = draw.of(frames)
             text = " ".join(map(_sentence, [frame.format(wish=said), *after]))
             if self.is_safe(text, profile):
                 break
@@ -217,21 +229,39 @@ class Taste(People):
     def accepts(self, profile: Profile, items: Sequence[int]) -> bool:
         return False
 
-    def about(self, profile: Profile) -> tuple[Sequence[Fact], int]:
-        return [fact for item in profile.past for fact in self.attributes.facts(item)], 0
+    def about(self, profile: Profile) -> Sequence[Fact]:
+        return [fact for item in profile.past for fact in self.attributes.facts(item)]
+
+    def likes(self, profile: Profile) -> Sequence[Fact]:
+        """What is at least half as common in the history as in the catalogue, and what the example has."""
+        often = self._counts(profile) >= _SELDOM * self._shares * len(profile.past)
+        told = [self.attributes.vocabulary[column] for column in np.flatnonzero(often).tolist()]
+        return *told, *self.attributes.facts(self._wish(profile)[0].like)
+
+    def years(self, profile: Profile) -> tuple[int, int]:
+        """Between which the middle half of the history lies."""
+        dated = [int(self._years[item]) for item in profile.past if self._years[item]]
+        if not dated:
+            return 0, 0
+        low, high = np.quantile(dated, [0.25, 0.75], method="nearest")
+        return int(low), int(high)
 
     def known(self, profile: Profile) -> tuple[Fact, ...]:
         if not profile.past:
             return ()
-        pointers, indices = self.attributes.matrix.indptr, self.attributes.matrix.indices
-        rows = [indices[pointers[item] : pointers[item + 1]] for item in profile.past]
-        counts = np.bincount(np.concatenate(rows), minlength=len(self._shares))
-        gain = np.where(counts > 1, counts * np.log(np.maximum(counts, 1) / len(rows) / self._shares), 0.0)
+        counts = self._counts(profile)
+        gain = np.where(counts > 1, counts * np.log(np.maximum(counts, 1) / len(profile.past) / self._shares), 0.0)
         best = [column for column in np.argsort(-gain, kind="stable")[:_KNOWN_FACTS].tolist() if gain[column] > 0]
         return tuple(self.attributes.vocabulary[column] for column in sorted(best))
 
     def drawn(self, profile: Profile, turn: int) -> Draw:
         return Draw(self.seed, profile.user, len(profile.past), *profile.past[-3:], turn)
+
+    def _counts(self, profile: Profile) -> np.ndarray:
+        """How many items of the history have each fact."""
+        pointers, indices = self.attributes.matrix.indptr, self.attributes.matrix.indices
+        rows = [indices[pointers[item] : pointers[item + 1]] for item in profile.past]
+        return np.bincount(np.concatenate(rows or [indices[:0]]), minlength=len(self._shares))
 
 
 def _sentence(text: str) -> str:

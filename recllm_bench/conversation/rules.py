@@ -120,12 +120,12 @@ class RuleSimulator:
     def _reply(self, profile: Profile, items: Sequence[int], turn: int, draw: int) -> Reply:
         if profile.target in items:
             return Reply(self._pick(ACCEPTANCES, profile.target, draw), accepted=True, end=True)
-        refusal = self._refusal(profile, items, draw)
+        refusal = f"{self._refusal(profile, items, draw)} " if len(items) else ""  # a question is not refused
         place = self.first + turn - 1  # the opening stated the first facts, each later sentence one more
         if place >= len(profile.facts):
-            return Reply(f"{refusal} {self._pick(GOODBYES, profile.target, draw >> 8)}", end=True)
+            return Reply(f"{refusal}{self._pick(GOODBYES, profile.target, draw >> 8)}", end=True)
         wish = phrase(profile.facts[place : place + 1], profile.domain)
-        return Reply(f"{refusal} {self._pick(WISHES, profile.target, draw >> 8).format(wish=wish)}")
+        return Reply(f"{refusal}{self._pick(WISHES, profile.target, draw >> 8).format(wish=wish)}")
 
     def _refusal(self, profile: Profile, items: Sequence[int], draw: int) -> str:
         has = set(self.attributes.facts(profile.target))

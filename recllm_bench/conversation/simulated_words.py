@@ -16,7 +16,7 @@ from recllm_bench.api.registry import resolve
 from recllm_bench.api.words import NEUTRAL_OPENING, Speaker
 from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic, write_json
 from recllm_bench.conversation import SIMULATORS
-from recllm_bench.conversation.answers import Manners
+from recllm_bench.conversation.answers import VERSION, Manners
 from recllm_bench.conversation.attributes import AttributeTable, Fact
 from recllm_bench.conversation.dialogue_loop import Outcomes, run_dialogues
 from recllm_bench.conversation.dialogue_state import StateReader
@@ -281,7 +281,7 @@ class SimulatedWords:
         if not leaves_a_share(self.talk.simulator):
             return {}
         manners = Manners(**{name: getattr(self.talk, name) for name in _MANNERS})
-        return {"opens": self.talk.opens, **manners.key}
+        return {"opens": self.talk.opens, "answers": VERSION, **manners.key}
 
     def _key_of(self, cases: Cases) -> dict[str, Any]:
         columns = (cases.users, cases.ends, cases.targets)

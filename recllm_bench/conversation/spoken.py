@@ -1,4 +1,4 @@
-"""What people say of an item: kinds and tags, when it was made, words of its description; and how each is worded."""
+"""What people say of an item: kinds, maker, price, time, words of its description; and how each is worded."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ _WORD_BURST = (
     1.25  # and, where it stands, more often than once: words of content come in bursts (Church and Gale, 1995)
 )
 _WORD_MOST, _READ = 1000, 100  # words in the vocabulary; words that are read of a description
+_BRAND_ITEMS = 3  # of a maker, below which to name it names the item
+CHEAP, MODERATE, EXPENSIVE = "cheap", "moderately priced", "expensive"
+_PRICES = {
+    CHEAP: ("not too expensive", "not very expensive", "inexpensive", "affordable"),
+    MODERATE: ("medium-priced", "mid-priced"),
+    EXPENSIVE: ("high-end", "upmarket"),
+}
+"""Bands of prices with other words for them."""
 _PLAIN_WORD = re.compile(r"[a-z]{4,14}")
 _COUNTED = frozenset(["comedy", "drama", "thriller", "western", "musical", "documentary", "mystery"])
 _NOUNS = _COUNTED | {"romance", "fantasy"}
@@ -48,12 +56,13 @@ class SpokenFacts(AttributeTable):
     """Facts as people have them: vague ones, and no exact year.
 
     Beside categories: decades; whether an item is from before or after a year that has a quarter of the catalogue on
-    its far side; words of descriptions that stand in .2 to 10 % of them, and there in bursts.
+    its far side; words of descriptions that stand in .2 to 10 % of them, and there in bursts; makers of three items or
+    more; and in which third of the catalogue's prices an item lies.
     """
 
     def _known(self, catalogue: Catalogue) -> Iterable[list[Fact]]:
         eras = _eras(catalogue.years[1:])
-        told = _telling_words(catalogue)
+        told, makers, bands = _telling_words(catalogue), _makers(catalogue), _price_bands(catalogue)
         for item in range(1, len(catalogue)):
             facts = [Fact("category", name.strip()) for name in catalogue.categories[item] if name.strip()]
             year = int(catalogue.years[item])
@@ -64,10 +73,14 @@ class SpokenFacts(AttributeTable):
                     if (year > mark if side == "after" else year < mark)
                 ]
                 facts.append(Fact("decade", f"{year // 10 * 10}s"))
+            facts += [Fact("brand", makers[item])] if makers[item] else []
+            facts += [Fact("price", bands[item])] if bands[item] else []
             yield facts + [Fact("word", word) for word in told[item]]
 
     def wordings(self, fact: Fact) -> tuple[str, ...]:
         """Other words for a fact than its own."""
+        if fact.kind == "price":
+            return _PRICES[fact.value]
         mood = MOODS.get(fact.value.casefold()) if fact.kind == "category" else None
         return (mood,) if mood else ()
 
@@ -87,6 +100,8 @@ def noun_phrase(facts: Sequence[Fact], domain: str, vague: bool = False) -> str:
     moods, kinds, head, listed = [], [], "", []
     for fact in facts:
         plain = fact.value.casefold()
+        if fact.kind == "price" and not (vague and fact.value == CHEAP):
+            moods.append(fact.value)
         if fact.kind != "category":
             continue
         if plain in _NOUNS and not head and not vague:
@@ -105,6 +120,11 @@ def noun_phrase(facts: Sequence[Fact], domain: str, vague: bool = False) -> str:
         text += f" listed under {' and '.join(listed)}"
     about = [fact.value for fact in facts if fact.kind == "word"]
     text += f" about {' and '.join(about)}" if about else ""
+    for fact in facts:
+        if fact.kind == "brand":
+            text += f" from {fact.value}"
+        elif fact.kind == "price" and vague and fact.value == CHEAP:
+            text += f" that is {_PRICES[CHEAP][0]}"
     for fact in facts:
         if fact.kind == "decade":
             text += f" from the {fact.value}"
@@ -148,6 +168,31 @@ def _eras(years: np.ndarray) -> list[tuple[str, int]]:
     old = np.abs(np.array([(dated < mark).mean() for mark in marks]) - _ERA_SHARE).argmin()
     new = np.abs(np.array([(dated > mark).mean() for mark in marks]) - _ERA_SHARE).argmin()
     return [("before", int(marks[old])), ("after", int(marks[new]))]
+
+
+def _makers(catalogue: Catalogue) -> list[str]:
+    """Who makes each item, as most of the maker's items spell it; "" of makers with few items, or none to be said."""
+    names = [" ".join(name.split()).rstrip(".") for name in catalogue.brands] or [""] * len(catalogue)
+    spellings: dict[str, Counter[str]] = {}
+    for name in filter(None, names):
+        spellings.setdefault(name.casefold(), Counter())[name] += 1
+    told = {
+        folded: min(found, key=lambda name: (-found[name], name))
+        for folded, found in spellings.items()
+        if found.total() >= _BRAND_ITEMS and any(map(str.isalpha, folded)) and not set(".!?;:") & set(folded)
+    }
+    return [told.get(name.casefold(), "") for name in names]
+
+
+def _price_bands(catalogue: Catalogue) -> list[str]:
+    """In which third of the known prices each item lies; "" where they are too few or too alike to have thirds."""
+    prices = np.full(len(catalogue), np.nan) if catalogue.prices is None else np.asarray(catalogue.prices, np.float64)
+    known = prices[~np.isnan(prices)]
+    if len(np.unique(known)) < len(_PRICES):
+        return [""] * len(catalogue)
+    low, high = np.quantile(known, (1 / 3, 2 / 3), method="lower")
+    place = np.where(prices <= low, 0, np.where(prices <= high, 1, 2))
+    return ["" if unknown else list(_PRICES)[band] for unknown, band in zip(np.isnan(prices), place, strict=True)]
 
 
 def _telling_words(catalogue: Catalogue) -> list[list[str]]:

@@ -39,6 +39,7 @@ _ENDING_LIST = "for me/my thing/my taste/what i/to my/my cup"
 _TURN_LIST = "but i rather instead just only"
 _ASK_LIST = "give show find recommend suggest make want prefer like need try"
 _ABOUT_LIST = "about with featuring involving on"
+_MAKER_LIST = "from by"
 _HOLD_LIST = "to me ever would really"  # "do not really want"
 
 
@@ -46,7 +47,8 @@ def _pairs(text: str) -> frozenset[Words]:
     return frozenset(tuple(pair.split()) for pair in text.split("/"))
 
 
-_NOT, _TURNS, _ASKS, _ABOUT = (frozenset(text.split()) for text in (_NOT_LIST, _TURN_LIST, _ASK_LIST, _ABOUT_LIST))
+_NOT, _TURNS, _ASKS = (frozenset(text.split()) for text in (_NOT_LIST, _TURN_LIST, _ASK_LIST))
+_CUES = {"word": frozenset(_ABOUT_LIST.split()), "brand": frozenset(_MAKER_LIST.split())}
 _HOLDS = _NOT | set(_HOLD_LIST.split())
 _NOT_PAIRS, _NO_REFUSAL, _ENDINGS = (_pairs(text) for text in (_NOT_PAIR_LIST, _NO_REFUSAL_LIST, _ENDING_LIST))
 _DECADES = ("twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties")
@@ -108,8 +110,13 @@ class Understanding:
             if self.terms[term] in self._forms:
                 for form in [*_other_forms(self.terms[term]), *map(_folded, others)]:
                     self._forms.setdefault(form, term)
-        # A word of descriptions ("love") is meant where something is said to be about it.
-        self._of_content = set(place) - {term for fact, term in zip(facts, place, strict=True) if fact.kind != "word"}
+        # A word of descriptions ("love") is meant where something is about it, a maker ("Always") behind "from".
+        cues = [(term, _CUES.get(fact.kind)) for fact, term in zip(facts, place, strict=True)]
+        plain = {term for term, cue in cues if cue is None}
+        self._cues: dict[int, frozenset[str]] = {}
+        for term, cue in cues:
+            if cue is not None and term not in plain:
+                self._cues[term] = self._cues.get(term, frozenset()) | cue
         self._longest = max(map(len, self._forms), default=0)
         titles = {_folded(form) for title in set(catalogue.titles) for form in (title, spoken_title(title))}
         titles |= {title[:-1] for title in titles if title[-1:] and len(title[-1]) == 4 and title[-1].isdigit()}
@@ -180,23 +187,24 @@ class Understanding:
         gaps = [text[end:start] for (_, _, end), (_, start, _) in pairwise(spelled)]
         opens = [True, *(bool(_CLAUSE_ENDS & set(gap)) for gap in gaps)]
         sides: tuple[set[int], set[int]] = (set(), set())
-        place, refused, prefers, about, clause = 0, False, False, False, list[int]()
+        place, refused, prefers, cue, clause = 0, False, False, "", list[int]()
         while place < len(found):
             if opens[place]:
-                refused, prefers, about, clause = False, False, False, []
+                refused, prefers, cue, clause = False, False, "", []
             length = self._title_at(found, opens, place)
             if length:
                 place += length
                 continue
             term, length = self._fact_at(found, opens, place)
-            if length and term in self._of_content and not about:
+            if length and term in self._cues and cue not in self._cues[term]:
                 length = 0
             if length:
                 sides[refused].add(term)
                 clause.append(term)
                 place += length
                 continue
-            about = found[place] in _ABOUT or (about and found[place] in ("and", "or", "a", "an", "the"))
+            if found[place] not in ("and", "or", "a", "an", "the"):
+                cue = found[place]
             word, following = found[place], tuple(found[place : place + 2])
             after = gaps[place] if place < len(gaps) else ""
             denies = (word in _NOT or following in _NOT_PAIRS) and not (

@@ -32,6 +32,10 @@ class Catalogue:
         What an item is called in a sentence, such as ``"movie"``.
     text_fields : tuple of str
         What makes an item's text, in this order: of ``title, year, categories, description`` (its first paragraph).
+    brands : sequence of str
+        Who makes each item, "" when unknown; empty where the source names nobody.
+    prices : float32 [n_items + 1], optional
+        In the source's currency, NaN when unknown; None where the source has no prices.
     """
 
     tokens: list[str]
@@ -41,6 +45,8 @@ class Catalogue:
     descriptions: Sequence[str]
     domain: str = "item"
     text_fields: tuple[str, ...] = TEXT_FIELDS
+    brands: Sequence[str] = ()
+    prices: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -252,6 +252,8 @@ def build_histories(
         else ["", *known.descriptions],
         domain=domain,
         text_fields=tuple(text_fields),
+        brands=["", *known.brands] if any(known.brands) else (),
+        prices=None if np.isnan(known.prices).all() else np.concatenate([[np.float32(np.nan)], known.prices]),
     )
     user_tokens = ["", *tokens_at(rows.user_tokens, users[starts])]
     return histories, catalogue, user_tokens, None if rows.rows is None else rows.rows[sorting]

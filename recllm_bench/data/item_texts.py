@@ -18,17 +18,21 @@ ITEM_COLUMNS = (
     ("year", pa.int32()),
     ("categories", pa.list_(pa.string())),
     ("description", pa.string()),
+    ("brand", pa.string()),
+    ("price", pa.float32()),
 )
 
 
 @dataclass(frozen=True)
 class ItemText:
-    """What a source says about one item."""
+    """What a source says about one item; ``price`` is None when unknown."""
 
     title: str = ""
     year: int = 0
     categories: tuple[str, ...] = ()
     description: str = ""
+    brand: str = ""
+    price: float | None = None
 
 
 class TextColumns(NamedTuple):
@@ -38,6 +42,8 @@ class TextColumns(NamedTuple):
     years: np.ndarray
     categories: list[tuple[str, ...]]
     descriptions: Sequence[str]
+    brands: list[str]
+    prices: np.ndarray
 
 
 class ItemTable(Mapping[str, ItemText]):
@@ -74,7 +80,15 @@ class ItemTable(Mapping[str, ItemText]):
         if code < 0 or self._rows[code] < 0:
             raise KeyError(token)
         found = self.of_codes(np.array([code]))
-        return ItemText(found.titles[0], int(found.years[0]), found.categories[0], found.descriptions[0])
+        price = float(found.prices[0])
+        return ItemText(
+            found.titles[0],
+            int(found.years[0]),
+            found.categories[0],
+            found.descriptions[0],
+            found.brands[0],
+            None if np.isnan(price) else price,
+        )
 
     def listed(self) -> np.ndarray:
         """For each item code whether the source lists this very id: bool [n_codes]."""
@@ -83,14 +97,16 @@ class ItemTable(Mapping[str, ItemText]):
     def of_codes(self, codes: np.ndarray) -> TextColumns:
         """Text of items by code; empty where the source says nothing."""
         rows = self._rows[codes]
-        found = self.file.take(rows[rows >= 0], ["title", "year", "categories"])
+        found = self.file.take(rows[rows >= 0], ["title", "year", "categories", "brand", "price"])
         places = pa.array(np.where(rows >= 0, np.cumsum(rows >= 0) - 1, 0), mask=rows < 0)
-        title, year, categories = (column.take(places) for column in found.columns)
+        title, year, categories, brand, price = (column.take(places) for column in found.columns)
         return TextColumns(
             title.fill_null("").to_pylist(),
             year.fill_null(0).to_numpy().astype(np.int32),
             [tuple(names or ()) for names in categories.to_pylist()],
             TextRows(self.file, rows, "description"),
+            brand.fill_null("").to_pylist(),
+            price.fill_null(np.nan).to_numpy().astype(np.float32),
         )
 
 
@@ -105,6 +121,8 @@ def texts_of(text: Mapping[str, ItemText], tokens: Sequence[str], codes: np.ndar
         np.array([item.year for item in known], dtype=np.int32),
         [item.categories for item in known],
         [item.description for item in known],
+        [item.brand for item in known],
+        np.array([np.nan if item.price is None else item.price for item in known], dtype=np.float32),
     )
 
 

@@ -52,9 +52,13 @@ class Reviews:
         positions : int64 [n]
             Places in ``histories.items``.
         """
-        found = self._file.take(self._rows[positions], self._names)
-        columns = [found[name].to_pylist() for name in self._names]
+        columns = [column.to_pylist() for column in self.columns(positions).values()]
         return ["\n".join(part for part in parts if part) for parts in zip(*columns, strict=True)]
+
+    def columns(self, positions: np.ndarray) -> dict[str, pa.Array]:
+        """Reviews of some interactions by column, ``title`` (where the source has titles) and ``text``."""
+        found = self._file.take(self._rows[positions], self._names)
+        return {name: found[name] for name in self._names}
 
     def parts(self, split: Split) -> np.ndarray:
         """For each interaction the index in ``("train", "valid", "test")`` of its part in a split: int8 [total].

@@ -47,6 +47,11 @@ def save_prepared(
         "years": catalogue.years.tolist(),
         "categories": catalogue.categories,
     }
+    # What a source does not have is left out, so that it changes no checksum.
+    if catalogue.brands:
+        columns["brands"] = catalogue.brands
+    if catalogue.prices is not None:
+        columns["prices"] = catalogue.prices.tolist()
     if isinstance(catalogue.descriptions, TextRows):  # many: they go from file to file
         places = catalogue.descriptions.copy_to(folder / "descriptions.parquet")
         write_atomic(folder / "descriptions.npy", lambda file: np.save(file, places, allow_pickle=False))
@@ -58,13 +63,14 @@ def save_prepared(
         digest.update(piece)
     for piece in _as_json(user_tokens):
         digest.update(piece)
-    texts = {name: strings(columns[name]) for name in ("tokens", "titles", "descriptions") if name in columns}
+    texts = {name: strings(columns[name]) for name in ("tokens", "titles", "descriptions", "brands") if name in columns}
     tables: dict[str, dict[str, pa.Array]] = {
         "catalogue": texts
         | {
             "years": pa.array(catalogue.years, pa.int32()),
             "categories": _lists(catalogue.categories),
-        },
+        }
+        | ({} if catalogue.prices is None else {"prices": pa.array(catalogue.prices, pa.float32())}),
         "users": {"tokens": strings(user_tokens)},
     }
     for name, parts in tables.items():
@@ -90,6 +96,8 @@ def load_prepared(folder: Path, name: str, filter: str, card: dict[str, Any]) ->
         descriptions=_descriptions(folder, text),
         domain=facts["domain"],
         text_fields=tuple(facts.get("text_fields", TEXT_FIELDS)),
+        brands=text["brands"].to_pylist() if "brands" in text.column_names else (),
+        prices=text["prices"].to_numpy() if "prices" in text.column_names else None,
     )
     # Plain views on the mapped pages: a memmap subclass slows every small slice.
     arrays = {part: np.asarray(array) for part, array in arrays.items()}

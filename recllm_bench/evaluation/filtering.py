@@ -16,14 +16,21 @@ more pays for the norms' own roundings and for halves that are larger than what 
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
 from recllm_bench.evaluation.counting import Counter
 from recllm_bench.products import has_bfloat16, product_of_halves, sums_wide
+from recllm_bench.progress import log
 
 _AT_ONCE = 1 << 26
 """Quick scores that stand at once: 256 MiB."""
 _COLUMNS = 1 << 15
+_ROWS = 1 << 16
+"""Queries of one launch of the kernel."""
 _PAIRS = 1 << 19
 _MOST_NEAR = 1 / 16
 """Share of a tile above which telling apart one by one costs more than it saves."""
@@ -33,7 +40,14 @@ _SMALLEST = 2.0**-100
 """Added to every bound for what is lost below the least normal numbers, whose product with a norm it exceeds."""
 
 
-def count_filtered(queries: torch.Tensor, items: torch.Tensor, counter: Counter, *, halves: bool | None = None) -> bool:
+def count_filtered(
+    queries: torch.Tensor,
+    items: torch.Tensor,
+    counter: Counter,
+    *,
+    halves: bool | None = None,
+    fused: Any = None,
+) -> bool:
     """Count all cases of a counter that wants no best items.
 
     Parameters
@@ -46,6 +60,8 @@ def count_filtered(queries: torch.Tensor, items: torch.Tensor, counter: Counter,
         Over all items, not over listed candidates.
     halves : bool, optional
         Whether the quick product is of bfloat16 halves; by default where the device multiplies them into float32.
+    fused : module, optional
+        :mod:`~recllm_bench.evaluation.fused_counting`; by default where the device and an installed Triton run it.
 
     Returns
     -------
@@ -61,32 +77,101 @@ def count_filtered(queries: torch.Tensor, items: torch.Tensor, counter: Counter,
     if not (float(widths.max()) < _LARGEST and float(lengths.max()) < _LARGEST):  # a NaN is not below either
         return False
     wanted = exact_scores(queries, items, counter.targets)
-    bounds = widths * error_bound(queries.shape[1], halves)
-    left, right = (_halves(queries, "left"), _halves(items, "right")) if halves else (queries, items)
     first = 1 if counter.protocol.exclude_pad else 0
     # What is seen is counted like the rest and taken out again: equal scores are equal wherever they are computed.
     higher, tied = torch.zeros_like(counter.higher), torch.zeros_like(counter.tied)
-    columns = min(len(items), _COLUMNS)
-    step = max(1, _AT_ONCE // columns)
-    for start in range(0, len(queries), step):
-        rows = slice(start, start + step)
-        for column in range(first, len(items), columns):
-            part = slice(column, min(column + columns, len(items)))
-            scores = _quick(left[rows], right[part])
-            margin = bounds[rows] * lengths[part].max() + _SMALLEST * (widths[rows] + lengths[part].max() + 1)
-            near = scores >= (wanted[rows] - margin)[:, None]
-            surely = scores > (wanted[rows] + margin)[:, None]
-            higher[rows] += surely.sum(1)
-            row, place = near.logical_xor_(surely).nonzero().unbind(1)
-            if len(row) > max(1 << 16, _MOST_NEAR * scores.numel()):
-                return False
-            _tell_apart(queries, items, wanted, row + start, place + column, higher, tied)
+    bounds = widths * error_bound(queries.shape[1], halves)
+    work = _Work(queries, items, wanted, bounds, widths, lengths, first, higher, tied)
+    fused = fused or (_fused_counting(queries) if halves else None)
+    counted = _count_fused(work, fused) if fused else None
+    if counted is None:
+        counted = _count_in_tiles(work, halves)
+    if not counted:
+        return False
     counter.candidates += len(items) - first
     if counter.excluded is not None and counter.excluded.active:
         _take_out_seen(queries, items, wanted, counter, higher, tied)
     counter.higher += higher
     counter.tied += tied
     return True
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What both ways of counting read, and the counts that they add to."""
+
+    queries: torch.Tensor
+    items: torch.Tensor
+    wanted: torch.Tensor
+    bounds: torch.Tensor
+    widths: torch.Tensor
+    lengths: torch.Tensor
+    first: int
+    higher: torch.Tensor
+    tied: torch.Tensor
+
+    def tell_apart(self, rows: torch.Tensor, places: torch.Tensor) -> None:
+        """Count pairs by their exact scores."""
+        _tell_apart(self.queries, self.items, self.wanted, rows, places, self.higher, self.tied)
+
+
+def _count_in_tiles(work: _Work, halves: bool) -> bool:
+    """Count by products that stand in memory tile by tile; False where nearly all of a tile is near."""
+    left, right = work.queries, work.items
+    if halves:
+        left, right = _halves(left, "left"), _halves(right, "right")
+    columns = min(len(right), _COLUMNS)
+    step = max(1, _AT_ONCE // columns)
+    for start in range(0, len(left), step):
+        rows = slice(start, start + step)
+        wanted, widths = work.wanted[rows], work.widths[rows]
+        for column in range(work.first, len(right), columns):
+            part = slice(column, min(column + columns, len(right)))
+            scores, longest = _quick(left[rows], right[part]), work.lengths[part].max()
+            margin = work.bounds[rows] * longest + _SMALLEST * (widths + longest + 1)
+            near = scores >= (wanted - margin)[:, None]
+            surely = scores > (wanted + margin)[:, None]
+            work.higher[rows] += surely.sum(1)
+            row, place = near.logical_xor_(surely).nonzero().unbind(1)
+            if len(row) > max(1 << 16, _MOST_NEAR * scores.numel()):
+                return False
+            work.tell_apart(row + start, place + column)
+    return True
+
+
+def _count_fused(work: _Work, fused: Any) -> bool | None:
+    """Count inside the product; False as for tiles, None with nothing counted where the kernel cannot run here."""
+    halves = [_high_and_low(vectors) for vectors in (work.queries, work.items)]
+    kernel = fused.Fused(*halves, work.wanted, work.bounds, work.widths, work.lengths, _SMALLEST, work.first)
+    left = [slice(start, min(start + _ROWS, len(work.queries))) for start in range(0, len(work.queries), _ROWS)]
+    while left:
+        rows = left.pop()
+        height = rows.stop - rows.start
+        try:
+            surely, near, found = kernel.count(rows)
+        except Exception as error:  # of the compiler or the driver: many kinds, and each has another way
+            log.info(f"ranking counts in tiles, not in one kernel ({str(error).strip().splitlines()[0]})")
+            work.higher.zero_(), work.tied.zero_()
+            return None
+        if found > max(1 << 16, _MOST_NEAR * height * len(work.items)):
+            return False
+        if near is None:  # the list was too short: again in two halves
+            middle = rows.start + -(-height // 2)
+            left += [slice(rows.start, middle), slice(middle, rows.stop)]
+            continue
+        work.higher[rows] += surely
+        row = torch.div(near, len(work.items), rounding_mode="floor")
+        work.tell_apart(row + rows.start, near - row * len(work.items))
+    return True
+
+
+def _fused_counting(queries: torch.Tensor) -> Any:
+    """The module of the kernel, where there is a Triton and a device for it."""
+    if queries.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    from recllm_bench.evaluation import fused_counting
+
+    return fused_counting if queries.shape[1] <= fused_counting.WIDEST else None
 
 
 def error_bound(width: int, halves: bool) -> float:
@@ -145,10 +230,14 @@ def _take_out_seen(
             counter.candidates.index_add_(0, owners, torch.full_like(owners, -1))
 
 
+def _high_and_low(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    high = vectors.bfloat16()
+    return high, (vectors - high.float()).bfloat16()
+
+
 def _halves(vectors: torch.Tensor, side: str) -> torch.Tensor:
     """``[hi hi lo]`` of queries, ``[hi lo hi]`` of items: one product of both is the three that count."""
-    high = vectors.bfloat16()
-    low = (vectors - high.float()).bfloat16()
+    high, low = _high_and_low(vectors)
     return torch.cat([high, high, low] if side == "left" else [high, low, high], 1)
 
 

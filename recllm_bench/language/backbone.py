@@ -16,7 +16,14 @@ from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, miniature_facts, parameter_count
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.known_models import difference
-from recllm_bench.language.quantisation import dtype_option, half_of, placement, quantisation_config, settle_precision
+from recllm_bench.language.quantisation import (
+    dtype_option,
+    half_of,
+    keep_quantised,
+    placement,
+    quantisation_config,
+    settle_precision,
+)
 from recllm_bench.products import accelerate
 from recllm_bench.progress import log
 
@@ -92,7 +99,7 @@ def load_backbone(
     if precision == "stored":
         dtype = table.weight.dtype
     if place.type == "cpu":
-        accelerate(model)
+        keep_quantised(accelerate(model))
     substitute = substitute_for(files, stands_for)
     backbone = Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
     if not backbone.layout.packs:

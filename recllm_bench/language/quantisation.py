@@ -16,6 +16,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16", "8bit", "4bit")
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _WORKING = 0.75 * 2**30  # bytes beside the weights: the CUDA libraries, and room for a small batch
 _GIB = 2**30
+_PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' Linear4bit
 
 
 def settle_precision(precision: str, device: torch.device, name: str, stored: str = "") -> str:
@@ -48,11 +49,10 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
         raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave llm_precision=auto")
     if stored or precision in ("8bit", "4bit"):
         what = f"llm_precision={precision}" if not stored else "its stored quantisation"
-        # On a CPU bitsandbytes packs 4-bit weights anew while it computes: they would not stay what was hashed.
-        if device.type != "cuda" and not (device.type == "cpu" and precision == "8bit"):
+        if device.type != "cuda" and (stored or device.type != "cpu"):
             raise BenchError(
                 f"language model '{name}': {what} needs a CUDA device, not {device.type}; use llm_precision=float32,"
-                " bfloat16 to halve the memory, or 8bit on a CPU"
+                " or bfloat16 to halve the memory"
             )
         if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
             raise BenchError(
@@ -170,6 +170,17 @@ def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     return {"dtype" if version >= (4, 56) else "torch_dtype": dtype}
+
+
+def keep_quantised(model: Any) -> None:
+    """Let 4-bit layers compute from the weights that were hashed.
+
+    On CPUs with AVX512-BF16, bitsandbytes packs the weights of a layer anew in its first pass without gradient, and
+    then computes by another kernel: an epoch's validation would change the passes that follow it.
+    """
+    for module in model.modules():
+        if hasattr(module, _PACKS):
+            setattr(module, _PACKS, False)
 
 
 def quantisation_config(precision: str, half: str = "bfloat16") -> Any:

@@ -104,6 +104,22 @@ class Dataset:
         further = {"time": histories.times, "rating": histories.ratings}
         return pd.DataFrame({**columns, **{name: values for name, values in further.items() if values is not None}})
 
+    def save_reviews(self, folder: str | Path) -> Path:
+        """Write who reviewed what, when, and in which words, as a new folder of the ``datasets`` package.
+
+        A row a review, by user and oldest first: ``user_id, item_id`` (the data's own), ``timestamp`` and ``rating``
+        where the data has them, ``title`` (where it has titles of reviews) and ``text``. The folder is a dataset of
+        its own: ``recllm-bench run relrec FOLDER``.
+
+        Raises
+        ------
+        BenchError
+            When the data has no reviews, or the folder is there already.
+        """
+        from recllm_bench.data.review_folders import save_reviews
+
+        return save_reviews(Path(folder), self.prepared)
+
     def __repr__(self) -> str:
         histories, filter = self.histories, self.prepared.filter
         counts = f"{histories.n_users:,} users, {histories.n_items:,} items, {len(histories.items):,} interactions"

@@ -1,4 +1,4 @@
-"""A training step as one launch: captured once for each form of batch, replayed for every other batch of that form.
+"""Training steps as one launch: captured once for each form of batch, replayed for every other batch of that form.
 
 On a small model a step is hundreds of kernels that a GPU ends sooner than Python starts them. A CUDA graph holds all of
 them: forward, backward, clipping, the optimiser, the sum of the losses. What a replay reads lies at fixed places: the
@@ -8,8 +8,8 @@ batch is copied there, the rate of learning and the state of the optimiser are t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -25,11 +25,33 @@ MOST = 12
 """Forms that are captured; batches of further forms run from Python."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """Batches of one form whose steps follow one another with nothing between: one launch where they are captured."""
+
+    batches: tuple[Any, ...]
+
+
+def runs(batches: Iterable[Any], most: int) -> Iterator[Any]:
+    """Neighbouring batches of one form as runs of ``most``; what is left over comes batch by batch, in order."""
+    held: list[Any] = []
+    for batch in batches:
+        if held and form_of(batch) != form_of(held[0]):
+            yield from held
+            held = []
+        held.append(batch)
+        if len(held) == most:
+            yield Run(tuple(held)) if most > 1 else batch
+            held = []
+    yield from held
+
+
 class Steps:
     """Takes steps; what recurs in the same form is captured.
 
-    A form is a batch's type, the shapes of its tensors and its other values. Steps that read sizes back from the device
-    or copy from the host cannot be captured: they run from Python, with one note in the log.
+    A form is a batch's type, the shapes of its tensors and its other values; a :class:`Run` has one of its own. Steps
+    that read sizes back from the device or copy from the host cannot be captured: they run from Python, with one note
+    in the log.
 
     Parameters
     ----------
@@ -57,24 +79,26 @@ class Steps:
                 self.refused = "this torch cannot capture a generator"
 
     def __call__(self, batch: Any) -> None:
-        """Take a step."""
-        form = form_of(batch)
-        if form in self.replays:
-            self.replays[form](batch)
-            return
-        self.seen[form] += 1
-        if self.refused or self.seen[form] <= WARM_UP or len(self.replays) >= MOST:
-            self._from_python(batch, watched=self.seen[form] == WARM_UP and not self.refused)
-            return
-        self.replays[form] = self._recorded(batch)
-        if self.refused:
-            del self.replays[form]
-            self.step(batch)
-        else:
-            self.replays[form](batch)
+        """Take the step of a batch, or the steps of a run."""
+        form, parts = form_of(batch), _parts(batch)
+        if form not in self.replays:
+            if self.refused or self.seen[form_of(parts[0])] < WARM_UP or len(self.replays) >= MOST:
+                for part in parts:
+                    self._from_python(part)
+                return
+            recorded = self._recorded(batch)
+            if self.refused:
+                for part in parts:
+                    self._from_python(part)
+                return
+            self.replays[form] = recorded
+        self.replays[form](batch)
 
-    def _from_python(self, batch: Any, watched: bool) -> None:
-        """Take a step as it is written; ``watched``, one that would wait for the device is found before a capture."""
+    def _from_python(self, batch: Any) -> None:
+        """Take a step as it is written; the last before a capture is watched for what would wait for the device."""
+        form = form_of(batch)
+        self.seen[form] += 1
+        watched = self.seen[form] == WARM_UP and not self.refused
         if self.device.type != "cuda":
             self.step(batch)
             return
@@ -96,24 +120,34 @@ class Steps:
         here.wait_stream(self.stream)
 
     def _recorded(self, batch: Any) -> Callable[[Any], None]:
-        held = with_tensors(batch, [tensor.clone() for tensor in tensors_of(batch)])
-        places = tensors_of(held)
-        run = self._captured(held) if self.device.type == "cuda" else partial(self.step, held)
+        held = [with_tensors(part, [tensor.clone() for tensor in tensors_of(part)]) for part in _parts(batch)]
+        places = [tensor for part in held for tensor in tensors_of(part)]
+        run = self._captured(held) if self.device.type == "cuda" else partial(self._take, held)
 
         def replay(given: Any) -> None:
-            for place, tensor in zip(places, tensors_of(given), strict=True):
-                place.copy_(tensor)
+            torch._foreach_copy_(places, [tensor for part in _parts(given) for tensor in tensors_of(part)])
             run()
 
         return replay
 
-    def _captured(self, held: Any) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
+    def _take(self, held: Sequence[Any]) -> None:
+        for part in held:
+            self.step(part)
+
+    def _captured(self, held: Sequence[Any]) -> Callable[[], None]:
+        here = torch.cuda.current_device() if self.device.index is None else self.device.index
+        graph, drawing = torch.cuda.CUDAGraph(), (self.generator, torch.cuda.default_generators[here])
         graph.register_generator_state(self.generator)
+        before = [generator.clone_state() for generator in drawing]
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-                self.step(held)
+                self._take(held)
         except RuntimeError as error:
+            # A capture that was broken off leaves generators believing in it, and graphs that were captured before
+            # belong to them: none is used again.
+            for generator, state in zip(drawing, before, strict=True):
+                generator.graphsafe_set_state(state)
+            self.replays.clear()
             self._refuse(error)
         return graph.replay
 
@@ -176,8 +210,14 @@ class FixedSteps:
         self.total.add_(value.detach())
 
 
+def _parts(batch: Any) -> tuple[Any, ...]:
+    return batch.batches if isinstance(batch, Run) else (batch,)
+
+
 def form_of(batch: Any) -> tuple[Any, ...]:
     """What two batches share when one captured step serves both."""
+    if isinstance(batch, Run):
+        return (len(batch.batches), *form_of(batch.batches[0]))
     values = [getattr(batch, field.name) for field in fields(batch)]
     described = ((tuple(v.shape), v.dtype) if isinstance(v, torch.Tensor) else v for v in values)
     return (type(batch), *described)

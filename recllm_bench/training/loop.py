@@ -30,7 +30,7 @@ from recllm_bench.training.finished import (
     save_outcome,
     save_weights,
 )
-from recllm_bench.training.graphs import FixedSteps
+from recllm_bench.training.graphs import FixedSteps, Run
 from recllm_bench.training.training_options import TrainingOptions
 
 CHECKPOINT = "last.pt"
@@ -57,8 +57,9 @@ def fit(
     Parameters
     ----------
     batches : callable
-        ``batches(epoch)`` (epoch from 1) gives the epoch's batches. Modules are in training mode when it is called;
-        it may switch them (to freeze one side for a part of the epoch), being run step by step with the loop.
+        ``batches(epoch)`` (epoch from 1) gives the epoch's batches, for ``fixed`` steps also ``graphs.Run`` of them.
+        Modules are in training mode when it is called; it may switch them (to freeze one side for a part of the
+        epoch), being run step by step with the loop.
     loss : callable
         ``loss(batch, generator)`` gives the scalar to minimise. ``generator`` is a generator on ``device`` seeded for
         the epoch, for negatives and augmentations; torch's global one is seeded too (dropout).
@@ -237,12 +238,13 @@ class _Step:
         total_steps = len(drawn) if isinstance(drawn, Sized) else steps
         with track(label=f"{self.label}: epoch {epoch}", total=total_steps, unit="step") as bar:
             for batch in drawn:
-                count += 1
                 if self.fixed is not None:
                     self.fixed.steps(batch)
-                    total = self.fixed.total
-                    bar.update()
+                    total, taken = self.fixed.total, len(batch.batches) if isinstance(batch, Run) else 1
+                    count += taken
+                    bar.update(taken)
                     continue
+                count += 1
                 value = self._update(batch, loss, generator)
                 total = value.double() if total is None else total + value
                 if count % self.check_every == 0:

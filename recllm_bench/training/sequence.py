@@ -17,6 +17,7 @@ from recllm_bench.data.splits import Split
 from recllm_bench.data.windows import DeviceHistories, WindowBatch, training_windows
 from recllm_bench.dropout import draw_bytes
 from recllm_bench.training.finished import Outcome
+from recllm_bench.training.graphs import runs
 from recllm_bench.training.loop import fit, takes_fixed_steps
 from recllm_bench.training.objectives import objective_named
 from recllm_bench.training.training_options import TrainingOptions
@@ -209,11 +210,30 @@ def _source(model: Any, split: Split, options: TrainingOptions, device: torch.de
             lambda epoch: WindowBatches(histories, split.train_ends, options, seed, epoch), loss, before_epoch, None
         )
     return _Source(
-        lambda epoch: FixedWindowBatches(histories, split.train_ends, options, seed, epoch),
+        _Ahead(lambda epoch: FixedWindowBatches(histories, split.train_ends, options, seed, epoch), options.epochs),
         lambda rows, generator: loss(histories.fixed_batch(rows), generator),
         before_epoch,
         None,
     )
+
+
+class _Ahead:
+    """Draws the batches of the next epoch while a device still has steps of the present one in its queue."""
+
+    def __init__(self, draw: Callable[[int], FixedWindowBatches], epochs: int) -> None:
+        self.draw, self.epochs = draw, epochs
+        self.ready: tuple[int, FixedWindowBatches] | None = None
+
+    def __call__(self, epoch: int) -> FixedWindowBatches:
+        """The batches of an epoch."""
+        found = self.ready[1] if self.ready and self.ready[0] == epoch else self.draw(epoch)
+        self.ready = None
+        found.at_end = lambda: self._prepare(epoch + 1)
+        return found
+
+    def _prepare(self, epoch: int) -> None:
+        if epoch <= self.epochs:
+            self.ready = epoch, self.draw(epoch)
 
 
 def is_causal_encoder(model: Any) -> bool:
@@ -254,10 +274,19 @@ class WindowBatches:
 
 
 class FixedWindowBatches(WindowBatches):
-    """The same batches for fixed steps: rows of windows, which the step itself makes a batch of."""
+    """The same batches for fixed steps: rows of windows, or runs of them, which the step itself makes batches of."""
+
+    at_end: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(
+        self, histories: DeviceHistories, train_ends: np.ndarray, options: TrainingOptions, seed: int, epoch: int
+    ) -> None:
+        super().__init__(histories, train_ends, options, seed, epoch)
+        self.together = options.steps_a_graph
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self.histories.fixed_rows(self.windows, self.rows, self.max_length)
+        yield from runs(self.histories.fixed_rows(self.windows, self.rows, self.max_length), self.together)
+        self.at_end()
 
 
 def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -57,6 +57,7 @@ class TrainingOptions:
         "fixed steps have batches of few shapes and on CUDA are captured as graphs; auto is fixed on CUDA",
         choices=("auto", "fixed", "python"),
     )
+    steps_a_graph: int = option(1, "fixed steps that a graph holds; the same numbers, fewer launches", low=1)
     budget_seconds: float = option(0.0, "stop after this much training time (0: no limit)", low=0)
 
     def on(self, device: Any) -> TrainingOptions:

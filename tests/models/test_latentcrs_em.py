@@ -14,7 +14,8 @@ from torch import nn
 from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
-from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions
+from recllm_bench.options import read_options
 from recllm_bench.training.loop import fit
 from recllm_bench.training.training_options import TrainingOptions
 from tests.models.latentcrs_formulas import kl_divergence
@@ -24,9 +25,8 @@ WIDTH, TEXT, ITEMS, RECORDS, REPEATS = 6, 5, 30, 12, 2
 
 def engine(**values) -> ExpectationMaximisation:
     torch.manual_seed(0)
-    options = resolve_options(
-        LatentCRSOptions(**{"intents": 4, "text_hidden": 7, "train_repeat": REPEATS, "negatives": 3, **values})
-    )
+    shape = {"intents": 4, "text_hidden": 7, "train_repeat": REPEATS, "negatives": 3}
+    options = read_options(LatentCRSOptions, {**shape, **values}, "options")
     intents = torch.randn(4, WIDTH).double()
     inference, generative = InferenceNet(intents, options).double(), GenerativeNet(intents, TEXT, options).double()
     if options.tie_value_map:
@@ -194,12 +194,29 @@ def test_redrawn_negatives_are_used() -> None:
     assert np.all(em.examples.negatives.numpy() == 9)
 
 
+def test_what_a_captured_step_reads_stays_where_it_is_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where distributions are computed batch by batch, from projected texts."""
+    from recllm_bench.models.latentcrs import em as module
+
+    whole, parts = engine(), engine()
+    list(whole.e_pass(1))
+    monkeypatch.setattr(module, "_ENTRIES_KEPT", 0)
+    places = set()
+    for epoch in (1, 2):
+        list(parts.e_pass(epoch))
+        places.add(parts._projections.data_ptr())
+    assert len(places) == 1
+    rows = torch.arange(RECORDS)
+    torch.testing.assert_close(parts._fixed(rows), whole._fixed(rows))
+
+
 @pytest.mark.parametrize("redrawn", [False, True])
 def test_steps_of_fixed_places_take_the_steps_of_the_loop_bit_by_bit(redrawn: bool, tmp_path: Path) -> None:
     """Tables, negatives and curves lie at one place for all epochs, as a captured step needs them."""
     found = []
     for steps in ("fixed", "python"):
         em = engine(text_dropout=0.2)
+        em.together = 2 if steps == "fixed" else 1
         if redrawn:
             first = em.examples.negatives.clone()
             em.examples.redraw = lambda epoch, first=first: (first + epoch) % 20 + 1

@@ -10,7 +10,8 @@ from recllm_bench.dropout import Dropout
 from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
-from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions
+from recllm_bench.options import read_options
 from tests.models.latentcrs_formulas import kl_divergence
 
 WIDTH, TEXT, ITEMS, RECORDS, INTENTS, REPEATS = 6, 5, 30, 37, 4, 2
@@ -19,18 +20,8 @@ OFFICIAL, PAPER = {"w_nce": 0.0}, {"variant": "paper"}
 
 def engine(dtype: torch.dtype, **values) -> ExpectationMaximisation:
     torch.manual_seed(0)
-    options = resolve_options(
-        LatentCRSOptions(
-            **{
-                "intents": INTENTS,
-                "text_hidden": 7,
-                "text_dropout": 0.0,
-                "train_repeat": REPEATS,
-                "negatives": 3,
-                **values,
-            }
-        )
-    )
+    shape = {"intents": INTENTS, "text_hidden": 7, "text_dropout": 0.0, "train_repeat": REPEATS, "negatives": 3}
+    options = read_options(LatentCRSOptions, {**shape, **values}, "options")
     intents = torch.randn(INTENTS, WIDTH, dtype=dtype)
     networks = InferenceNet(intents, options).to(dtype), GenerativeNet(intents, TEXT, options).to(dtype)
     examples = Examples(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.networks import FeedForward, GenerativeNet, InferenceNet, TextProjector
-from recllm_bench.models.latentcrs.options import PRESETS, LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions, check_options
 from recllm_bench.options import read_options
 from tests.models.latentcrs_formulas import evidence_bound, kl_divergence
 
@@ -26,7 +26,7 @@ def seed() -> None:
 
 
 def resolved(**values) -> LatentCRSOptions:
-    return resolve_options(LatentCRSOptions(**{"text_hidden": 7, "text_dropout": 0.0, **values}))
+    return check_options(read_options(LatentCRSOptions, {"text_hidden": 7, "text_dropout": 0.0, **values}, "options"))
 
 
 def networks(options: LatentCRSOptions, count: int = 4) -> tuple[InferenceNet, GenerativeNet]:
@@ -91,8 +91,8 @@ def test_mixture_loss() -> None:
 
 
 def test_raw_ratio_is_refused() -> None:
-    with pytest.raises(BenchError, match="rec_form=raw_ratio is not offered"):
-        resolve_options(LatentCRSOptions(rec_form="raw_ratio"))
+    with pytest.raises(BenchError, match="rec_form: 'raw_ratio' is not one of softmax_h, mixture"):
+        resolved(rec_form="raw_ratio")
 
 
 def test_losses_fall_when_the_positive_rises() -> None:
@@ -185,7 +185,7 @@ def test_distinct_texts_give_the_same_as_one_text_each() -> None:
 
 
 def test_parameter_count_of_the_released_network() -> None:
-    options = resolve_options(LatentCRSOptions(intents=512))
+    options = LatentCRSOptions(intents=512)
     net = GenerativeNet(torch.zeros(512, 64), 4096, options)
     expected = 4096 * 1024 + 2 * 1024 + (1024 * 64 + 64)
     expected += (128 * 128 + 128) + (128 * 64 + 64) + (64 * 64 + 64) + (64 * 64 + 64) + 64 * 512
@@ -208,16 +208,18 @@ def test_single_case_keeps_its_shape() -> None:
     )
 
 
-def test_presets_decide_everything_and_explicit_values_win() -> None:
-    for name, preset in PRESETS.items():
-        options = resolve_options(LatentCRSOptions(variant=name))
-        assert all(getattr(options, key) == value for key, value in preset.items())
-        assert None not in [getattr(options, key) for key in PRESETS["paper"]]
-    assert set(PRESETS["paper"]) == set(PRESETS["official"])
-    assert resolve_options(LatentCRSOptions(variant="paper", use_wm=False)).use_wm is False
-    assert resolve_options(LatentCRSOptions(train_repeat=2)).train_repeat == 2
-    assert resolve_options(LatentCRSOptions(ablation="no_augmentation")).train_repeat == 1
-    assert resolve_options(LatentCRSOptions(variant="code")) == resolve_options(LatentCRSOptions())
+def test_a_variant_decides_what_is_not_given() -> None:
+    decided = [field.name for field in fields(LatentCRSOptions) if field.metadata["presets"]]
+    assert len(decided) == 19
+    official, paper = resolved(), resolved(variant="paper")
+    assert all(getattr(official, name) != getattr(paper, name) for name in decided)
+    assert (official.embedded, paper.embedded, resolved(variant="paper", x_text="last").embedded) == (
+        *("last", "all", "last"),
+    )
+    assert resolved(variant="paper", use_wm=False).use_wm is False
+    assert resolved(train_repeat=2, ablation="no_augmentation").train_repeat == 2
+    assert [resolved(variant=name, ablation="no_augmentation").train_repeat for name in ("code", "paper")] == [1, 1]
+    assert replace(resolved(variant="code"), variant="official") == official
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_presets_decide_everything_and_explicit_values_win() -> None:
 )
 def test_meaningless_combinations_are_refused(values: dict) -> None:
     with pytest.raises(BenchError):
-        resolve_options(LatentCRSOptions(**values))
+        resolved(**values)
 
 
 def test_options_are_read_with_messages() -> None:

@@ -27,6 +27,7 @@ from recllm_bench.models.latentcrs.backbone import last_states
 from recllm_bench.models.latentcrs.method import LatentCRSMethod
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.options import ABLATIONS, LatentCRSOptions
+from recllm_bench.options import read_options
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import ConversationOptions, Recipe
 from recllm_bench.testing.product_differences import differences
@@ -114,7 +115,7 @@ def make_job(tmp_path, training: dict | None = None, **options) -> Job:
         protocol=protocol_named("latentcrs.one_turn"),
         store=store,
         device=torch.device("cpu"),
-        options=LatentCRSOptions(**values),
+        options=read_options(LatentCRSOptions, values, "options"),
         training=TrainingOptions(**defaults),
         encode=encode,
         words=NamesCategory(ConversationOptions(), dataset, split, 42, store, encode, {"encoder": "test"}),

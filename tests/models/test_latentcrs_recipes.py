@@ -15,7 +15,7 @@ from recllm_bench.artifacts import ArtifactStore
 from recllm_bench.data.splits import leave_one_out
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.backbone import backbone_of
-from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions
 from recllm_bench.options import quickened
 from recllm_bench.planning import recipe_values, resolved, sweep_recipes
 from recllm_bench.recipe import Recipe, override, read_recipe_file, recipe_from, recipe_names
@@ -48,10 +48,10 @@ CODE = {
     "nce_logits": "f_times_g", "nce_intent_reduce": "mean", "rec_form": "softmax_h",
     "posterior_form": "softmax_product", "value_map_on": "intent",
     "train_repeat": 6, "negatives": 10, "neg_resample": "never", "neg_exclude": "window",
-    "lr_schedule": "none", "tie_value_map": False, "train_encoder": False, "encoder_dropout_in_train": True,
+    "tie_value_map": False, "train_encoder": False, "encoder_dropout_in_train": True,
     "stage3_intent_init": "from_generative", "intent_pool": "mean_all", "intent_normalise": True, "kl_epsilon": 1e-5,
     "w_e_rec": 5.0, "lambda_kl": 1.0, "temperature": 1.0, "window": 25, "warmup_epochs": 0, "backbone": "iclrec",
-    "text_hidden": 1024, "text_dropout": 0.5, "x_text": "last", "ablation": "none", "exclude_pad": True,
+    "text_hidden": 1024, "text_dropout": 0.5, "ablation": "none", "exclude_pad": True,
 }  # fmt: skip
 
 
@@ -88,7 +88,8 @@ def test_a_paper_recipe_has_the_papers_values(name: str):
     intents, w_nce, w_rec, layers, length, views = SCRIPTS[name]
     recipe = recipe_of(name)
     job = job_of(recipe)
-    options = resolve_options(job.options)
+    options = job.options
+    assert options.embedded == "last"
     assert differing(options, {**CODE, "intents": intents, "w_nce": w_nce, "w_rec": w_rec}) == {}
     assert differing(job.training, SCHEDULE) == {}
     assert (recipe.protocol, recipe.seed, recipe.budget) == ("latentcrs.one_turn", 42, "")
@@ -104,7 +105,7 @@ def test_a_paper_recipe_has_the_papers_values(name: str):
 @pytest.mark.parametrize("name", ["iclrec-ml1m-paper", "iclrec-amazon-2023-video-games"])
 def test_the_encoders_own_paper_recipe_is_the_encoder_of_the_paper(name: str):
     above = job_of(recipe_of(f"latentcrs-{name.removeprefix('iclrec-').removesuffix('-paper')}-paper"))
-    below = backbone_of(above, resolve_options(above.options)).job
+    below = backbone_of(above, above.options).job
     alone = job_of(recipe_of(name))
     assert (alone.options, alone.training) == (below.options, below.training)
 
@@ -188,7 +189,7 @@ def test_a_row_changes_nested_options_key_by_key():
 )
 def test_the_encoders_intents_follow(options: dict[str, Any], wanted: int):
     job = job_of(Recipe("latentcrs", "planted", options=options), users=80)
-    below = backbone_of(job, resolve_options(job.options))
+    below = backbone_of(job, job.options)
     assert below.job.options.intents == wanted
     assert job.options.intents == options.get("intents", 80)
 
@@ -198,12 +199,12 @@ def test_more_intents_than_users_are_refused_before_anything_trains():
         job_of(Recipe("latentcrs", "planted", options={"intents": 256}), users=80)
     with pytest.raises(BenchError, match="backbone iclrec of latentcrs: options: intents=90 needs"):
         job = job_of(Recipe("latentcrs", "planted", options={"backbone_options": {"intents": 90}}), users=80)
-        backbone_of(job, resolve_options(job.options))
+        backbone_of(job, job.options)
 
 
 def test_an_encoder_without_intents_gets_none():
     job = job_of(Recipe("latentcrs", "planted", options={"backbone": "sasrec", "intents": 8}), users=80)
-    assert not hasattr(backbone_of(job, resolve_options(LatentCRSOptions(**job.recipe.options))).job.options, "intents")
+    assert not hasattr(backbone_of(job, job.options).job.options, "intents")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,9 @@ from recllm_bench.models.relrec.method import ReLRecMethod
 from tests.models.relrec_planted import planted_labels
 from tests.models.test_relrec_pipeline import N_ITEMS, N_USERS, Labels, make_job, train
 
-HAS_KERNELS = importlib.util.find_spec("bitsandbytes") is not None
+NEEDS_KERNELS = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +41,7 @@ def layout(models_folder, tmp_path_factory) -> Path:
 @pytest.mark.shared
 @pytest.mark.parametrize(
     "precision",
-    [
-        "bfloat16",
-        pytest.param("8bit", marks=pytest.mark.skipif(not HAS_KERNELS, reason="bitsandbytes is not installed")),
-    ],
+    ["bfloat16", *(pytest.param(bits, marks=NEEDS_KERNELS) for bits in ("8bit", "4bit"))],
 )
 def test_the_layout_of_7b_runs_from_a_folder(layout, tmp_path, monkeypatch, caplog, precision):
     def ready(job, options, dataset, split, work, is_other=False):
@@ -60,6 +59,6 @@ def test_the_layout_of_7b_runs_from_a_folder(layout, tmp_path, monkeypatch, capl
     assert facts["trainable"] == (N_USERS + N_ITEMS) * 16 + 2 * (16 * 64 + 64)
     assert facts["substitute"].startswith("Llama-2-7b-hf (") and facts["frozen_sha256"] == model.backbone.weights_hash()
     weights = {value.dtype for name, value in model.backbone.model.named_parameters() if "proj" in name}
-    assert weights == {{"bfloat16": torch.bfloat16, "8bit": torch.int8}[precision]}
+    assert weights == {{"bfloat16": torch.bfloat16, "8bit": torch.int8, "4bit": torch.uint8}[precision]}
     assert difference(find_backbone(str(layout)), "Llama-2-7b") == "another shape"
     assert ReLRecMethod(job).report(folders)["substitutes"]["language model"].endswith("for Llama-2-7b")

@@ -16,7 +16,7 @@ from recllm_bench.models.sequence.sasrec import SASRec
 from recllm_bench.recbole_bridge import build_model
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.training import graphs
-from recllm_bench.training.graphs import MOST, WARM_UP, Steps, form_of, tensors_of
+from recllm_bench.training.graphs import MOST, WARM_UP, FixedSteps, Run, Steps, form_of, runs, tensors_of
 from recllm_bench.training.objectives import (
     NegativeSampler,
     binary_cross_entropy,
@@ -24,7 +24,7 @@ from recllm_bench.training.objectives import (
     cross_entropy,
     sampled_softmax,
 )
-from recllm_bench.training.sequence import train_sequence_model
+from recllm_bench.training.sequence import FixedWindowBatches, train_sequence_model
 from recllm_bench.training.training_options import TrainingOptions
 
 CPU = torch.device("cpu")
@@ -97,6 +97,44 @@ def test_what_is_recorded_gives_the_numbers_of_what_is_not_bit_by_bit(markov, tm
     monkeypatch.setattr(graphs, "WARM_UP", 10**9)
     plain, wanted = trained(ours(SASRec, markov.n_items, dropout=0.3), markov, tmp_path / "plain", "fixed")
     assert torch.equal(recorded, plain) and losses == wanted
+
+
+def test_several_steps_at_once_give_the_numbers_of_one_bit_by_bit(markov, tmp_path, monkeypatch):
+    """Dropout, negatives and warm-up included; the order of batches of several widths stays."""
+    taken = []
+    recorded = Steps._recorded
+    monkeypatch.setattr(Steps, "_recorded", lambda self, batch: taken.append(batch) or recorded(self, batch))
+    changes = {"coverage": "moving", "objective": "bce", "negatives": 2, "batch_size": 4}
+    found = []
+    for together in (1, 3):
+        model = ours(SASRec, markov.n_items, dropout=0.3)
+        place = tmp_path / str(together)
+        found.append(trained(model, markov, place, "fixed", steps_a_graph=together, **changes))
+    assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+    assert any(isinstance(batch, Run) and len(batch.batches) == 3 for batch in taken)
+
+
+def test_runs_are_neighbours_of_one_form_in_order():
+    sizes = [2, 2, 2, 2, 2, 1, 2, 2, 1, 1, 1]
+    batches = [batch_of(number, rows) for number, rows in enumerate(sizes)]
+    found = list(runs(batches, 2))
+    flat = [part for each in found for part in (each.batches if isinstance(each, Run) else [each])]
+    assert all(one is two for one, two in zip(flat, batches, strict=True))
+    assert [len(each.batches) if isinstance(each, Run) else 1 for each in found] == [2, 2, 1, 1, 2, 2, 1]
+    assert all(one is two for one, two in zip(runs(batches, 1), batches, strict=True))
+
+
+def test_the_next_epoch_is_drawn_before_the_present_one_is_read(markov, tmp_path, monkeypatch):
+    drawn = []
+    init = FixedWindowBatches.__init__
+    monkeypatch.setattr(
+        FixedWindowBatches, "__init__", lambda self, *words: drawn.append(words[-1]) or init(self, *words)
+    )
+    read = []
+    begin = FixedSteps.begin
+    monkeypatch.setattr(FixedSteps, "begin", lambda self, rate: read.append(list(drawn)) or begin(self, rate))
+    trained(ours(SASRec, markov.n_items), markov, tmp_path, "fixed")
+    assert drawn == [1, 2, 3] and read == [[], [1, 2], [1, 2, 3]]
 
 
 def test_fixed_steps_go_on_after_a_stop_as_if_undisturbed(markov, tmp_path):
@@ -195,6 +233,15 @@ def test_a_form_is_recorded_after_its_warm_up_and_reads_from_one_place():
     assert len({place for place, _ in seen[WARM_UP:]}) == 1
     steps(batch_of(9.0, rows=1))  # the last batch of an epoch is smaller: a form of its own
     assert len(steps.replays) == 1 and seen[-1][1] == 9.0
+
+
+def test_a_run_is_recorded_as_one_and_reads_each_batch_from_its_place():
+    seen = []
+    steps = Steps(lambda batch: seen.append((tensors_of(batch)[0].data_ptr(), float(batch.users[0]))), CPU, None, "x")
+    for value in range(0, 12, 2):
+        steps(Run((batch_of(float(value)), batch_of(value + 1.0))))
+    assert [value for _, value in seen] == list(range(12))
+    assert len({place for place, _ in seen[4:]}) == 2 and list(steps.replays) == [(2, *form_of(batch_of(0.0)))]
 
 
 def test_forms_differ_by_shape_type_and_other_values():

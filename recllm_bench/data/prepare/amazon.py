@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from recllm_bench.data.prepare.bad_lines import BAD_SHARE
 from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews
 from recllm_bench.data.prepare.line_records import Records, seconds
+from recllm_bench.data.prepare.prices import price_of
 from recllm_bench.data.prepare.values import clean_text
 from recllm_bench.errors import BenchError
 
@@ -26,7 +26,8 @@ Number = float | int | str | None
 _SCRAP = re.compile(r"<\s*/?[a-z!]|getTime\(|function\s*\(|var\s+aPage|\{\s*\"", re.IGNORECASE)
 _PAGE_TITLE = re.compile(r"id=\"?(?:productTitle|btAsinTitle)\"?[^>]*>([^<]+)<", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z!][^<>]{0,200}>", re.IGNORECASE)
-_LONGEST_CATEGORY = 60
+_LONGEST_CATEGORY, _LONGEST_BRAND = 60, 60
+_BY = re.compile(r"^(?:by|visit the|brand:)\s+", re.IGNORECASE)
 
 
 class Review(msgspec.Struct, gc=False):
@@ -73,6 +74,7 @@ class Item(msgspec.Struct, gc=False):
     description: Any = None
     brand: Any = None
     store: Any = None
+    price: Any = None
 
 
 _FIELDS = ReviewFields(
@@ -111,15 +113,17 @@ def open_amazon(
             lambda item: _item_row(item, edition, stream),
             wanted,
             stream,
-            {"brand": pa.string()},
         )
     return stream
 
 
 def _item_row(item: Item, edition: int, stream: Stream) -> tuple[Any, ...]:
     categories = category_names(item.category if edition == 2018 else item.categories)
-    brand = clean_text(item.store if edition == 2023 else item.brand)
-    return _title(item.title, stream), 0, categories, "\n".join(_paragraphs(item.description)), brand or None
+    maker = item.store if edition == 2023 else item.brand
+    brand = clean_text(html.unescape(maker)) if isinstance(maker, str) else ""
+    brand = "" if len(brand) > _LONGEST_BRAND or _SCRAP.search(brand) else _BY.sub("", brand)
+    description = "\n".join(_paragraphs(item.description))
+    return _title(item.title, stream), 0, categories, description, brand or None, price_of(item.price)
 
 
 def _title(raw: Any, stream: Stream) -> str:

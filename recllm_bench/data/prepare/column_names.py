@@ -25,7 +25,12 @@ TEXT_COLUMNS = {
     "categories": ("categories", "category", "genres", "genre", "class", "tags"),
     "description": ("description", "plot", "summary", "overview", "text"),
 }
-ITEM_COLUMNS = {"item": COLUMNS["item"], **TEXT_COLUMNS}
+ITEM_COLUMNS = {
+    "item": COLUMNS["item"],
+    **TEXT_COLUMNS,
+    "brand": ("brand", "manufacturer", "brand_name"),
+    "price": ("price", "list_price"),
+}
 
 
 def recognise(

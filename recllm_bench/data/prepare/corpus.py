@@ -199,7 +199,7 @@ def read_items(
     row: Callable[[Any], tuple[Any, ...]],
     wanted: Iterable[str],
     stream: Stream,
-    extra: dict[str, pa.DataType],
+    extra: dict[str, pa.DataType] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Read the text of the items wanted; of several entries for an item the first counts.
 
@@ -210,15 +210,15 @@ def read_items(
     id_field : str
         The field with the item's id.
     row : callable
-        Of a record its ``title, year, categories, description``, then the extra columns.
+        Of a record what ``ITEM_COLUMNS`` has beside the id, in that order, then the extra columns.
     wanted : iterable of str
         Ids of items.
     stream : Stream
         Where to note what was noticed.
-    extra : dict
+    extra : dict, optional
         Further columns of the source that are kept in the table but make no text.
     """
-    schema = pa.schema([*ITEM_COLUMNS, *extra.items()])
+    schema = pa.schema([*ITEM_COLUMNS, *(extra or {}).items()])
     found = dict.fromkeys(wanted, False)
     held: list[tuple[Any, ...]] = []
     for chunk in records.chunks():

@@ -27,7 +27,7 @@ from recllm_bench.progress import log
 from recllm_bench.provenance import code_hash, package_code_hash
 
 # Part of every artifact's key: raise it when the same files would now give other ids, order or text.
-_VERSION = 5
+_VERSION = 6
 
 # Each reader is imported when needed, so that one kind of data does not wait for the libraries of another.
 _IN_MEMORY = {
@@ -46,6 +46,7 @@ _STREAMED = {
     "yelp": "recllm_bench.data.prepare.yelp:open_yelp",
     "steam": "recllm_bench.data.prepare.steam:open_steam",
     "steam-australian": "recllm_bench.data.prepare.steam:open_australian",
+    "saved-reviews": "recllm_bench.data.prepare.saved_reviews:open_saved_reviews",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from recllm_bench.data.interactions import Interactions, ItemText
+from recllm_bench.data.prepare.prices import price_of
 from recllm_bench.data.prepare.textfiles import decode, read_bytes, read_columns, with_line_feeds
 from recllm_bench.data.prepare.values import clean_text, encode_tokens, refuse_empty, scalar_text
 from recllm_bench.errors import BenchError
@@ -157,6 +158,8 @@ def _item_json(path: Path, drop_root: bool) -> dict[str, ItemText]:
             clean_text(entry.get("title")),
             categories=_category_names(entry.get("categories"), drop_root),
             description=_description(entry.get("description")),
+            brand=clean_text(entry.get("brand")),
+            price=price_of(entry.get("price")),
         )
         for token, entry in _read_json(path).items()
         if isinstance(entry, dict)

@@ -22,6 +22,7 @@ from recllm_bench.data.prepare.sequence_files import holds_pairs
 from recllm_bench.data.prepare.table_files import TABLE_KINDS, exists, holds_parts, table_files
 from recllm_bench.data.prepare.tables import atomic_files
 from recllm_bench.data.prepare.textfiles import read_bytes
+from recllm_bench.data.saved_folders import is_saved, saved_files
 from recllm_bench.errors import BenchError, nearest
 from recllm_bench.locations import data_mirror
 
@@ -161,6 +162,9 @@ def _package_folder(variant: dict[str, Any]) -> Path | None:
 
 
 def _at_path(path: Path, store: ArtifactStore) -> Source:
+    if is_saved(path):
+        card = user_card(path.resolve().name, "saved-reviews")
+        return _checked(card, {"name": "folder of datasets"}, saved_files(path), store)
     if path.is_dir():
         problem: BenchError | None = None
         for card, variant in _variants():
@@ -205,8 +209,9 @@ def _at_path(path: Path, store: ArtifactStore) -> Source:
         reader = "pairs" if holds_pairs(path) else "sequences"
         return _checked(user_card(name, reader), {"name": reader}, {"sequences": path}, store)
     raise BenchError(
-        f"{path}: not a known kind of data; give a folder of RecBole atomic files or of Parquet parts, a .csv, .tsv, "
-        ".parquet or .jsonl file with named columns, a .txt file of sequences, or a .yaml card of your own"
+        f"{path}: not a known kind of data; give a folder of RecBole atomic files, of Parquet parts or of the "
+        "datasets package, a .csv, .tsv, .parquet or .jsonl file with named columns, a .txt file of sequences, or a "
+        ".yaml card of your own"
     )
 
 

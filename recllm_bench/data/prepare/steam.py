@@ -19,6 +19,7 @@ import pyarrow as pa
 from recllm_bench.data.prepare.bad_lines import BAD_SHARE
 from recllm_bench.data.prepare.corpus import ReviewFields, Stream, read_items, read_reviews, review_batch, written
 from recllm_bench.data.prepare.line_records import Records, dates, ids, missing
+from recllm_bench.data.prepare.prices import price_of
 from recllm_bench.data.prepare.values import clean_text
 
 Id = str | int | None
@@ -50,6 +51,7 @@ class Game(msgspec.Struct, gc=False):
     tags: list[Any] | None = None
     release_date: Any = None
     developer: Any = None
+    price: Any = None
 
 
 class AustralianEntry(msgspec.Struct, gc=False):
@@ -151,7 +153,7 @@ def _whole_date(value: str | None, year_of_crawl: int | None) -> str | None:
 
 def _add_games(stream: Stream, files: dict[str, Path], most_bad: float) -> None:
     if "items" in files:
-        extra = {"tags": pa.list_(pa.string()), "developer": pa.string()}
+        extra = {"tags": pa.list_(pa.string())}
         stream.items = lambda wanted: read_items(
             Records(files["items"], Game, most_bad, literals=True), "id", _row, wanted, stream, extra
         )
@@ -162,4 +164,5 @@ def _row(game: Game) -> tuple[Any, ...]:
     tags = [name for name in map(clean_text, game.tags or ()) if name]
     genres = [name for name in map(clean_text, game.genres or ()) if name]
     title = clean_text(game.title) or clean_text(game.app_name)
-    return title, int(year[0]) if year else 0, genres, ", ".join(tags), tags, clean_text(game.developer) or None
+    maker, price = clean_text(game.developer) or None, price_of(game.price)
+    return title, int(year[0]) if year else 0, genres, ", ".join(tags), maker, price, tags

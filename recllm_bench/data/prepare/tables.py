@@ -18,6 +18,7 @@ from recllm_bench.data.prepare.delimited import read_delimited
 from recllm_bench.data.prepare.item_lists import holds_item_lists, read_item_lists
 from recllm_bench.data.prepare.item_match import match_items
 from recllm_bench.data.prepare.json_tables import read_json_lines
+from recllm_bench.data.prepare.prices import price_of
 from recllm_bench.data.prepare.table_files import JSON_LINES, PARQUET, PART, TABLE_KINDS, table_kind
 from recllm_bench.data.prepare.table_rows import join_parts, without_positions
 from recllm_bench.data.prepare.textfiles import header, read_bytes, read_columns, with_line_feeds
@@ -77,10 +78,10 @@ def read_table(
     ----------
     files : dict
         ``table``, perhaps its further parts (``part 2`` ...), and optionally ``items``, a table of the items' text:
-        ``item, title, year, categories, description``; :func:`table_files` finds them.
+        ``item, title, year, categories, description, brand, price``; :func:`table_files` finds them.
     columns, item_columns : mapping, optional
-        Column names by role (``user, item, time, rating``; ``item, title, year, categories, description``) where
-        they are not to be recognised; None leaves a role out.
+        Column names by role (``user, item, time, rating``; ``item, title, year, categories, description, brand,
+        price``) where they are not to be recognised; None leaves a role out.
     encoding, delimiter : str
         Of delimited text that is not UTF-8, or separated by another sign than a comma (CSV) or a tab (TSV).
     names : sequence of str, optional
@@ -106,6 +107,11 @@ def read_table(
         return rows
     items = _Form(item_encoding or encoding, item_delimiter or delimiter, item_names, quoting, missing, item_columns)
     return match_items(rows, files["items"], *_item_text(files["items"], _table(files["items"], items, True), items))
+
+
+def typed_interactions(path: Path, columns: Mapping[str, pa.Array]) -> Interactions:
+    """Interactions from columns in memory, recognised and refused as those of a table in the file ``path`` are."""
+    return join_parts(path, [_interactions(path, _Columns(dict(columns), 1), _Form())])
 
 
 def read_atomic(files: Mapping[str, Path]) -> Interactions:
@@ -323,6 +329,8 @@ def _item_text(path: Path, table: _Columns, form: _Form) -> tuple[dict[str, Item
             int(year[0]) if year else 0,
             _categories(stated("categories", row), by_space, form.missing),
             _joined(stated("description", row), form.missing),
+            _joined(stated("brand", row), form.missing),
+            price_of(stated("price", row)),
         )
         add_item_text(text, path, first_line + row, token, item)
     notes = list(table.notes)

@@ -62,4 +62,4 @@ def _row(business: Business) -> tuple[Any, ...]:
     place = ", ".join(part for part in (city, state) if part)
     categories = [name for name in map(clean_text, names) if name]
     average = None if math.isnan(stars) else stars
-    return clean_text(business.name), 0, categories, place, city or None, state or None, average
+    return clean_text(business.name), 0, categories, place, None, None, city or None, state or None, average

@@ -5,6 +5,7 @@ from recllm_bench.language.labels.documents import label_documents
 from recllm_bench.language.labels.extractive import extractive_labels
 from recllm_bench.language.labels.generated import generated_labels
 from recllm_bench.language.labels.label_files import labels_from_file
+from recllm_bench.language.labels.label_folders import save_labels
 from recllm_bench.language.labels.label_records import (
     Labels,
     draw_versions,
@@ -27,6 +28,7 @@ __all__ = [
     "label_documents",
     "labels_from_file",
     "read_labels",
+    "save_labels",
     "switched",
     "write_labels",
 ]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recllm_bench.artifacts import write_atomic
+from recllm_bench.artifacts import content_hash, file_hash, write_atomic
+from recllm_bench.data.saved_folders import is_saved
 from recllm_bench.errors import BenchError
 from recllm_bench.language.chat_replies import spoken, whole_text
 from recllm_bench.language.json_lines import json_line, read_lines
@@ -207,7 +208,7 @@ def switched(labels: Labels, other: Labels) -> Labels:
 
 
 def find_label_file(name: str | Path) -> Path:
-    """Find a file of labels or profiles, plain or ``.gz``: here, or under the folder ``RECLLM_DATA_MIRROR``.
+    """Find labels or profiles, a file (plain or ``.gz``) or a saved folder: here, or under ``RECLLM_DATA_MIRROR``.
 
     Raises
     ------
@@ -222,9 +223,16 @@ def find_label_file(name: str | Path) -> Path:
     bare = given.with_name(given.name.removesuffix(".gz"))
     for folder in folders:
         for path in (given, bare, bare.with_name(f"{bare.name}.gz")):
-            if (folder / path).is_file():
+            if (folder / path).is_file() or is_saved(folder / path):
                 return folder / path
     raise BenchError(f"{given}: no such file of labels, here or under the folder RECLLM_DATA_MIRROR")
+
+
+def labels_hash(path: Path) -> str:
+    """SHA-256 of what a file or folder of :func:`find_label_file` holds."""
+    return (
+        file_hash(path) if path.is_file() else content_hash([file_hash(part) for part in sorted(path.rglob("*.arrow"))])
+    )
 
 
 def write_labels(path: Path, labels: Labels) -> None:
@@ -236,12 +244,18 @@ def write_labels(path: Path, labels: Labels) -> None:
     def write(file: Any) -> None:
         about = {"kind": _ABOUT, "source": labels.source, "scope": labels.scope, "counts": labels.counts}
         file.write(json_line(about))
-        for kind in KINDS:
-            for id, versions in enumerate(labels.of(kind)):
-                for version, text in enumerate(versions):
-                    file.write(json_line(asdict(Label(kind, id, 2, version, text, labels.source))))
+        for label in label_rows(labels):
+            file.write(json_line(asdict(label)))
 
     write_atomic(Path(path), write)
+
+
+def label_rows(labels: Labels) -> Iterator[Label]:
+    """Each version of each label, users first."""
+    for kind in KINDS:
+        for id, versions in enumerate(labels.of(kind)):
+            for version, text in enumerate(versions):
+                yield Label(kind, id, 2, version, text, labels.source)
 
 
 def read_labels(path: Path, n_users: int, n_items: int) -> Labels:
@@ -263,16 +277,34 @@ def read_labels(path: Path, n_users: int, n_items: int) -> Labels:
         With file and line: for broken JSON, a missing or wrong field, a wrong kind, an id the dataset does not have,
         and a label given twice.
     """
-    path = Path(path)
-    about: dict[str, Any] = {}
+    return labels_of_rows(read_lines(Path(path), "label"), n_users, n_items, Path(path).name)
+
+
+def labels_of_rows(
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    n_users: int,
+    n_items: int,
+    name: str,
+    about: Mapping[str, Any] | None = None,
+) -> Labels:
+    """Labels of entries with their places, ``FILE:LINE``; see :func:`read_labels`.
+
+    Parameters
+    ----------
+    name : str
+        Their source where neither ``about`` nor an entry names one.
+    about : mapping, optional
+        ``source, scope, counts``, where no entry of the kind ``about`` gives them.
+    """
+    about = dict(about or {})
     found: dict[tuple[str, int, int], dict[int, str]] = {}
     top: dict[tuple[str, int], int] = {}
     lines: dict[tuple[str, int, int, int], str] = {}
     models: Counter[str] = Counter()
     counts = Counter({"empty": 0, "refusals": 0})
-    for where, entry in read_lines(path, "label"):
+    for where, entry in rows:
         if entry.get("kind") == _ABOUT:
-            about = about or entry
+            about = about or dict(entry)
             continue
         label = _read_label(entry, {"user": n_users, "item": n_items}, where)
         place = (label.kind, label.id, label.stage, label.version)
@@ -288,15 +320,15 @@ def read_labels(path: Path, n_users: int, n_items: int) -> Labels:
         models[label.model] += 1
         found.setdefault(place[:3], {})[label.version] = label.text
         top[place[:2]] = max(label.stage, top.get(place[:2], 0))
-    rows: dict[str, list[tuple[str, ...]]] = {"user": [()] * (n_users + 1), "item": [()] * (n_items + 1)}
+    held: dict[str, list[tuple[str, ...]]] = {"user": [()] * (n_users + 1), "item": [()] * (n_items + 1)}
     for (kind, id), stage in top.items():
         versions = found[kind, id, stage]
-        rows[kind][id] = tuple(versions[version] for version in sorted(versions))
-    for name, count in (about.get("counts") or {}).items():
-        counts[name] += count
-    source = about.get("source") or ", ".join(name for name, _ in models.most_common() if name) or path.name
+        held[kind][id] = tuple(versions[version] for version in sorted(versions))
+    for reason, count in (about.get("counts") or {}).items():
+        counts[reason] += count
+    source = about.get("source") or ", ".join(model for model, _ in models.most_common() if model) or name
     scope, writers = about.get("scope") or "unknown", tuple(sorted(models))
-    return Labels(rows["user"], rows["item"], source, scope, dict(counts), writers)
+    return Labels(held["user"], held["item"], source, scope, dict(counts), writers)
 
 
 def _read_label(entry: Mapping[str, Any], sizes: Mapping[str, int], where: str) -> Label:

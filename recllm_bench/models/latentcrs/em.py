@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recllm_bench.models.latentcrs import losses
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
+from recllm_bench.training.graphs import runs
 
 _ENTRIES_KEPT = 1 << 28  # one GiB of float32; a larger table of frozen distributions is computed batch by batch
 _ROWS_AT_ONCE = {"cpu": 1 << 10, "cuda": 1 << 14}
@@ -87,6 +88,8 @@ class ExpectationMaximisation:
         Fixes the order of records.
     w_rec, w_e_rec : float, optional
         Weights that replace the options' (the ablation without ranking losses).
+    together : int
+        Steps of a pass that may be one launch.
     """
 
     def __init__(
@@ -99,13 +102,16 @@ class ExpectationMaximisation:
         seed: int,
         w_rec: float | None = None,
         w_e_rec: float | None = None,
+        together: int = 1,
     ) -> None:
+        self.together = together
         self.inference, self.generative, self.examples, self.options = inference, generative, examples, options
         self.batch_size, self.seed = batch_size, seed
         self.w_rec = options.w_rec if w_rec is None else w_rec
         self.w_e_rec = options.w_e_rec if w_e_rec is None else w_e_rec
         self.frozen: Callable[[Tensor], Tensor] | None = None  # logarithms, as the fixed side stands
         self._fixed: Callable[[Tensor], tuple[Tensor, ...]] | None = None  # what the loss of the pass takes of them
+        self._projections: Tensor | None = None
         self._tables: list[Tensor] = []  # of the present pass, at the same places in all epochs
         self.curves: dict[str, tuple[Tensor, Tensor]] = {}  # sum and count of each term
 
@@ -239,7 +245,10 @@ class ExpectationMaximisation:
     def _projected(self) -> Tensor:
         """Texts of all records, projected by the generative net as it stands, ``[R, d]``: each text once."""
         parts = [self.generative.projector(part) for part in self.examples.text_vectors.split(self._at_once)]
-        return torch.cat(parts).index_select(0, self.examples.text_rows)
+        found = torch.cat(parts).index_select(0, self.examples.text_rows)
+        if self._projections is None:  # in all epochs at one place, where captured steps may read it
+            self._projections = torch.empty_like(found)
+        return self._projections.copy_(found)
 
     def _smoothed(self, log_p: Tensor) -> Tensor:
         """Logarithms as KL terms take them."""
@@ -325,8 +334,11 @@ class ExpectationMaximisation:
         repeats, count = len(self.examples.negatives), len(self.examples)
         order = np.random.default_rng([self.seed, epoch, number]).permutation(repeats * count)
         places = torch.from_numpy(order).to(self.examples.targets.device)
-        for part in places.split(self.batch_size):
-            yield Batch(phase, part % count, torch.div(part, count, rounding_mode="floor"))
+        batches = (
+            Batch(phase, part % count, torch.div(part, count, rounding_mode="floor"))
+            for part in places.split(self.batch_size)
+        )
+        yield from runs(batches, self.together)
 
     def _recorded(self, name: str, value: Tensor) -> Tensor:
         if name not in self.curves:

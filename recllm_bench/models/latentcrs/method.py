@@ -36,14 +36,15 @@ from recllm_bench.models.latentcrs.intents import cluster_states
 from recllm_bench.models.latentcrs.measuring import Curves, check_vectors, measure
 from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
-from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions, check_options
 from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import draw_negatives, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
-from recllm_bench.training.loop import fit, load_weights, threads
+from recllm_bench.training.loop import fit, load_weights, takes_fixed_steps, threads
 from recllm_bench.training.stages import run_stages
+from recllm_bench.training.training_options import TrainingOptions
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
 _STATES = ("encoder_dropout_in_train", "encoder_states", "train_encoder", "pad_to")
@@ -62,7 +63,7 @@ class LatentCRSMethod(Method):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.options: LatentCRSOptions = resolve_options(job.options)
+        self.options: LatentCRSOptions = check_options(job.options)
         self.forms = in_use.forms(job)
         self.backbone: Cell = backbone_of(job, self.options)
         self.output = None if self.options.variant_output == "B" else Output(job, self.options)
@@ -143,7 +144,7 @@ class LatentCRSMethod(Method):
         load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
         if "choose" in folders:
             model.x_text = in_use.read(folders)["x_text"]
-        if (model.x_text or self.options.x_text) == "summary":
+        if (model.x_text or self.options.embedded) == "summary":
             model.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return model.to(job.device).eval().requires_grad_(False)
 
@@ -333,16 +334,21 @@ class LatentCRSMethod(Method):
     def _em(
         self, inference: InferenceNet | None, generative: GenerativeNet | None, done: dict[str, Path]
     ) -> ExpectationMaximisation:
+        training = self.job.training.on(self.job.device)
         return ExpectationMaximisation(
             inference,
             generative,
             self._examples(done),
             self.options,
-            self.job.training.on(self.job.device).batch_size,
+            training.batch_size,
             self.job.recipe.seed,
             w_rec=self.w_rec,
             w_e_rec=self.options.w_e_rec if generative is None else self.w_e_rec,
+            together=training.steps_a_graph if self._takes_fixed_steps(training) else 1,
         )
+
+    def _takes_fixed_steps(self, training: TrainingOptions) -> bool:
+        return self.options.encoder_states != "live" and takes_fixed_steps(training, self.job.device)
 
     def _examples(self, done: dict[str, Path]) -> Examples:
         options, device = self.options, self.job.device
@@ -427,7 +433,7 @@ class LatentCRSMethod(Method):
                 device=self.job.device,
                 seed=self.job.recipe.seed,
                 label=f"latentcrs: {batches.__name__.replace('_', ' ')}",
-                fixed=self.options.encoder_states != "live",
+                fixed=self._takes_fixed_steps(training),
             )
 
     # validation

@@ -22,7 +22,7 @@ from recllm_bench.models.latentcrs.backbone import frozen_items, last_states
 from recllm_bench.models.latentcrs.em import Batch, Examples, ExpectationMaximisation
 from recllm_bench.models.latentcrs.measuring import check_vectors
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
-from recllm_bench.models.latentcrs.options import LatentCRSOptions, resolve_options
+from recllm_bench.models.latentcrs.options import LatentCRSOptions, check_options
 from recllm_bench.options import options_from_config
 from recllm_bench.recbole_bridge.bare import Overlay
 
@@ -68,7 +68,7 @@ class LatentCRS(SequentialRecommender):
         self, config: Any, dataset: Any, encoder: nn.Module | None = None, intents: Tensor | None = None
     ) -> None:
         super().__init__(config, dataset)
-        self.options = options = resolve_options(options_from_config(LatentCRSOptions, config))
+        self.options = options = check_options(options_from_config(LatentCRSOptions, config))
         self.history_length = options.window - 1
         self.x_text = ""  # what validation dialogues chose
         self.reader: StateReader | None = None  # of whole dialogues, where a summary is embedded
@@ -168,9 +168,9 @@ class LatentCRS(SequentialRecommender):
 
     def read(self, dialogue: Dialogue, job: Job) -> str:
         """What is embedded of a dialogue (option ``x_text``); empty where the user said nothing."""
-        if self.reader is None and (self.x_text or self.options.x_text) == "summary":
+        if self.reader is None and (self.x_text or self.options.embedded) == "summary":
             self.reader = StateReader(job.dataset.catalogue, reader_for(job))
-        return dialogue_text(dialogue, self.x_text or self.options.x_text or "last", self.reader)
+        return dialogue_text(dialogue, self.x_text or self.options.embedded, self.reader)
 
     def dialogue_scores(self, job: Job, dialogues: Sequence[Dialogue], texts: Sequence[str]) -> Tensor:
         """Scores ``[B, n_items + 1]`` after so many dialogues; minus infinity for what must not be shown.

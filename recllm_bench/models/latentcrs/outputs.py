@@ -123,7 +123,7 @@ class Output:
 
     def filtered(self, scores: Tensor, wishes: Sequence[Wish]) -> Tensor:
         """Scores behind the filter."""
-        rule, pool = self.options.hard_filter or "strict", self.options.hard_filter_pool or 0
+        rule, pool = self.options.hard_filter, self.options.hard_filter_pool
         return filtered(scores, wishes, self.extractor.reader, rule, pool)
 
     def lists(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recllm_bench.artifacts import file_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.models.relrec.options import ReLRecOptions
 from recllm_bench.progress import log
@@ -48,11 +47,11 @@ def labels_key(options: ReLRecOptions) -> dict[str, Any]:
 
         key |= {"writer": chat_key(options.chat)}
     if options.labels not in _MADE:
-        from recllm_bench.language.labels.label_files import find_label_file
+        from recllm_bench.language.labels.label_files import find_label_file, labels_hash
 
-        key["labels"] = file_hash(find_label_file(options.labels))
+        key["labels"] = labels_hash(find_label_file(options.labels))
         if options.switched_file:
-            key["switched_file"] = file_hash(find_label_file(options.switched_file))
+            key["switched_file"] = labels_hash(find_label_file(options.switched_file))
     return key
 
 

@@ -85,7 +85,7 @@ class ReLRecMethod(Method):
         """Train the side tables, and assert that the language model is what it was."""
         job, options, model = self.job, self.options, self.fresh()
         frozen = model.backbone.weights_hash()
-        trainer = Trainer(model, job, self._labels(done), work / "terms.json")
+        trainer = Trainer(model, job, self.read_labels(done), work / "terms.json")
         training = job.training
         steps = -(-len(trainer.windows) // training.batch_size)
         if not training.warmup_steps:
@@ -128,7 +128,7 @@ class ReLRecMethod(Method):
     def make_reconstruction(self, work: Path, done: Mapping[str, Path]) -> None:
         """Write labels from the trained tokens, and compare them with what was to be learnt."""
         job, options, model = self.job, self.options, self.load(done)
-        labels = self._labels(done)
+        labels = self.read_labels(done)
         book = label_book(model, job.split.histories, labels)
         known, _ = known_texts(job.dataset, job.split)
         measures: dict[str, Any] = {"retrieval": retrieval(labels.items, known, job.encode)}
@@ -188,6 +188,15 @@ class ReLRecMethod(Method):
         mark_warm_users(model, self._windows(model))
         return model.eval().requires_grad_(False)
 
+    def read_labels(self, folders: Mapping[str, Path]) -> Any:
+        """The labels of the finished stage (``language.labels.Labels``), or None without reconstruction."""
+        if "labels" not in folders:
+            return None
+        from recllm_bench.language.labels import read_labels
+
+        histories = self.job.split.histories
+        return read_labels(folders["labels"] / LABELS, histories.n_users, histories.n_items)
+
     def report(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """See :meth:`recllm_bench.api.method.Method.report`."""
         facts = json.loads((folders["train"] / FACTS).read_text())
@@ -228,14 +237,6 @@ class ReLRecMethod(Method):
     def _windows(self, model: ReLRec) -> Windows:
         training, split = self.job.training, self.job.split
         return training_windows(split.histories, split.train_ends, model.history_length, training.coverage)
-
-    def _labels(self, done: Mapping[str, Path]) -> Any:
-        if "labels" not in done:
-            return None
-        from recllm_bench.language.labels import read_labels
-
-        histories = self.job.split.histories
-        return read_labels(done["labels"] / LABELS, histories.n_users, histories.n_items)
 
     def _llm_key(self) -> dict[str, Any]:
         if not self._llm():

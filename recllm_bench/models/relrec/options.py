@@ -47,7 +47,9 @@ class ReLRecOptions:
     gamma: float = option(0.9, "weight of user labels (3)", low=0)
 
     # labels
-    labels: str = option("extractive", "extractive, generated (by 'chat'), or a file of labels or profiles (.jsonl)")
+    labels: str = option(
+        "extractive", "extractive, generated (by 'chat'), or labels or profiles: a .jsonl file, a folder of datasets"
+    )
     chat: str = option("", "who writes generated labels: local:NAME or server:MODEL@URL")
     token_budget: int = option(
         0, "most tokens of prompts and answers together; a server writes nothing without it, -1: no limit", low=-1
