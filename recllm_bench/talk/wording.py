@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_TOKENS, _LEAST_WORDS, _MOST_WORDS = 40, 4, 40
 _SYSTEM = (
-    "You introduce a list of recommendations in one short friendly sentence. Use only the wishes you are given: name no "
-    "title, year, number, genre or person beside them, and judge nothing."
+    "You introduce a list of recommendations in one short friendly sentence. Use only the wishes you are given: name "
+    "no title, year, number, genre or person beside them, and judge nothing."
 )
 _EXAMPLES = (  # a small model follows them better than it follows rules
     ("books: Fantasy, no Romance", "Here are some fantasy books without any romance."),

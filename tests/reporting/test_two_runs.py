@@ -59,7 +59,7 @@ def test_the_difference_is_the_paired_one(capsys, runs):
 def test_it_fits_the_terminal(capsys, runs, monkeypatch, width: int):
     monkeypatch.setenv("COLUMNS", str(width))
     text = said(capsys, *runs.values())
-    assert "What was measured" in text and "significant" in text or "too narrow" in text
+    assert ("What was measured" in text and "significant" in text) or "too narrow" in text
     assert width < 80 or max(map(len, text.splitlines())) <= width
 
 

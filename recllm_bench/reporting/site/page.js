@@ -231,7 +231,7 @@
       by("users-about").textContent = people.about;
     }
     if (wanted) by("users-search").value = "";
-    const at = people.rows.findIndex(row => row.run === run || row.talk === run);
+    const at = people.rows.findIndex(row => run && (row.run === run || row.talk === run));
     if (at >= 0) { by("users-a").selectedIndex = at; if (by("users-b").selectedIndex === at) by("users-b").selectedIndex = at ? 0 : Math.min(1, people.rows.length - 1); }
     choosePeople();
   }
