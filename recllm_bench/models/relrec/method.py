@@ -30,7 +30,7 @@ from recllm_bench.training.sequence import validator
 
 LABELS, FACTS, WRITTEN, MEASURES = "labels.jsonl", "facts.json", "written.jsonl", "measures.json"
 _MODEL = ("user_token", "p", "proj", "share_projection", "init", "init_noise", "item_head", "seq_softmax")
-_TRAINING = ("seq_template", "recon", "alpha", "long_sequences", "pack_length", "warmup_share")
+_TRAINING = ("seq_template", "recon", "alpha", "long_sequences", "pack_length", "warmup_share", "packed_attention")
 _RECON = ("beta", "gamma", "label_tokens", "label_visits", "label_probe")
 _MEASURED = ("recon_users", "recon_items", "recon_similarity", "recon_prompt")
 
