@@ -19,7 +19,7 @@ ARGUMENTS := $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SEED),--seed $(SEED
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lock check-lock lint format test test-slow test-gpu bench bench-prepare benchmark \
-	benchmark-quality benchmark-growth benchmark-gpu venv-peers compare report doctor clean
+	benchmark-quality benchmark-growth benchmark-gpu venv-peers compare report picture doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,7 +47,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 # uv of the environment, or of the machine where there is none yet
 UV = $(firstword $(wildcard $(BIN)/uv) uv)
-RESOLVE = $(UV) pip compile -q setup.cfg --extra test --extra llm --no-annotate
+RESOLVE = $(UV) pip compile -q setup.cfg --extra test --extra llm --extra tracking --no-annotate
 
 lock: ## write constraints.txt anew from setup.cfg, keeping versions that still fit; UPGRADE=-U takes new ones
 	$(RESOLVE) --universal --python-version 3.10 --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE) \
@@ -120,6 +120,9 @@ compare: $(READY) ## the table of the runs that exist
 
 report: $(READY) ## one HTML page of the runs that exist
 	$(BIN)/recllm-bench report
+
+picture: $(READY) ## the picture of the page in the README, of the recorded runs; needs Chromium
+	$(BIN)/python docs/images/page.py
 
 doctor: $(READY) ## what is installed, which device is used, what is missing
 	$(BIN)/recllm-bench doctor

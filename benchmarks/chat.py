@@ -264,10 +264,8 @@ def worded(cell: BenchCell, llm: str, requests: int, say: Callable[[str], None] 
     sentences = sum(bool(text) for text in said)
     found = {"llm": llm, "lists": len(lists[0]), "sentences": sentences, "seconds": statistics.median(seconds)}
     found |= {"shown": shown, "same_items": lists[0] == lists[1]}
-    say(
-        f"{llm}: {sentences} of {len(lists[0])} lists with a sentence that keeps to the facts, "
-        f"{found['seconds']:.1f} s each"
-    )
+    kept = f"{sentences} of {len(lists[0])} lists with a sentence that keeps to the facts"
+    say(f"{llm}: {kept}, {found['seconds']:.1f} s each")
     for each in shown:
         say(f"  {each['request']}: {each['sentence'] or '(none that keeps to the facts)'}")
     return found

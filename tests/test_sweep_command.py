@@ -117,13 +117,58 @@ def test_tensorboard_gets_metrics_and_curves(capsys, own_data):
         assert point.value == pytest.approx(record.metrics["NDCG@10"]["mean"])
         curve = [[event.step, event.value] for event in events.Scalars("validation/train")]
         assert len(curve) == 3 and curve == [[step, pytest.approx(v)] for step, v in record.curves["train"]]
+        losses = [[event.step, event.value] for event in events.Scalars("loss/train")]
+        assert len(losses) == 3 and losses == [[step, pytest.approx(v)] for step, v in record.losses["train"]]
     assert "tensorboard --logdir" in capsys.readouterr().err
+
+
+def test_mlflow_gets_each_run_once(capsys, own_data, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="the extra 'tracking' is not installed")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    mlflow.set_tracking_uri(None)
+    arguments = ["run", "sasrec", str(own_data), "--alone", "--track", "mlflow", "--set"]
+    arguments += ["training.epochs=3", "training.patience=0", "training.max_length=10", "hidden_size=8"]
+    for _ in range(2):  # a second time changes nothing
+        assert cli.main(arguments) == 0
+    record = read_record(*find_records(results_folder() / "runs"))
+    assert (results_folder() / "mlruns").is_dir() and "MLflow: file:" in capsys.readouterr().err
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert run.data.params["options.hidden_size"] == "8" and run.data.tags["record"] == record.folder.name
+    assert run.data.metrics["test/NDCG_at_10"] == pytest.approx(record.metrics["NDCG@10"]["mean"])
+    for kind, stages in (("validation", record.curves), ("loss", record.losses)):
+        points = client.get_metric_history(run.info.run_id, f"{kind}/train")
+        assert [[point.step, point.value] for point in points] == [[e, pytest.approx(v)] for e, v in stages["train"]]
+
+
+def test_wandb_keeps_runs_here_without_a_key(capsys, own_data, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra 'tracking' is not installed")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(own_data.parent / "no-netrc"))
+    monkeypatch.setenv("HOME", str(own_data.parent))
+    arguments = ["run", "sasrec", str(own_data), "--alone", "--track", "wandb", "--set"]
+    arguments += ["training.epochs=3", "training.patience=0", "training.max_length=10", "hidden_size=8"]
+    assert cli.main(arguments) == 0
+    assert "wandb sync" in capsys.readouterr().err
+    (kept,) = (results_folder() / "wandb").glob("offline-run-*/run-*.wandb")
+    written = kept.read_bytes()
+    assert b"NDCG_at_10" in written and b"validation/train" in written and b"loss/train" in written
+
+
+def test_a_tracker_that_fails_leaves_the_runs_and_one_line(capsys, own_data, monkeypatch):
+    pytest.importorskip("mlflow", reason="the extra 'tracking' is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://there")
+    said = _error(capsys, "run", "pop", str(own_data), "--alone", "--track", "mlflow").splitlines()[-1]
+    assert said.startswith("error: --track mlflow:") and "the runs are finished" in said
+    assert len(find_records(results_folder() / "runs")) == 1
 
 
 def test_trackers_that_are_not_there_are_refused_before_training(capsys, own_data, monkeypatch):
     assert "no tracker 'tensorbord'" in _error(capsys, "run", "pop", str(own_data), "--track", "tensorbord")
     monkeypatch.setattr("recllm_bench.reporting.tracking.find_spec", lambda name: None)
-    assert "pip install mlflow" in _error(capsys, "run", "pop", str(own_data), "--track", "mlflow")
+    assert "pip install '.[tracking]'" in _error(capsys, "run", "pop", str(own_data), "--track", "mlflow")
     assert not (results_folder() / "runs").exists()
 
 

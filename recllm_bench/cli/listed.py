@@ -106,7 +106,7 @@ def _llms() -> Rows:
 def _datasets() -> str:
     from recllm_bench.data.listing import dataset_table, listed_datasets
 
-    return dataset_table(listed_datasets())
+    return dataset_table(listed_datasets(), shutil.get_terminal_size((0, 24)).columns)
 
 
 def _protocols() -> Rows:

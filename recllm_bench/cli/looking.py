@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def describe(options: argparse.Namespace) -> None:
 def datasets(options: argparse.Namespace) -> None:
     from recllm_bench.data.listing import dataset_table, listed_datasets
 
-    print(dataset_table(listed_datasets(options.names, every=options.all)))
+    columns = shutil.get_terminal_size((0, 24)).columns  # in a file nothing is left out
+    print(dataset_table(listed_datasets(options.names, every=options.all), columns))
 
 
 def model_options(options: argparse.Namespace) -> None:

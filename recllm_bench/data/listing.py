@@ -114,29 +114,41 @@ def listed_datasets(
     return sorted([*own, *(_collapsed(name, rows) for name, rows in groups.items())], key=lambda row: row.name)
 
 
-def dataset_table(rows: Iterable[Listed]) -> str:
+_RIGHT = {2, 3, 4, 6}
+_LEAST = (8, 1, 7, 6, 4, 5)  # columns that a narrow terminal does without, in this order
+
+
+def dataset_table(rows: Iterable[Listed], width: int = 0) -> str:
     """The lines as a table for people, with a legend.
 
     Parameters
     ----------
     rows : iterable of Listed
         From :func:`listed_datasets`.
+    width : int
+        Columns of the terminal: what is least needed is left out where it is too narrow; 0 for no limit.
     """
     rows = list(rows)
     head = ("name", "title", *_COUNTS, "prepared", "size", "files", "licence")
     marked = any(row.counts and row.counted != "all" for row in rows)
     cells = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    right = {2, 3, 4, 6}
+    shown, gone = list(range(len(head))), []
+    for column in _LEAST:
+        if not width or 2 + sum(widths[at] + 2 for at in shown) - 2 <= width:
+            break
+        shown.remove(column)
+        gone.append(head[column])
     lines = [
         "  "
         + "  ".join(
-            f"{cell:>{width}}" if column in right else f"{cell:<{width}}"
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            f"{line[at]:>{widths[at]}}" if at in _RIGHT else f"{line[at]:<{widths[at]}}" for at in shown
         ).rstrip()
         for line in cells
     ]
     lines.append("")
+    if gone:
+        lines.append(f"  (too narrow for {', '.join(gone)})")
     if marked:
         said = sorted({row.counted for row in rows if row.counts and row.counted != "all"})
         lines.append(f"  * not of the whole source, but after a filter or as a paper prints it: {'; '.join(said)}")

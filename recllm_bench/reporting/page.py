@@ -237,7 +237,7 @@ def _widths(rows: Sequence[Sequence[Cell]], folded: bool, most: int) -> list[int
         cells = [row[column] for row in rows]
         mark = 2 * any(cell.mark for cell in cells)
         head = clean(cells[0].text)
-        found = [max(map(cell_len, head.split())) if folded and column else cell_len(head) + mark]
+        found = [max(map(cell_len, head.split()), default=0) if folded and column else cell_len(head) + mark]
         for cell in cells[1:]:
             text, below = cell_len(clean(cell.text)), cell_len(clean(cell.below))
             found.append(mark + (max(text, below) if folded else text + below + bool(below)))

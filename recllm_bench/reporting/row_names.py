@@ -65,6 +65,10 @@ def _telling(records: Sequence[RunRecord]) -> list[str]:
     values = [_values(record) for record in records]
     every = list(dict.fromkeys(key for each in values for key in each))
     differ = [key for key in every if len({repr(each.get(key, ())) for each in values}) > 1]
+    # What a record lacks is no change: recipes of earlier versions have other options.
+    differ.sort(
+        key=lambda key: not (all(key in each for each in values) or any(key in (r.changed or {}) for r in records))
+    )
     keys = _fewest(values, differ)
     endings = []
     for record, each in zip(records, values, strict=True):

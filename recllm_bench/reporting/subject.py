@@ -65,7 +65,11 @@ def row_named(records: Sequence[RunRecord], name: str) -> int:
         raise BenchError(
             f"'{name}' is the model of several rows; name one: {'; '.join(records[row].name for row in own)}"
         )
-    raise BenchError(f"no row is named '{name}'.{nearest(name, [record.name for record in records])}")
+    rows = [each.name for each in records]
+    near = nearest(name, [*rows, *(str(each.recipe.get("model", "")) for each in records)])
+    if not near.startswith(" Did"):  # names have commas of their own
+        near = f" The rows: {'; '.join(rows[:8])}" + (f"; and {len(rows) - 8} more" if len(rows) > 8 else "")
+    raise BenchError(f"no row is named '{name}'.{near}")
 
 
 def has_row(records: Sequence[RunRecord], name: str) -> bool:

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from recllm_bench.language.chat import ChatModel
     from recllm_bench.talk.reading import Reader
 
-_MOST_TOKENS, _MOST_WORDS = 60, 40
+_MOST_TOKENS, _LEAST_WORDS, _MOST_WORDS = 40, 4, 40
 _SYSTEM = (
-    "You introduce a list of recommendations in one short friendly sentence. Use only the facts you are given: name no "
-    "other title, year, number, genre or person, and judge nothing."
+    "You introduce a list of recommendations in one short friendly sentence. Use only the wishes you are given: name "
+    "no title, year, number, genre or person beside them, and judge nothing."
+)
+_EXAMPLES = (  # a small model follows them better than it follows rules
+    ("books: Fantasy, no Romance", "Here are some fantasy books without any romance."),
+    ("games: like Portal, newer than 2010", "If you like Portal, these newer games may be for you."),
+    ("songs: nothing in particular", "Here are a few songs that may be for you."),
 )
 _SENTENCE = re.compile(r"^(.+?[.!?])(?:\s|$)", re.DOTALL)
 _QUOTED = re.compile(r"[\"“«]([^\"“”«»]+)[\"”»]")
@@ -44,11 +49,11 @@ class Wording:
         """A sentence before a list; empty when there is none that keeps to the facts."""
         if self._fails:
             return ""
-        titles = "; ".join(printable(self._reader.called(item)) for item in items)
         asked = printable(", ".join(map(str, wishes))) or "nothing in particular"
-        noun = self._reader.catalogue.domain
-        facts = f"Somebody looks for a {noun}: {asked}. The list: {titles}. Write the sentence before the list."
-        talk = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": facts}]
+        talk = [{"role": "system", "content": _SYSTEM}]
+        for wished, sentence in (*_EXAMPLES, (f"{self._reader.catalogue.domain}s: {asked}", "")):
+            talk += [{"role": "user", "content": wished}, {"role": "assistant", "content": sentence}]
+        talk.pop()  # the last sentence is asked for
         try:
             text = self._chat.complete([talk], max_tokens=_MOST_TOKENS)[0]
         except BenchError as error:
@@ -65,7 +70,7 @@ class Wording:
         """
         reader = self._reader
         spoken = words(sentence)
-        if not spoken or len(spoken) > _MOST_WORDS:
+        if not _LEAST_WORDS <= len(spoken) <= _MOST_WORDS:
             return False
         shown = " ".join([*map(str, wishes), *map(reader.called, items)])
         if set(re.findall(r"\d+", sentence)) - set(re.findall(r"\d+", shown)) - {str(len(items))}:

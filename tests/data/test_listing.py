@@ -110,6 +110,9 @@ def test_counts_are_those_of_the_whole_source_where_the_card_has_them(tmp_path):
         in table
     )
     assert "*" not in dataset_table([rows["whole"]])
+    narrow = dataset_table(rows.values(), 80)
+    assert max(map(len, narrow.splitlines()[: len(rows) + 1])) <= 80 and "(too narrow for licence" in narrow
+    assert "licence" in table.splitlines()[0] and "too narrow" not in dataset_table(rows.values(), 1000)
 
 
 def test_what_is_prepared_and_its_size(tmp_path):

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from recllm_bench.errors import BenchError
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.html import report_page
 from recllm_bench.reporting.site.charts import _front, charts_of
@@ -184,6 +185,11 @@ def test_learning_curves_never_mix_quantities(make):
     }
     assert figures["-distance"].lines["Loss, train"][1] == (-2.0, -2.0, -2.0), "nothing is clipped"
     assert "higher is better" in figures["-loss"].caption and "minus a loss" in figures["-loss"].caption
+    fitted = {"losses": {"train": [[1, 5.0], [2, 4.0]]}, "model_name": "M"}
+    rows += [make("L1", seed=8, **fitted), make("L2", seed=9, **fitted, options={"item_loss": "bce"})]
+    drawn = learning_figures(rows, rows)
+    assert [figure.quantity for figure in drawn[-2:]] == ["training loss of M", "training loss of M, bce"]
+    assert drawn[-1].lines == {"L2": {1: (5.0,) * 3, 2: (4.0,) * 3}} and "lower is better" in drawn[-1].caption
     alone = learning_figures(rows[2:3], rows)
     assert [figure.quantity for figure in alone] == ["NDCG@10"], "named by the log of the run that trained it"
 
@@ -250,3 +256,17 @@ def test_printed_numbers_carry_their_flags(make):
     for each in found:
         assert (each.word == "not comparable") == bool(each.reason)
         assert each.value[:6].replace(".", "").isdigit()
+
+
+def test_the_page_is_about_the_named_row_where_a_table_has_it(make):
+    rows = [make(name, quality, model=model, seed=seed) for seed, (name, quality, model) in enumerate(_THREE)]
+    rows += [make("Elsewhere", 1.0, dataset="ml-100k", seed=9), make("Beside", 2.0, dataset="ml-100k", seed=8)]
+    usual = html.unescape(report_page(rows))
+    asked = html.unescape(report_page(rows, subject="Middle", baseline="Last"))
+    assert "Middle minus" not in usual and "Middle minus" in asked
+    assert "Beside minus" in usual and "Beside minus" in asked, "other tables stay as they are"
+    with pytest.raises(BenchError, match=r"no row is named 'Midle'.* mean 'Middle'"):
+        report_page(rows, subject="Midle")
+
+
+_THREE = (("First", 3.0, "sasrec"), ("Middle", 2.0, "iclrec"), ("Last", 1.0, "recbole:GRU4Rec"))

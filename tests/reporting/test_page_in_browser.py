@@ -97,6 +97,7 @@ def many(make):
                 users=120,
                 options={"embedding_size": seed},
                 curves={"train": curve},
+                losses={"train": [[epoch, 3.0 / epoch] for epoch in range(1, 6)]},
                 notes=[HOSTILE[0]],
                 costs={"parameters": 1000.0 * seed, "peak_memory": 1e9},
             )
@@ -252,6 +253,11 @@ def browse_users(page) -> None:
     assert float(places[0]) < float(places[1]), "A places the target higher"
     page.locator("#users-order").select_option("user")
     assert "user 1" in people.first.inner_text() and "not in the cache" in page.locator("#users-about").inner_text()
+    person = people.first
+    person.locator("a", has_text="Read the dialogue").first.click()
+    page.wait_for_function("document.querySelector('#dialogue-list .dialogue header a').textContent === 'user 1'")
+    page.locator("#dialogue-list .dialogue").first.locator("a", has_text="In every method").click()
+    page.wait_for_function("document.querySelector('#users-list .person strong').textContent === 'user 1'")
     page.locator("#users-search").fill("user 107")
     assert people.count() == 1 and fits(page)
 
@@ -285,6 +291,7 @@ def draw_charts(page) -> None:
     training = view.locator(".charts", has=page.locator("h3", has_text="While training"))
     options = training.locator("[data-charts] option").all_inner_texts()
     assert any(text.startswith("-loss") for text in options) and any(text.startswith("metric") for text in options)
+    assert options[-1].startswith("training loss of"), "a loss stands on an axis of its own"
     training.locator("[data-charts]").select_option(options[-1])
     training.locator("figure:visible .main-svg").first.wait_for()
     assert fits(page)

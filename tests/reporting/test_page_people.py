@@ -16,6 +16,7 @@ from recllm_bench.recipe import Recipe
 from recllm_bench.reporting.comparison import compare
 from recllm_bench.reporting.records import make_record, write_record
 from recllm_bench.reporting.site import people_and_talks
+from recllm_bench.reporting.site.leaderboards import run_id
 from recllm_bench.reporting.site.people_and_talks import dialogues_of, users_of
 from recllm_bench.reporting.site.prepared_behind import training_counts
 from recllm_bench.reporting.site.user_parts import sliced_figures
@@ -55,13 +56,15 @@ def test_of_too_many_dialogues_those_with_leaks_come_first(make, monkeypatch):
 
 def test_without_data_titles_are_those_of_the_dialogues(make):
     rows = [make("A", 1.0, block="text", seed=1), make("B", 2.0, block="text", seed=2)]
-    found = users_of(compare(rows), [])
+    found = users_of(compare(rows), {})
     assert "No histories and no titles" in found["about"] and found["titles"] == {}
     assert "recllm-bench prepare ml1m" in found["about"]
     with_dialogues(rows[0], [entry(7, target={"item": 50, "text": "The Target"})])
-    found = users_of(compare(rows), [dialogues_of(rows[0])])
+    found = users_of(compare(rows), {run_id(rows[0]): dialogues_of(rows[0])})
     assert "dialogues mention" in found["about"] and found["titles"] == {"7": "Film 7", "50": "The Target"}
     assert next(each for each in found["users"] if each[0] == 7)[3] == [7]
+    talked, silent = ({row["name"]: row for row in found["rows"]}[name] for name in "AB")
+    assert (talked["talk"], talked["talked"]) == (run_id(rows[0]), [7]) and "talk" not in silent
 
 
 @pytest.fixture
@@ -104,7 +107,7 @@ def prepared_rows(tmp_path):
 
 def test_users_have_places_histories_and_titles_of_the_data(prepared_rows):
     given = prepared_rows
-    found = users_of(compare(given.records), [])
+    found = users_of(compare(given.records), {})
     assert [row["name"] for row in found["rows"]] == ["A", "B"] and found["total"] == len(given.ranks.users)
     assert "prepared data in the cache" in found["about"]
     for row, (user, target, length, history, places) in enumerate(found["users"]):
@@ -119,7 +122,7 @@ def test_users_have_places_histories_and_titles_of_the_data(prepared_rows):
 
 def test_of_too_many_users_some_are_taken_evenly(prepared_rows, monkeypatch):
     monkeypatch.setattr(people_and_talks, "MOST_USERS", 5)
-    users = [each[0] for each in users_of(compare(prepared_rows.records), [])["users"]]
+    users = [each[0] for each in users_of(compare(prepared_rows.records), {})["users"]]
     everyone = prepared_rows.ranks.users
     assert len(users) == 5 and (users[0], users[-1]) == (everyone[0], everyone[-1])
 
@@ -142,4 +145,4 @@ def test_data_that_have_changed_are_not_taken(prepared_rows):
     for record in prepared_rows.records:
         record.dataset["checksum"] = "other"
     assert training_counts(prepared_rows.records[0]) is None
-    assert "not in the cache" in users_of(compare(prepared_rows.records), [])["about"]
+    assert "not in the cache" in users_of(compare(prepared_rows.records), {})["about"]

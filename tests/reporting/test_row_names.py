@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 
 from recllm_bench.reporting.comparison import compare
+from recllm_bench.reporting.records import RunRecord
 from recllm_bench.reporting.row_names import told_apart
 from recllm_bench.reporting.table import comparison_table, row_notes
 
@@ -94,3 +95,10 @@ def test_speakers_and_words_are_told_apart_by_what_was_set(make):
 def test_the_table_shows_these_names(make):
     text = comparison_table([plain(make, 1), plain(make, 2, hidden_size=16)], subject="SASRec, hidden_size=16")
     assert "SASRec, hidden_size=16 minus the others" in text
+
+
+def test_an_option_that_only_an_earlier_recipe_has_is_no_change():
+    facts = {"dataset": {"name": "d"}, "protocol": {"name": "p"}, "model_name": "M", "block": "history"}
+    old = RunRecord("M", recipe={"model": "m", "conversation": {"gone_since": False}}, changed=None, **facts)
+    new = RunRecord("M", recipe={"model": "m", "quick": 2}, changed={"quick": 2}, **facts)
+    assert [row.name for row in told_apart([old, new])] == ["M", "M, quick=2"]

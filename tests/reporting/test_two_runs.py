@@ -55,6 +55,14 @@ def test_the_difference_is_the_paired_one(capsys, runs):
     assert "recipe.model: recent-knn -> Pop" in found["What was done differently"]["lines"]
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_it_fits_the_terminal(capsys, runs, monkeypatch, width: int):
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = said(capsys, *runs.values())
+    assert ("What was measured" in text and "significant" in text) or "too narrow" in text
+    assert width < 80 or max(map(len, text.splitlines())) <= width
+
+
 def test_groups_are_those_of_the_users(capsys, runs):
     found = parts(capsys, runs["recent-knn"], runs["Pop"])
     record = read_record(runs["Pop"])

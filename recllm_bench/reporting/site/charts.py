@@ -21,6 +21,7 @@ _COLOURS = {"history": "#3f83d6", "text": "#d8752a", "control": "#8b8f98"}
 _NAMES = {"history": "history only", "text": "with words", "control": "controls and ceilings"}
 _LOG = 20  # a cost that spans more than this goes on a logarithmic axis
 _VISIBLE = 5
+_ABOVE = ("top center", "bottom center")  # neighbours of a front stand close
 _LINES = ("#3f83d6", "#d8752a", "#3a9d6e", "#9a5fb5", "#c9a227", "#c8527e", "#4bb3c4", "#8b8f98")
 _DASHES = ("solid", "dash", "dot")
 
@@ -212,7 +213,9 @@ def _costs(comparison: Comparison) -> list[Chart]:
                     "mode": "markers+text",
                     "text": [_short(record.name) if at in front else "" for at, (record, _) in enumerate(some)],
                     "cliponaxis": False,
-                    "textposition": "top center",
+                    "textposition": [
+                        _ABOVE[front.index(at) % 2] if at in front else _ABOVE[0] for at in range(len(some))
+                    ],
                     "textfont": {"size": 11},
                     "hovertext": [f"{label}, {written(value)}" for label, (_, value) in zip(names, some, strict=True)],
                     "hovertemplate": "%{hovertext}: %{y:.4f}<extra></extra>",

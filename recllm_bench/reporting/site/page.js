@@ -131,6 +131,11 @@
   const every = words => { const wanted = fold(words).split(/\s+/).filter(Boolean); return text => wanted.every(word => text.includes(word)); };
 
   let talk = null, asked = "";
+  // The table whose users a run's dialogues are of, where the page holds them.
+  function tableOf(key) {
+    const table = [...by("dialogue-run").options].find(option => option.value === key).dataset.table;
+    return by(`users-${table}`) ? table : "";
+  }
   function dialogue(row) {
     const [user, target, turns, ended, leaked, fitting, history, messages, shown] = row;
     const part = made("article", undefined, "dialogue"), head = made("header");
@@ -140,6 +145,7 @@
     const wish = made("span", "wanted: "), title = made("mark", named(talk.titles, target));
     wish.append(title);
     head.append(wish, made("small", fitting ? `${fitting} items fit what was said` : ""));
+    if (tableOf(talk.key)) head.append(linked("In every method", `users/${tableOf(talk.key)}/${talk.key}/${user}`));
     const lines = made("ol");
     messages.forEach(([role, text]) => { const line = made("li", text, role === "user" ? "user" : "system"); line.dir = "auto"; lines.append(line); });
     const details = made("details"), summary = made("summary", `${history.length} items of the history, ${shown.length} shown`), items = made("ul");
@@ -180,14 +186,17 @@
   by("dialogue-outcome").addEventListener("change", chooseDialogues);
   by("dialogue-search").addEventListener("input", chooseDialogues);
 
-  let people = null;
+  let people = null, wanted = "";
   function person(row) {
     const [user, target, length, history, places] = row, part = made("article", undefined, "person"), head = made("header");
     const [a, b] = ["a", "b"].map(name => by(`users-${name}`).selectedIndex);
     head.append(made("strong", `user ${user}`), made("span", length ? `${length} interactions before` : ""));
-    const list = made("dl"), add = (name, text) => { const value = made("dd", text); value.dir = "auto"; list.append(made("dt", name), value); };
+    const list = made("dl"), add = (name, text) => { const value = made("dd", text); value.dir = "auto"; list.append(made("dt", name), value); return value; };
     add("target", named(people.titles, target));
-    [a, b].forEach(at => add(people.rows[at].name, `place ${places[at].toLocaleString("en")}`));
+    (a === b ? [a] : [a, b]).forEach(at => {
+      const method = people.rows[at], place = add(method.name, `place ${places[at].toLocaleString("en")}`);
+      if (method.talk && method.talked.includes(user)) place.append(" ", linked("Read the dialogue", `dialogues/${method.talk}/${user}`));
+    });
     add("history, oldest first", history.length ? history.map(item => named(people.titles, item)).join(" · ") : "not in the records or the cache");
     part.append(head, list);
     return part;
@@ -199,12 +208,14 @@
     // Far down the list a place more or less is nothing: distances are between logarithms, as in the metrics.
     const apart = row => Math.log2(1 + row[4][b]) - Math.log2(1 + row[4][a]);
     const sign = { a: row => -apart(row), b: apart, apart: row => -Math.abs(apart(row)), user: row => row[0] }[order];
+    const at = people.users.findIndex(row => String(row[0]) === wanted);
     const kept = people.users.filter(row => fits(fold([`user ${row[0]}`, named(people.titles, row[1]), ...row[3].map(item => named(people.titles, item))].join(" "))));
-    kept.sort((one, two) => sign(one) - sign(two) || one[0] - two[0]);
+    kept.sort((one, two) => (one === people.users[at] ? -1 : two === people.users[at] ? 1 : 0) || sign(one) - sign(two) || one[0] - two[0]);
     const some = people.total > people.users.length ? `; the page holds ${people.users.length} of ${people.total.toLocaleString("en")}, evenly over the ids` : "";
     showPeople(kept, `${kept.length} of ${people.users.length} users${some}`);
   }
-  async function openPeople(key, run) {
+  async function openPeople(key, run, user) {
+    wanted = user || "";
     const select = by("users-table");
     if (!select.options.length) return;
     if (key && [...select.options].some(option => option.value === key)) select.value = key;
@@ -219,7 +230,8 @@
       by("users-b").selectedIndex = Math.min(other === one ? 1 : other, options.length - 1);
       by("users-about").textContent = people.about;
     }
-    const at = people.rows.findIndex(row => row.run === run);
+    if (wanted) by("users-search").value = "";
+    const at = people.rows.findIndex(row => run && (row.run === run || row.talk === run));
     if (at >= 0) { by("users-a").selectedIndex = at; if (by("users-b").selectedIndex === at) by("users-b").selectedIndex = at ? 0 : Math.min(1, people.rows.length - 1); }
     choosePeople();
   }
@@ -235,7 +247,7 @@
 
   // One view at a time; the address names it, so that every view can be linked to and the browser goes back.
   function show() {
-    const [name, first, second] = location.hash.slice(1).split("/");
+    const [name, first, second, third] = location.hash.slice(1).split("/");
     const target = name && document.getElementById(name);
     const view = (target && target.closest(".view")) || document.getElementById("overview");
     all(".view").forEach(each => each.classList.toggle("open", each === view));
@@ -259,7 +271,7 @@
     if (!body.classList.contains("all")) scrollTo(0, 0);
     if (target && target !== view) target.scrollIntoView();
     if (view.id === "dialogues") openDialogues(first, second);
-    if (view.id === "users") openPeople(first, second);
+    if (view.id === "users") openPeople(first, second, third);
   }
   body.classList.add("js");
   addEventListener("hashchange", show);

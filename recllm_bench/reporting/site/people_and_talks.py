@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.reporting.comparison import Comparison
@@ -71,18 +71,20 @@ def _dialogue(entry: Any, titles: dict[str, str]) -> list[Any]:
     ]
 
 
-def users_of(comparison: Comparison, dialogues: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def users_of(comparison: Comparison, dialogues: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
     """Users of a table with their target's place in every row; None where no row has them.
 
     Parameters
     ----------
-    dialogues : sequence of dict
-        Of the table's rows (:func:`dialogues_of`): their titles and histories serve where the cache lacks the data.
+    dialogues : mapping of str to dict
+        Of the table's runs (:func:`dialogues_of`), by :func:`.run_id`: users are linked to theirs, whose titles and
+        histories serve where the cache lacks the data.
 
     Returns
     -------
     dict
-        ``rows`` (``name, run`` each), ``users`` (lists of ``user, target, history length, history, places``),
+        ``rows`` (``name, run`` each; ``talk``, the run whose dialogues can be read, and ``talked``, the users who held
+        them), ``users`` (lists of ``user, target, history length, history, places``),
         ``titles``, ``total`` users, ``pair`` (the subject and its best baseline, as places in ``rows``) and ``about``:
         where titles and histories come from. A place is 1 for the best; ties count half, seeds are averaged; target 0
         is not told (a shared record).
@@ -94,17 +96,17 @@ def users_of(comparison: Comparison, dialogues: Sequence[dict[str, Any]]) -> dic
         return None
     import numpy as np
 
-    places: dict[str, tuple[str, np.ndarray]] = {}
+    places: dict[str, tuple[RunRecord, np.ndarray]] = {}
     users, targets, lengths, _ = _first_cases((rows[0].members or rows)[0])
     for record in rows:
         found = [_first_cases(run) for run in record.members or [record]]
         if all(np.array_equal(each[0], users) for each in found):
-            places[run_id(record)] = (record.name, np.mean([each[3] for each in found], axis=0))
+            places[run_id(record)] = (record, np.mean([each[3] for each in found], axis=0))
         if not targets.any():
             targets = found[0][1] if len(found[0][1]) == len(targets) else targets
     chosen = np.unique(np.linspace(0, len(users) - 1, min(MOST_USERS, len(users))).astype(int))
     wanted = set(users[chosen].tolist())
-    histories, titles, about = _histories(comparison.records[comparison.subject], wanted, dialogues)
+    histories, titles, about = _histories(comparison.records[comparison.subject], wanted, list(dialogues.values()))
     listed: list[list[Any]] = []
     for row in chosen.tolist():
         user = int(users[row])
@@ -115,13 +117,19 @@ def users_of(comparison: Comparison, dialogues: Sequence[dict[str, Any]]) -> dic
     pair = [run_id(comparison.records[row]) for row in (subject, baseline)]
     used = {str(item) for each in listed for item in (each[1], *each[3])}
     return {
-        "rows": [{"name": name, "run": key} for key, (name, _) in places.items()],
+        "rows": [{"name": row.name, "run": key, **_talked(row, dialogues)} for key, (row, _) in places.items()],
         "users": listed,
         "titles": {item: text for item, text in titles.items() if item in used},
         "total": len(users),
         "pair": [keys.index(key) for key in pair if key in keys],
         "about": about,
     }
+
+
+def _talked(row: RunRecord, dialogues: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Whose dialogues of a row the page holds; of several seeds those of the first that has some."""
+    keys = [key for run in row.members or [row] if (key := run_id(run)) in dialogues]
+    return {"talk": keys[0], "talked": [each[0] for each in dialogues[keys[0]]["dialogues"]]} if keys else {}
 
 
 def _first_cases(run: RunRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def sliced_figures(comparison: Comparison) -> tuple[list[Figure], list[Figure]]:
 def turn_figures(comparison: Comparison) -> list[Figure]:
     """Share of dialogues that have succeeded after each turn, with Wilson's 95 % intervals."""
     figure = Figure("Share of dialogues in which the target was shown, after each turn.", "turn", [])
-    figure.quantity = "success"
+    figure.quantity = "share of dialogues"
     for record in comparison.records:
         if record.dialogue and on_disk(record):
             name = _free(record.name, figure.lines)
