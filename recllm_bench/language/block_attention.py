@@ -161,4 +161,5 @@ def _register() -> None:
 def _flex(kind: str) -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention) if kind == "cuda" else flex_attention
+    attend: Callable[..., Any] = flex_attention
+    return torch.compile(attend) if kind == "cuda" else attend

@@ -65,7 +65,8 @@ class CausalTransformer(CausalRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.options = options = options_from_config(self.Options, config)
+        options: Any = options_from_config(self.Options, config)
+        self.options = options
         width = options.hidden_size
         if width % options.n_heads:
             name = type(self).__name__.lower()
