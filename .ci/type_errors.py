@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 
-ALLOWED = {"conversation": 3, "language": 4, "models": 112}
+ALLOWED: dict[str, int] = {}
 ERROR = re.compile(r"^recllm_bench[/\\](\w+)\b.*?: error: ", re.MULTILINE)
 
 

@@ -32,13 +32,18 @@ def main(record: Path, picture: Path) -> None:
     found = json.loads(record.read_text(encoding="utf-8"))
     rows, turns = found["rows"], range(1, len(found["hit rate"]) + 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    curves = {name: curve(row, SUCCESS) for name, row in rows.items() if name != "oracle"}
+    classes = sorted({label for each in curves.values() for label in each}, key=lambda label: int(label.split()[0]))
+    right.set_xticks(range(len(classes)), classes)
     for name, row in rows.items():
-        left.plot(turns, row["success"], marker="o", markersize=3, label=name)
-        if len(points := curve(row, SUCCESS)) > 1:
-            right.plot(list(points), list(points.values()), marker="o", markersize=3)
+        (line,) = left.plot(turns, row["success"], marker="o", markersize=3, label=name)
+        if points := curves.get(name):
+            places = [classes.index(label) for label in points]
+            right.plot(places, list(points.values()), marker="o", markersize=3, color=line.get_color())
     left.plot(turns, found["hit rate"], color=GREY, linestyle=":", label="popularity's hit rate")
     blind = curve(rows["popularity, fits"], BLIND)
-    right.plot(list(blind), list(blind.values()), color=GREY, linestyle="--", label="a blind pick among what fits")
+    places = [classes.index(label) for label in blind]
+    right.plot(places, list(blind.values()), color=GREY, linestyle="--", label="a blind pick among what fits")
     left.set(xlabel="turn", ylabel="share of dialogues that succeeded", xticks=turns, ylim=(0, 1.02))
     right.set(xlabel="items that still fit before the turn", ylabel="success of the turn", ylim=(0, None))
     left.legend(frameon=False, fontsize=7)

@@ -6,9 +6,9 @@ Usage: python benchmarks/dialogues.py ml1m rules --users 500 --set persona=terse
 
 ``ignored`` shows the most popular items one after the other; ``fits`` those that fit what was understood so far, by
 popularity or by ItemKNN; ``oracle`` knows the target. Beside them stands popularity's own hit rate at as many items.
-``--trained`` adds LatentCRS, trained by its recipe for dialogues where the cache folder does not have it yet; seconds
-are those of the dialogues alone. ``--read`` prints as many dialogues with a system that lists what fits, and with one
-that asks first, to be read by people.
+``--trained`` adds LatentCRS, trained by its recipe for dialogues (``--quick 2``: in at most two passes over the data)
+where the cache folder does not have it yet; seconds are those of the dialogues alone. ``--read`` prints as many
+dialogues with a system that lists what fits, and with one that asks first, to be read by people.
 """
 
 from __future__ import annotations
@@ -47,20 +47,22 @@ CONTROLS: dict[str, Row] = {
     ORACLE: ("words-fit", {}),
 }
 TRAINED: dict[str, Row] = {"LatentCRS_B": ("latentcrs", {}), "LatentCRS_F": ("latentcrs", {"variant_output": "F"})}
+MODELS = {model for model, _ in TRAINED.values()}
 READ: dict[str, Row] = {"lists": ("words-fit", {}), "asks": ("asking", {"model": "words-fit", "questions": 3})}
 
 
-def cell_of(row: Row, dataset: str, simulator: str, users: int, settings: list[str]) -> BenchCell:
+def cell_of(row: Row, dataset: str, simulator: str, users: int, settings: list[str], quick: int = 0) -> BenchCell:
     """A row, with the users that all rows share."""
     model, options = row
     values = recipe_values(model, dataset, PROTOCOL)
     changes = {"device": "cpu", "options": options, "conversation": {"simulator": simulator, "users": users}}
+    changes |= {"quick": quick} if quick and model in MODELS else {}
     values = override(laid_over(values, changes), [f"conversation.{setting}" for setting in settings])
     return BenchCell(resolved(recipe_from(values, "here")), store=ArtifactStore(cache_folder()))
 
 
-def hold(cell: BenchCell, users: int, knows_target: bool = False) -> tuple[Outcomes, float]:
-    """The dialogues of a row, and their seconds; training is over by then."""
+def hold(cell: BenchCell, users: int, knows_target: bool = False) -> tuple[Outcomes, dict[str, float]]:
+    """The dialogues of a row, and their seconds on the clock and of all cores; training is over by then."""
     job, words, data = cell.talking_job(), cell.job.words, cell.dataset
     cases = evaluated_cases(
         cell.split.test, dataclasses.replace(job.protocol, users=min(users, data.histories.n_users))
@@ -70,15 +72,15 @@ def hold(cell: BenchCell, users: int, knows_target: bool = False) -> tuple[Outco
     if not knows_target:
         model = cell.cell.load()
         respond = lambda talks: model.respond(job, talks)  # noqa: E731
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     outcomes = run_dialogues(
         respond, words.speaker(cases), words.profiles(cases), cases, data.histories, data.catalogue,
         max_turns=job.protocol.turns, shown_per_turn=job.protocol.shown_per_turn,
     )  # fmt: skip
-    return outcomes, time.perf_counter() - start
+    return outcomes, {"seconds": time.perf_counter() - start, "CPU seconds": time.process_time() - busy}
 
 
-def found(outcomes: Outcomes, seconds: float, shown: int) -> dict[str, Any]:
+def found(outcomes: Outcomes, seconds: dict[str, float], shown: int) -> dict[str, Any]:
     """What became of a row, for people, figures and records."""
     turns = outcomes.left.shape[1]
     columns = [column[column >= 0] for column in outcomes.left.T]
@@ -88,7 +90,7 @@ def found(outcomes: Outcomes, seconds: float, shown: int) -> dict[str, Any]:
         "success": [float(success_at(outcomes.turns, turn).mean()) for turn in range(1, turns + 1)],
         "still fit, median": [float(np.median(column)) for column in columns if len(column)],
         "share that left": float(np.mean(gone)),
-        "seconds": seconds,
+        **seconds,
         "measures": [[each.name, each.about, each.value] for each in measures],
     }
 
@@ -102,18 +104,24 @@ def hit_rates(cell: BenchCell, outcomes: Outcomes) -> list[float]:
 
 
 def main(
-    dataset: str, simulator: str, users: int, settings: list[str], trained: bool = False, file: Path | None = None
+    dataset: str,
+    simulator: str,
+    users: int,
+    settings: list[str],
+    trained: bool = False,
+    file: Path | None = None,
+    quick: int = 0,
 ) -> dict[str, Outcomes]:
     """Hold the dialogues of every row and print what became of them."""
     outcomes, rows, rates = {}, {}, []
     for name, row in {**CONTROLS, **(TRAINED if trained else {})}.items():
-        cell = cell_of(row, dataset, simulator, users, settings)
+        cell = cell_of(row, dataset, simulator, users, settings, quick)
         outcomes[name], seconds = hold(cell, users, name == ORACLE)
         rows[name] = this = found(outcomes[name], seconds, cell.talking_job().protocol.shown_per_turn)
         print(
             f"{name:25} S@1.. {' '.join(f'{share:.3f}' for share in this['success'])}  left "
             f"{this['share that left']:.3f}  still fit {' '.join(f'{n:.0f}' for n in this['still fit, median'])}  "
-            f"{seconds:.1f} s",
+            f"{seconds['seconds']:.1f} s, {seconds['CPU seconds']:.1f} of CPU",
             flush=True,
         )
         rates = rates or hit_rates(cell, outcomes[name])
@@ -121,7 +129,7 @@ def main(
     for name, about, value in rows["popularity, fits"]["measures"]:
         print(f"  popularity, fits: {name}, {about}: {value:.4g}")
     if file:
-        asked = {"dataset": dataset, "simulator": simulator, "users": users, "set": settings}
+        asked = {"dataset": dataset, "simulator": simulator, "users": users, "set": settings, "quick": quick}
         record = {"benchmark": "dialogues", "machine": machine_facts("cpu"), **asked, "hit rate": rates, "rows": rows}
         write_json(file, record)
     return outcomes
@@ -149,10 +157,11 @@ if __name__ == "__main__":
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options under conversation")
     parser.add_argument("--trained", action="store_true", help="LatentCRS too, with its outputs B and F")
+    parser.add_argument("--quick", type=int, default=0, metavar="N", help="passes over the data in training")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--read", type=int, default=0, metavar="N", help="print so many dialogues instead")
     given = parser.parse_args()
     if given.read:
         read(given.dataset, given.simulator, given.read, given.set)
     else:
-        main(given.dataset, given.simulator, given.users, given.set, given.trained, given.json)
+        main(given.dataset, given.simulator, given.users, given.set, given.trained, given.json, given.quick)

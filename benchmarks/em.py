@@ -137,8 +137,8 @@ def work(dataset: str, users: int, intents: int, batch_size: int, device: str, d
     )
 
 
-def _ours(given: Work) -> tuple[Any, Any, Any]:
-    """Networks, and EM over states that are computed once."""
+def _ours(given: Work, together: int = 1) -> tuple[Any, Any, Any]:
+    """Networks, and EM over states that are computed once, with so many steps a launch."""
     import torch
 
     from recllm_bench.models.latentcrs.backbone import encode_cases
@@ -154,27 +154,38 @@ def _ours(given: Work) -> tuple[Any, Any, Any]:
     targets = torch.from_numpy(given.records.targets).long().to(given.device)
     examples = Examples(targets, given.negatives, targets, given.texts, given.items, clean, noisy)
     inference, generative = given.networks()
-    em = ExpectationMaximisation(inference, generative, examples, options, given.batch_size, seed=1)
+    em = ExpectationMaximisation(inference, generative, examples, options, given.batch_size, seed=1, together=together)
     return inference, generative, em
 
 
 # what runs in processes of its own ---------------------------------------------------------------------------------
 
 
-def ours(**arguments: Any) -> dict[str, Any]:
+def ours(together: int = 1, **arguments: Any) -> dict[str, Any]:
     """A joint epoch by the project's loop; the states that it reads are computed before, and timed apart."""
     from recllm_bench.training.loop import fit, threads
     from recllm_bench.training.training_options import TrainingOptions
 
     given = work(**arguments)
     before, start = side_by_side.resident(), time.perf_counter()
-    inference, generative, em = _ours(given)
+    inference, generative, em = _ours(given, together)
     side_by_side.wait_for(given.device)
     once = time.perf_counter() - start
     training = TrainingOptions(epochs=2, patience=0, learning_rate=1e-3, precision="fp32")
     with tempfile.TemporaryDirectory() as folder, threads(2):
         modules = {"inference": inference, "generative": generative}
-        outcome = fit(em.joint, em.loss, modules, None, training, Path(folder), device=given.device, seed=1, label="EM")
+        outcome = fit(
+            em.joint,
+            em.loss,
+            modules,
+            None,
+            training,
+            Path(folder),
+            device=given.device,
+            seed=1,
+            label="EM",
+            fixed=True,
+        )
     steps = -(-len(given.records) * given.options.train_repeat // given.batch_size)
     found = {"before_gib": before, "seconds": outcome.history[-1]["seconds"], "once": once, "steps": 2 * steps}
     with threads(2):

@@ -35,6 +35,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
 from recllm_bench.language.backbone import Backbone, load_backbone
+from recllm_bench.language.block_attention import attend_by_blocks
 from recllm_bench.language.encoders import load_text_encoder
 from recllm_bench.language.labels import Labels, extractive_labels
 from recllm_bench.models.relrec.method import ReLRecMethod
@@ -267,6 +268,10 @@ def utilisation(bench: Bench, steps: int, users: int) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats(job.device)
     seconds = bench.steps(bench.packed_loss, steps)
     memory = torch.cuda.max_memory_allocated(job.device) / 2**30 if job.device.type == "cuda" else float("nan")
+    blocks = float("nan")
+    if job.device.type == "cuda" and attend_by_blocks(backbone):
+        bench.steps(bench.packed_loss, 3)  # compiles
+        blocks = seconds / bench.steps(bench.packed_loss, steps)
     tokens, targets = bench.useful_tokens(steps)
     # Weights are frozen: backward is the product with the inputs' gradient alone, as costly as forward.
     head = 2 * backbone.vocabulary * backbone.width
@@ -280,6 +285,7 @@ def utilisation(bench: Bench, steps: int, users: int) -> dict[str, float]:
     return {
         "ceiling TFLOP/s": peak / 1e12,
         "training share": training / seconds / peak,
+        "training share by blocks": blocks * training / seconds / peak,
         "steps/s": 1 / seconds,
         "tokens of a step": tokens,
         "peak GiB": memory,

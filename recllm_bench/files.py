@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,20 @@ def file_hash(path: Path, progress: Callable[[int], Any] | None = None) -> str:
             if progress is not None:
                 progress(count)
     return digest.hexdigest()
+
+
+def write_array(path: Path, values: Any) -> None:
+    """Write an array as a NumPy file through a temporary name."""
+    import numpy as np
+
+    write_atomic(path, lambda file: np.save(file, values, allow_pickle=False))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays as one ``.npz`` file through a temporary name."""
+    import numpy as np
+
+    write_atomic(path, lambda file: np.savez(file, **arrays))
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import recllm_bench
 from recllm_bench import cli
+from recllm_bench.cli.parser import EPILOG
 from recllm_bench.errors import BenchError
 from recllm_bench.recipe import override, read_recipe_file
 
@@ -339,3 +341,13 @@ def test_a_recipe_stands_on_its_base(tmp_path):
     (tmp_path / "low.yaml").write_text("base: cesrec-ml100k\n")
     with pytest.raises(BenchError, match=r"no recipe 'cesrec-ml100k'.*cesrec-ml-100k"):
         read_recipe_file(str(tmp_path / "top.yaml"))
+
+
+def test_help_names_every_variable_of_the_environment():
+    read = {
+        name
+        for path in Path(recllm_bench.__file__).parent.rglob("*.py")
+        for name in re.findall(r"RECLLM_[A-Z_]+[A-Z]", path.read_text(encoding="utf-8"))
+    }
+    assert len(read) >= 7
+    assert sorted(name for name in read if name not in EPILOG) == []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, nn
 
 
 class Declarations(Protocol):
@@ -125,6 +125,22 @@ class ReadsReleases(Protocol):
     def load_released(cls, path: Path, n_items: int) -> Any:
         """The model from a checkpoint; its item table must fit ``n_items``."""
         ...
+
+
+if TYPE_CHECKING:
+
+    class Model(nn.Module, CausalEncoder, QueryEncoder, PaddedStates):
+        """A trained model, for type checkers: which of the capabilities it has, ``hasattr`` tells."""
+
+        max_seq_length: int
+
+        def calculate_loss(self, interaction: Any) -> Tensor:
+            """RecBole's own."""
+            ...
+
+        def full_sort_predict(self, interaction: Any) -> Tensor:
+            """RecBole's own: scores ``float [B, n + 1]``."""
+            ...
 
 
 CAPABILITIES = (

@@ -23,8 +23,11 @@ environment:
   RECLLM_MODELS        folder in which language models are looked up first
   RECLLM_CACHE         downloads and artifacts (default .recllm)
   RECLLM_RESULTS       run records (default results)
-  RECLLM_API_KEY       key of a chat model's server
+  RECLLM_API_KEY       key of a chat model's server (else OPENAI_API_KEY)
+  RECLLM_PRICES        file of prices of chat models: 'MODEL: {input: 1, output: 2}' for a million tokens
   RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
+  HF_HUB_OFFLINE=1     fetch nothing from the hub
+  OMP_NUM_THREADS      threads of a process; NO_COLOR=1: plain text
 """
 
 DESCRIBE_EPILOG = """\

@@ -65,7 +65,7 @@ class RuleFeedback:
         self.n_empty = 0
         self._known: dict[tuple[int, int], tuple[list[Fact], list[Fact]]] = {}
         self._safe: dict[tuple[int, tuple[str, ...]], tuple[str, ...]] = {}
-        self._vocabulary = {
+        self._vocabulary: dict[tuple[str, ...], list[frozenset[str]]] = {
             templates: [frozenset(_plain_words(text)) for text in templates]
             for templates in (REFUSALS, PLAIN_REFUSALS, WISHES, PLAIN_WISHES)
         }

@@ -76,7 +76,9 @@ class RuleSimulator:
         self.name = f"rules:{facts_in_opening}"
         self._redactor = Redactor(catalogue)
         sets = (OPENINGS, REFUSALS, PLAIN_REFUSALS, WISHES, GOODBYES, ACCEPTANCES)
-        self._words = {templates: [frozenset(_template_words(text)) for text in templates] for templates in sets}
+        self._words: dict[tuple[str, ...], list[frozenset[str]]] = {
+            templates: [frozenset(_template_words(text)) for text in templates] for templates in sets
+        }
         self._vocabulary = frozenset(word for rows in self._words.values() for row in rows for word in row)
         self._safe: dict[tuple[int, tuple[str, ...]], tuple[str, ...]] = {}
 
@@ -140,8 +142,8 @@ class RuleSimulator:
         key = (target, templates)
         if key not in self._safe:
             clash = self._redactor.rare_words(target) & self._vocabulary
-            safe = [text for text, row in zip(templates, self._words[templates], strict=True) if not row & clash]
-            self._safe[key] = tuple(safe) or templates
+            rows = zip(templates, self._words[templates], strict=True)
+            self._safe[key] = tuple(text for text, row in rows if not row & clash) or templates
         safe = self._safe[key]
         return safe[draw % len(safe)]
 

@@ -29,6 +29,7 @@ from recllm_bench.conversation.real_users import WithRealUsers
 from recllm_bench.conversation.simulators import GuardedSimulator, leaves_a_share, simulator_named
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.errors import BenchError, NotEnough
+from recllm_bench.files import write_array
 from recllm_bench.progress import log
 from recllm_bench.provenance import code_hash, package_code_hash
 from recllm_bench.recipe import ConversationOptions
@@ -327,7 +328,7 @@ class SimulatedWords:
             write_json(work / "counts.json", {name: count - before[name] for name, count in counts.items()})
             unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
             write_atomic(work / "texts.json", lambda file: file.write(json.dumps(unique.tolist()).encode()))
-            write_atomic(work / "rows.npy", lambda file: np.save(file, place.reshape(-1).astype(np.int64)))
+            write_array(work / "rows.npy", place.reshape(-1).astype(np.int64))
 
         folder = self.store.build("utterances", self._key_of(cases), make)
         self._counts[content_hash(self._key_of(cases))] = json.loads((folder / "counts.json").read_text())

@@ -17,6 +17,7 @@ from recllm_bench.data.catalogue import TEXT_FIELDS, Catalogue
 from recllm_bench.data.columns import MappedStrings, TextFile, TextRows, map_columns, strings, write_columns
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.prepared import PreparedDataset
+from recllm_bench.files import write_array
 
 _OPTIONAL = ("times", "ratings")
 _AT_ONCE = 4096
@@ -40,7 +41,7 @@ def save_prepared(
         digest.update(np.ascontiguousarray(array).data)
         write_atomic(folder / f"{name}.npy", partial(np.save, arr=array, allow_pickle=False))
     if rows is not None:
-        write_atomic(folder / "rows.npy", lambda file: np.save(file, rows, allow_pickle=False))
+        write_array(folder / "rows.npy", rows)
     columns: dict[str, Any] = {
         "tokens": catalogue.tokens,
         "titles": catalogue.titles,
@@ -54,7 +55,7 @@ def save_prepared(
         columns["prices"] = catalogue.prices.tolist()
     if isinstance(catalogue.descriptions, TextRows):  # many: they go from file to file
         places = catalogue.descriptions.copy_to(folder / "descriptions.parquet")
-        write_atomic(folder / "descriptions.npy", lambda file: np.save(file, places, allow_pickle=False))
+        write_array(folder / "descriptions.npy", places)
         digest.update(file_hash(folder / "descriptions.parquet").encode())
         digest.update(places.data)
     else:

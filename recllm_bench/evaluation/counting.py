@@ -135,6 +135,18 @@ class Counter:
         users, targets = np.asarray(cases.users), np.asarray(cases.targets)
         return Ranks(users, targets, higher, tied, candidates, top, lengths, repeats)
 
+    def repeats(self) -> int | None:
+        """Cases whose target occurs in their history; None where no histories are at hand."""
+        if self.excluded is None:
+            return None
+        count = torch.zeros((), dtype=torch.long, device=self.targets.device)
+        for start in range(0, len(self.targets), 1 << 16):
+            owners, items = self.excluded.pairs(slice(start, start + (1 << 16)))
+            targets = self.targets[start : start + (1 << 16)]
+            hit = torch.zeros(len(targets), dtype=torch.long, device=targets.device)
+            count += hit.index_add_(0, owners, (items == targets[owners]).long()).gt_(0).sum()
+        return int(count)
+
     def _mask(self, scores: torch.Tensor, first: int, seen: tuple[torch.Tensor, torch.Tensor] | None) -> int | None:
         """Take padding and history out of a block whose columns are the items from ``first`` on.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SCORES_AT_ONCE = 1 << 20  # floats of one block of scores: 4 MiB stay in or near a processor's cache
 _ITEMS_AT_ONCE = 1 << 10  # a product is fastest where its block is near a square
+_LARGE_MODEL = 1 << 26  # numbers
 _DUPLICATES_AMONG = 1 << 20  # above so many items, duplicates are not looked for: their blocks would be too narrow
 
 
@@ -37,7 +38,7 @@ def rank_cases(
     candidates: Candidates | None = None,
     max_length: int | None = None,
     device: torch.device | str = "cpu",
-    batch_size: int = 512,
+    batch_size: int = 0,
     top: int = 0,
 ) -> Ranks:
     """Rank every case's target.
@@ -64,7 +65,7 @@ def rank_cases(
     device : torch.device or str
         Where to compute.
     batch_size : int
-        Cases encoded at once.
+        Cases encoded at once (0: 512, or more on CUDA where the model is no language model).
     top : int
         How many best items to return for each case.
 
@@ -84,6 +85,7 @@ def rank_cases(
     lengths = cases.ends - histories.offsets[cases.users - 1]
     order = np.argsort(-np.minimum(lengths, max_length), kind="stable")  # the largest batch comes first
     columns = {name: np.asarray(column)[order] for name, column in (columns or {}).items()}
+    batch_size = batch_size or _cases_at_once(model, device)
     batches = _batches(histories, cases.take(order), columns, max_length, device, batch_size)
 
     def counter_of(order: np.ndarray) -> Counter:
@@ -112,7 +114,8 @@ def rank_cases(
     finally:
         if was_training:
             model.train()
-    return counter.ranks(order, cases, lengths, _count_repeats(histories, cases))
+    repeats = counter.repeats() if device.type == "cuda" else None
+    return counter.ranks(order, cases, lengths, _count_repeats(histories, cases) if repeats is None else repeats)
 
 
 def _check(cases: Cases, histories: Histories, columns: Mapping[str, np.ndarray] | None) -> None:
@@ -138,6 +141,12 @@ def _check(cases: Cases, histories: Histories, columns: Mapping[str, np.ndarray]
     for name, column in (columns or {}).items():
         if len(column) != len(cases):
             raise BenchError(f"column '{name}' has {len(column)} rows for {len(cases)} cases")
+
+
+def _cases_at_once(model: Any, device: torch.device) -> int:
+    """A GPU waits for Python between small batches; a large language model fills it with few cases, and its memory."""
+    size = sum(part.numel() for part in model.parameters()) if hasattr(model, "parameters") else 0
+    return 2048 if device.type == "cuda" and size < _LARGE_MODEL else 512
 
 
 def _batches(

@@ -31,15 +31,19 @@ class TextEncoder(ABC):
     ----------
     name : str
         What the user called it.
-    revision : str
-        Hash of weights and configuration.
-    width : int
-        Length of a vector.
     """
 
     name: str
-    revision: str
-    width: int
+
+    @property
+    @abstractmethod
+    def revision(self) -> str:
+        """Hash of weights and configuration."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Length of a vector."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str], label: str = "") -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from recllm_bench.errors import BenchError
+from recllm_bench.language.block_attention import Documents, attends_by_blocks
 from recllm_bench.language.layout import Layout, probe
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Backbone:
     def hidden_states(
         self,
         inputs_embeds: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | Documents | None = None,
         position_ids: torch.Tensor | None = None,
         *,
         checkpointing: bool = False,
@@ -146,8 +147,8 @@ class Backbone:
             Input vectors; cast to the model's type.
         attention_mask : tensor, optional
             ``[B, L]`` (1: a token, 0: padding), or a block mask ``[B or 1, 1, L, L]``: boolean (true: row attends to
-            column; causality included) or float to be added to the attention scores. Without it, all is attended to
-            causally.
+            column; causality included) or float to be added to the attention scores, or the documents of packed rows.
+            Without it, all is attended to causally.
         position_ids : int64 [B, L], optional
             By default counted from the first unmasked token, or from the left under a block mask.
         checkpointing : bool
@@ -170,7 +171,7 @@ class Backbone:
     def states(
         self,
         inputs_embeds: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | Documents | None = None,
         position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As :meth:`hidden_states`, whatever packing or padding does to the model."""
@@ -184,12 +185,14 @@ class Backbone:
             _layouts[self.model] = probe(self)
         return _layouts[self.model]
 
-    def _refuse_changing(self, mask: torch.Tensor | None, positions: torch.Tensor | None) -> None:
+    def _refuse_changing(self, mask: torch.Tensor | Documents | None, positions: torch.Tensor | None) -> None:
         """Refuse masks under which a sequence would have other states than alone."""
         if mask is None:
             return
         layout, packed = self.layout, mask.dim() == 4
-        if (packed and not layout.packs) or (not packed and not layout.pads and not bool(mask.all())):
+        if (packed and not layout.packs) or (
+            isinstance(mask, torch.Tensor) and not packed and not layout.pads and not bool(mask.all())
+        ):
             raise BenchError(
                 f"language model '{self.name}' ({type(self.model).__name__}) gives {'packed' if packed else 'padded'}"
                 " sequences other states than it gives each alone; name another, such as a Llama, Qwen or GPT-2"
@@ -226,7 +229,11 @@ class Backbone:
 
     def _run(self, inputs_embeds, attention_mask, position_ids, **options):
         batch, length = inputs_embeds.shape[:2]
-        if attention_mask is not None and attention_mask.dim() == 4:
+        if isinstance(attention_mask, Documents):
+            documents = attention_mask.to(inputs_embeds.device)
+            blocks = attends_by_blocks(self.model)
+            attention_mask = documents.blocks() if blocks else self._additive(documents.dense(), batch, length)
+        elif attention_mask is not None and attention_mask.dim() == 4:
             attention_mask = self._additive(attention_mask, batch, length)
         elif attention_mask is not None:
             if position_ids is None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from recllm_bench.language.block_attention import Documents
+
 Example = tuple[Sequence[int], Sequence[int]]
 """Token ids of a prompt, and of its answer (with its end)."""
 _ROWS = (256, 512, 1024)
@@ -47,12 +49,9 @@ class Packed:
     scored: torch.Tensor
     targets: torch.Tensor
 
-    def mask(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Which places each place sees, bool ``[R, 1, C, C]``; padding sees padding, never nothing."""
-        units, branches = self.units.to(device), self.branches.to(device)
-        same = units[:, :, None] == units[:, None, :]
-        shown = (branches[:, None, :] == 0) | (branches[:, :, None] == branches[:, None, :])
-        return (same & shown).tril()[:, None]
+    def documents(self) -> Documents:
+        """Which places each place sees."""
+        return Documents(self.units, self.branches)
 
     @property
     def n_tokens(self) -> int:

@@ -19,6 +19,7 @@ from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError
 from recllm_bench.language.adapters import ALL_LINEAR, AdapterWeights, adapted, save_adapter
 from recllm_bench.language.backbone import Backbone
+from recllm_bench.language.block_attention import attend_by_blocks
 from recllm_bench.language.packing import Example, Packed, chunks, pack, units_of
 from recllm_bench.options import option
 from recllm_bench.progress import log
@@ -52,13 +53,18 @@ class TuningOptions:
     clip_norm: float = option(1.0, "largest gradient norm (0: no limit)", low=0)
     share: bool = option(True, "read common beginnings of prompts once; each step then has fewer different ones")
     checkpointing: bool = option(False, "recompute layers in the backward pass to save memory")
+    packed_attention: str = option(
+        "dense",
+        "how packed rows attend: under a dense mask, or by blocks, on CUDA where the model gives the same",
+        choices=("dense", "blocks"),
+    )
 
 
 def answer_loss(backbone: Backbone, packed: Packed, *, checkpointing: bool = False) -> torch.Tensor:
     """Negative log-likelihood of the answers' tokens (CESRec, equation 8), nats [N]; differentiable to an adapter."""
     states = backbone.hidden_states(
         backbone.embed(packed.tokens),
-        packed.mask(backbone.device),
+        packed.documents(),
         packed.positions.to(backbone.device),
         checkpointing=checkpointing,
     )
@@ -112,6 +118,8 @@ def tune(
     usable, validated = _usable(examples, limit, label), _usable(held_out, limit, label)
     if not usable:
         raise BenchError(f"{label}: none of {len(examples)} examples has at most {limit} tokens; shorten the prompts")
+    if options.packed_attention == "blocks":
+        attend_by_blocks(backbone)
     budget = options.tokens_at_once or _positions_at_once(backbone, options)
     measured = [pack(part, scale=6.0 * backbone.width) for part in chunks(validated, budget)]
     feed = _Feed(usable, options, budget, 6.0 * backbone.width, seed)

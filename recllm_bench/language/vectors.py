@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from recllm_bench.artifacts import ArtifactStore, content_hash, write_atomic
+from recllm_bench.artifacts import ArtifactStore, content_hash
+from recllm_bench.files import write_array
 from recllm_bench.language.encoders import TextEncoder, load_text_encoder
 from recllm_bench.provenance import package_code_hash
 
@@ -61,11 +62,10 @@ def text_vectors(
         for start in range(0, len(unique), _PART):
             part = work / f"part-{start:09d}.npy"
             if not part.exists():
-                vectors = encoder.encode(unique[start : start + _PART], label)
-                write_atomic(part, lambda file, vectors=vectors: np.save(file, vectors))
+                write_array(part, encoder.encode(unique[start : start + _PART], label))
             parts.append(part)
         whole = np.concatenate([np.load(part) for part in parts]) if parts else encoder.encode([])
-        write_atomic(work / "vectors.npy", lambda file: np.save(file, whole))
+        write_array(work / "vectors.npy", whole)
         for part in parts:
             part.unlink()
 

@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import NEUTRAL_OPENING
-from recllm_bench.artifacts import content_hash, write_atomic
+from recllm_bench.artifacts import content_hash
+from recllm_bench.files import write_array
 from recllm_bench.options import option, options_from_config
 from recllm_bench.progress import log
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
@@ -114,4 +115,4 @@ class TextRetrievalMethod(Method):
         encoded = self.job.encode([texts[item] for item in items])
         vectors = np.zeros((len(texts), encoded.shape[1]), dtype=np.float32)
         vectors[items] = encoded / np.linalg.norm(encoded, axis=1, keepdims=True)
-        write_atomic(work / "vectors.npy", lambda file: np.save(file, vectors))
+        write_array(work / "vectors.npy", vectors)

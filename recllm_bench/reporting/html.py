@@ -151,14 +151,17 @@ def _comparisons(records: Sequence[RunRecord], subject: str, baseline: str) -> l
     """Every table, about the named rows where it has them."""
     groups = grouped(records)
     rows = [told_apart(over_seeds(group)) for group in groups]
-    named = {"subject": subject, "baseline": "" if baseline == "best" else baseline}
-    for name in filter(None, named.values()):
-        if not any(has_row(each, name) for each in rows):
+    for name in (subject, "" if baseline == "best" else baseline):
+        if name and not any(has_row(each, name) for each in rows):
             row_named([row for each in rows for row in each], name)  # says which there are
     return [
-        compare(group, **{key: name for key, name in named.items() if name and has_row(each, name)})
+        compare(group, _where_it_is(each, baseline, "best"), subject=_where_it_is(each, subject, ""))
         for group, each in zip(groups, rows, strict=True)
     ]
+
+
+def _where_it_is(rows: Sequence[RunRecord], name: str, otherwise: str) -> str:
+    return name if has_row(rows, name) else otherwise
 
 
 def _table(comparison: Comparison, everywhere: Sequence[RunRecord]) -> Table:

@@ -162,7 +162,10 @@ def _wandb(records: Sequence[RunRecord], root: Path) -> str:
 
 def _wandb_run(wandb: Any, record: RunRecord, root: Path) -> Any:
     """A run that takes values; kept on this machine where there is no key, and nobody to ask for one."""
-    asked = {"project": _safe(f"recllm-{record.dataset.get('name')}").replace("/", "_"), "name": record.name}
+    asked: dict[str, Any] = {
+        "project": _safe(f"recllm-{record.dataset.get('name')}").replace("/", "_"),
+        "name": record.name,
+    }
     asked |= {"id": _safe(_name(record)), "config": _parameters(record), "dir": str(root)}
     try:
         return wandb.init(**asked, resume="allow")

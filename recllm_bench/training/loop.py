@@ -158,6 +158,8 @@ def fit(
 
 def takes_fixed_steps(options: TrainingOptions, device: torch.device) -> bool:
     """Whether a training asks for steps of fixed places: on CUDA unless it is told otherwise."""
+    if options.accumulate > 1:
+        return False
     return options.steps == "fixed" or (options.steps == "auto" and device.type == "cuda")
 
 
@@ -244,27 +246,38 @@ class _Step:
                     count += taken
                     bar.update(taken)
                     continue
+                value = self._gather(batch, loss, generator, first=count % self.options.accumulate == 0)
                 count += 1
-                value = self._update(batch, loss, generator)
+                if count % self.options.accumulate == 0:
+                    self._move()
                 total = value.double() if total is None else total + value
                 if count % self.check_every == 0:
                     self._check(float(total), epoch, count)
                 bar.update()
+        if left := count % self.options.accumulate:  # the last update of an epoch has the mean of fewer
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.options.accumulate / left)
+            self._move()
         if total is None:
             raise NotEnough(f"{self.label}: nothing to train on; every history is shorter than two items")
         self._check(float(total), epoch, count)
         return float(total) / count
 
-    def _update(self, batch: Any, loss: Callable, generator: torch.Generator) -> torch.Tensor:
-        self._warm_up()
-        self.optimiser.zero_grad(set_to_none=True)
+    def _gather(self, batch: Any, loss: Callable, generator: torch.Generator, first: bool) -> torch.Tensor:
+        """Add the gradient of a batch to those of its update, of which it may be the ``first``."""
+        if first:
+            self._warm_up()
+            self.optimiser.zero_grad(set_to_none=True)
         with self.autocast():
             value = loss(batch, generator)
-        value.backward()
+        (value if self.options.accumulate == 1 else value / self.options.accumulate).backward()
+        return value.detach()
+
+    def _move(self) -> None:
         if self.options.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
         self.optimiser.step()
-        return value.detach()
 
     def _warm_up(self) -> None:
         if not self.options.warmup_steps:

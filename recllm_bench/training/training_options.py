@@ -34,6 +34,10 @@ class TrainingOptions:
         0, "windows in a step on CUDA, the learning rate times the root of what that is to batch_size (0: batch_size)",
         low=0,
     )  # fmt: skip
+    accumulate: int = option(
+        1, "batches whose mean gradient makes one update, for batches that memory does not hold; not with fixed steps",
+        low=1,
+    )  # fmt: skip
     epochs: int = option(300, "most passes over the training windows", low=1, quick=True)
     learning_rate: float = option(1e-3, "learning rate of AdamW", low=0)
     decay: str = option(

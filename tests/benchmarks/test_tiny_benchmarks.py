@@ -35,8 +35,8 @@ TINY = {
     "marks": ["--tables", "4", "--processes", "1"],
 }
 ELSEWHERE = {
-    "cesrec", "chat", "dialogues", "encoder_losses", "evaluation", "gpu", "labels", "own_labels", "prepare",
-    "raw_reviews", "startup", "threads", "utterances",
+    "against_earlier", "cesrec", "chat", "dialogues", "encoder_losses", "evaluation", "gpu", "labels", "own_labels",
+    "prepare", "raw_reviews", "startup", "threads", "utterances",
 }  # fmt: skip
 """Scripts that tests of their own run."""
 NOT_HERE = {"training_rectools"}
@@ -74,6 +74,7 @@ def test_every_piece_of_the_gpu_script_runs_and_is_judged(data_mirror, models_fo
     monkeypatch.setattr(products, "_operator", products._operator)
     monkeypatch.setattr(ranks, "count_filtered", ranks.count_filtered)
     monkeypatch.setattr(filtering, "_multiplies_halves", filtering._multiplies_halves)
+    monkeypatch.setattr(filtering, "_fused_counting", filtering._fused_counting)
     monkeypatch.setattr(sys, "argv", ["gpu"])
     threads = torch.get_num_threads()
     try:
@@ -86,10 +87,17 @@ def test_every_piece_of_the_gpu_script_runs_and_is_judged(data_mirror, models_fo
     for record in records.values():
         assert record["judged"] and "not measured" not in record, record
         assert record["machine"]["versions"]["torch"]
+    printed = capsys.readouterr().out
+    for goal in ("at most 0.33", "at most 0.15", "at least 20", "at most 0.079", "at least 0.55", "at most 0.01"):
+        assert goal in printed
+    assert sum(gpu.LIMITS.values()) < 400 and list(gpu.LIMITS) == list(gpu.pieces("cuda", False))
     # without a device each piece says so, and one that fails leaves the others their turn
     assert gpu.main(["--device", "cpu", "--folder", str(tmp_path / "none"), "--pieces", "em", "ranking"]) == 0
     assert "em: needs a CUDA device" in capsys.readouterr().out
-    monkeypatch.setitem(gpu.ACTIONS, "em", gpu.relrec)
+    monkeypatch.setitem(gpu.ACTIONS, "em", lambda **given: 1 / 0)
+    gpu.main(["--tiny", "--device", "cpu", "--folder", str(tmp_path), "--pieces", "em", "ranking"])
+    assert json.loads((tmp_path / "em.json").read_text())["not measured"] == "division by zero"
+    assert "found" in json.loads((tmp_path / "ranking.json").read_text())
     gpu.main(["--tiny", "--device", "cpu", "--folder", str(tmp_path), "--pieces", "em", "ranking", "--seconds", "5"])
     assert "no time was left" in json.loads((tmp_path / "ranking.json").read_text())["not measured"]
 

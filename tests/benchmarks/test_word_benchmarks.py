@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -16,6 +17,9 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import own_labels  # noqa: E402
+import utterances  # noqa: E402
+
+from recllm_bench.conversation.likeness import likeness  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,14 @@ def test_labels_find_their_items(shop: Path, tmp_path: Path) -> None:
 def test_utterances_are_printed_with_what_they_give_away(simulator: str, shop: Path, tmp_path: Path) -> None:
     said = run("utterances.py", str(shop), simulator, "--count", "3", cache=tmp_path)
     assert "the words leave a median of" in said
+
+
+def test_the_record_of_likeness_is_the_table_to_the_last_digit() -> None:
+    people, said = ["Hi, a comedy please.", "I liked Heat.", "Something scary?"], ["I want a comedy.", "A drama?"]
+    given = argparse.Namespace(dataset="shop", users=2, filter="all", beside="all")
+    record = json.loads(json.dumps(utterances.recorded({"rules": said}, people, given), allow_nan=False))
+    assert record["rows"]["rules"]["divergence"] == likeness(said, people).divergence
+    assert set(record["rows"]) == {"people, half against half", "rules"} and record["people"] == 3
 
 
 def test_own_labels_are_told_from_others_only_where_they_differ() -> None:

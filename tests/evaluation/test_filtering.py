@@ -10,7 +10,7 @@ import torch
 
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.splits import Cases, Split
-from recllm_bench.evaluation import filtering
+from recllm_bench.evaluation import filtering, ranks
 from recllm_bench.evaluation.counting import Counter
 from recllm_bench.evaluation.filtering import count_filtered, error_bound, exact_scores
 from recllm_bench.evaluation.protocols import PROTOCOLS
@@ -156,6 +156,14 @@ def test_equal_scores_everywhere_are_left_to_the_plain_way():
 def test_exact_scores_are_rounded_once():
     queries, items = torch.tensor([[1.0, 2.0**-30], [1.0, 2.0**-24]]), torch.tensor([[1.0, 1.0], [1.0, 1.5]])
     assert exact_scores(queries, items, torch.tensor([0, 1])).tolist() == [1.0, 1.0 + 2.0**-23]
+
+
+def test_repeats_on_a_device_are_those_on_the_host():
+    split = split_of(200, 30)
+    counter = Counter(split.histories, split.test, POLICIES["with_history"], torch.device("cpu"), 0, None)
+    assert counter.repeats() == ranks._count_repeats(split.histories, split.test) > 20
+    listed = Counter(split.histories, split.test, FULL, torch.device("cpu"), 0, np.ones((200, 3), np.int64))
+    assert listed.repeats() is None
 
 
 class Given:

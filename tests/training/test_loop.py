@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from recllm_bench.errors import BenchError
-from recllm_bench.training.loop import fit, learning_rate, load_outcome, load_weights, seed_epoch
+from recllm_bench.training.loop import fit, learning_rate, load_outcome, load_weights, seed_epoch, takes_fixed_steps
 from recllm_bench.training.training_options import TrainingOptions
 
 
@@ -253,3 +253,35 @@ def test_warm_up_starts_from_small_steps(tmp_path):
         )
         moved.append(model.weight.item())
     assert moved[1] == pytest.approx(moved[0] / 100, rel=1e-3)
+
+
+def linear(work: Path, sizes: list[int], **changes) -> tuple[torch.Tensor, list[float]]:
+    """Weights and losses of a regression on batches of the given sizes, twice over."""
+    torch.manual_seed(3)
+    model = nn.Linear(3, 1)
+    x = torch.randn(sum(sizes), 3)
+    options = TrainingOptions(
+        epochs=2, patience=0, learning_rate=0.1, warmup_steps=3, clip_norm=0.5, **{"accumulate": 1, **changes}
+    )
+    outcome = fit(
+        lambda epoch: torch.arange(len(x)).split(sizes),
+        lambda rows, generator: ((model(x[rows]) - x[rows].sum(1, keepdim=True)) ** 2).mean(),
+        {"net": model}, None, options, work,
+    )  # fmt: skip
+    weights = torch.cat([part.detach().flatten() for part in model.parameters()])
+    return weights, [entry["loss"] for entry in outcome.history]
+
+
+def test_gathered_gradients_make_the_updates_of_larger_batches(tmp_path):
+    found, losses = linear(tmp_path / "gathered", [4] * 10, accumulate=4)
+    expected, _ = linear(tmp_path / "whole", [16, 16, 8])  # the last two batches of an epoch make an update
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert losses[0] > losses[1] > 0
+    other, _ = linear(tmp_path / "small", [4] * 10)
+    assert not torch.allclose(other, expected, atol=1e-3)
+
+
+def test_fixed_steps_do_not_gather():
+    options = TrainingOptions(steps="fixed", accumulate=2)
+    assert not takes_fixed_steps(options, torch.device("cuda"))
+    assert takes_fixed_steps(dataclasses.replace(options, accumulate=1), torch.device("cpu"))

@@ -152,7 +152,7 @@ class TitleMatcher:
 
         if isinstance(self.encoder, str):
             return load_text_encoder(self.encoder)
-        return self.encoder if hasattr(self.encoder, "encode") else self.encoder()
+        return self.encoder() if callable(self.encoder) else self.encoder
 
     @cached_property
     def _index(self) -> Any:

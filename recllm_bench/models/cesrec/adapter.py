@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError, NotEnough
+from recllm_bench.files import write_array
 from recllm_bench.options import option
 from recllm_bench.training.loop import fit, load_weights, threads
 from recllm_bench.training.training_options import TrainingOptions
@@ -168,7 +169,7 @@ def fit_adapter(
             facts["held_out_distance"] = float(alignment_loss(hybrid[aside], targets[aside]))
             facts["held_out_distance_of_mean"] = float(alignment_loss(middle, targets[aside]))
     vectors = hybrid.cpu().numpy()
-    write_atomic(work / VECTORS, lambda file: np.save(file, vectors))
+    write_array(work / VECTORS, vectors)
     write_json(work / FACTS, facts)
     return vectors
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recllm_bench.api.method import Job, Method
 from recllm_bench.data.splits import Split
@@ -16,6 +16,9 @@ from recllm_bench.data.windows import DeviceHistories, training_windows
 from recllm_bench.errors import BenchError
 from recllm_bench.recbole_bridge import interaction
 from recllm_bench.training.cells import Cell, inner_cell
+
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
 
 _SCORES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Scores of one block of users over the whole catalogue."""
@@ -35,7 +38,7 @@ class TrainedBackend:
     """
 
     def __init__(
-        self, name: str, model: nn.Module, n_items: int, history_length: int, device: torch.device | str = "cpu"
+        self, name: str, model: Model, n_items: int, history_length: int, device: torch.device | str = "cpu"
     ) -> None:
         self.name, self.model, self.n_items, self.history_length = name, model, n_items, history_length
         self.device = torch.device(device)
@@ -102,10 +105,9 @@ class TrainedBackend:
             When the model has no vector for each item.
         """
         model = self.model
+        table = getattr(getattr(model, "item_embedding", None), "weight", None)
         if hasattr(model, "item_vectors"):
             table = model.item_vectors()
-        else:
-            table = getattr(getattr(model, "item_embedding", None), "weight", None)
         if table is None or table.dim() != 2 or len(table) <= self.n_items:
             raise BenchError(
                 f"cesrec: backend {self.name} has no vector for each item to align with; set use_masking=false and "
@@ -131,18 +133,18 @@ class TrainedBackend:
             raise BenchError(f"cesrec: backend {self.name} has no state behind each item; set collab_source=item_table")
         windows = training_windows(split.histories, split.train_ends, self.history_length)
         histories = DeviceHistories(split.histories, self.device)
-        sums = counts = None
+        sums, counts = torch.zeros_like(table), table.new_zeros(len(table))
         for start in range(0, len(windows), 256):
             rows = np.arange(start, min(start + 256, len(windows)))
             batch = histories.window_batch(windows, rows, self.history_length)
             inside = batch.inputs > 0
             states = self.model.sequence_states(batch.inputs, batch.lengths)[inside].float()
-            if sums is None:
-                sums, counts = states.new_zeros(len(table), states.shape[1]), states.new_zeros(len(table))
+            if states.shape[1] != table.shape[1]:
+                raise BenchError(
+                    f"cesrec: states of backend {self.name} are no item vectors; set collab_source=item_table"
+                )
             sums.index_add_(0, batch.inputs[inside], states)
             counts.index_add_(0, batch.inputs[inside], torch.ones_like(states[:, 0]))
-        if sums is None or sums.shape[1] != table.shape[1]:
-            raise BenchError(f"cesrec: states of backend {self.name} are no item vectors; set collab_source=item_table")
         return torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], table)
 
     def weights_hash(self) -> str:

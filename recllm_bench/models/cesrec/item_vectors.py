@@ -37,8 +37,17 @@ class StateEncoder(TextEncoder):
         if pool not in POOLS:
             raise BenchError(f"item vectors: text_pool '{pool}' is not one of {', '.join(POOLS)}")
         self.backbone, self.pool, self.name = backbone, pool, backbone.name
-        self.revision, self.width = backbone.source, backbone.width
         self._key = dict(key) if key else {"backbone": backbone.source, "dtype": str(backbone.dtype)}
+
+    @property
+    def revision(self) -> str:
+        """Where the model came from."""
+        return self.backbone.source
+
+    @property
+    def width(self) -> int:
+        """Length of a state."""
+        return self.backbone.width
 
     def key(self) -> dict[str, Any]:
         """The model, the pooling, and the template (the text alone, after the tokenizer's own beginning)."""

@@ -22,6 +22,7 @@ def measure_latency(store: RoundStore, first: Round) -> dict[str, float]:
     The first two warm up; the mean is over those that follow.
     """
     loop, method = store.loop(), store.method
+    mask, construct, say = loop.mask, loop.construct, loop.say
     n = min(len(store.cases), store.options.latency_users + _WARM_UP)
     rows = np.random.default_rng(store.job.recipe.seed).choice(len(store.cases), n, replace=False)
     anew = _vectors_anew(store) if method.masks else None
@@ -39,19 +40,20 @@ def measure_latency(store: RoundStore, first: Round) -> dict[str, float]:
         one = np.array([row])
         lists, flags = first.pseudo.lists(one), None
         shown, target = loop.best(first.pseudo, one), store.cases.targets[one]
-        if loop.mask is not None:
+        if mask is not None:
             tensors = first.pseudo.tensors(one, loop.backend.device)
-            timed("masking, vectors made anew", lambda t=tensors: (anew(t[0]), loop.mask(*t)))
-            found = timed("masking", lambda t=tensors: loop.mask(*t))
+            if anew is not None:
+                timed("masking, vectors made anew", lambda t=tensors: (anew(t[0]), mask(*t)))
+            found = timed("masking", lambda t=tensors: mask(*t))
             size = int(found.lengths[0])
             lists = [found.items[0, :size].tolist()]
             flags = [found.masked[0, :size].tolist()] if loop.keeps_masked else None
-        if loop.construct is not None:
-            said = loop.say(store.cases.users[one], shown, target, 0)
+        if construct is not None and say is not None:
+            said = say(store.cases.users[one], shown, target, 0)
             wanted = target.tolist()
             timed(
                 "construction",
-                lambda lists=lists, flags=flags, said=said, wanted=wanted: loop.construct(lists, flags, said, wanted),
+                lambda lists=lists, flags=flags, said=said, wanted=wanted: construct(lists, flags, said, wanted),
             )
     return {name: float(np.mean(values[_WARM_UP:] or values)) for name, values in spent.items()}
 

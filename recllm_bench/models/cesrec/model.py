@@ -112,7 +112,9 @@ class CESRec(SequentialRecommender):
 
     def _query_vectors(self, batch: Any) -> Tensor:
         items, lengths = self._histories(batch)
-        return self.backend.query({"user_id": batch[self.USER_ID], self.ITEM_SEQ: items, self.ITEM_SEQ_LEN: lengths})
+        query = self.backend.query
+        assert query is not None  # or this model would have no such method
+        return query({"user_id": batch[self.USER_ID], self.ITEM_SEQ: items, self.ITEM_SEQ_LEN: lengths})
 
     def _item_vectors(self) -> Tensor:
         return self.recommender.item_vectors()

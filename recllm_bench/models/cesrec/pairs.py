@@ -184,7 +184,7 @@ def make_pairs(
     }
     new = np.repeat(drawn.targets[:, None], outliers, 1)
     n_neighbours = outliers if replace_with == "neighbour" else outliers - 1
-    if n_neighbours:
+    if n_neighbours and vectors is not None:
         chosen = np.flatnonzero(kept)
         found, fell_back, complete = _neighbours(drawn, chosen, split, catalogue, titles, vectors, n_neighbours)
         new[chosen, :n_neighbours] = found[:, ::-1]  # the one most like the target goes to the newest place

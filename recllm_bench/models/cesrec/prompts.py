@@ -167,12 +167,14 @@ class PromptWriter:
             text = f"{_LIST_HERE}{remark}{_REMARK_HERE}{answer}"
         elif self.tokenizer.chat_template:
             asked = f"{INSTRUCTIONS[self.output]}\n\n{_LIST_HERE}{remark}{_REMARK_HERE}"
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": asked}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,
-                date_string="26 Jul 2024",  # some templates would otherwise put today's
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": asked}],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    enable_thinking=False,
+                    date_string="26 Jul 2024",  # some templates would otherwise put today's
+                )
             )
             if self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token):
                 bos = []

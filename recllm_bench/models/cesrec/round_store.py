@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recllm_bench.artifacts import write_atomic
 from recllm_bench.evaluation.candidates import protocol_candidates
+from recllm_bench.files import write_arrays
 from recllm_bench.models.cesrec.model import ITEMS, LENGTHS
 from recllm_bench.models.cesrec.rounds import Loop, Round
 from recllm_bench.progress import log
@@ -99,7 +99,7 @@ class RoundStore:
     @cached_property
     def played(self) -> Played:
         """All rounds up to the number asked for."""
-        folders = []
+        folders: list[Path] = []
         for number in range(self.options.rounds + 1):
             key = self.key(number)
             if self.job.store.find("cesrec-round", key) is None:
@@ -141,7 +141,7 @@ class RoundStore:
             played.counters["feedback_leaks"] = self._leaks() - leaks
         ranks = self.rank(played)
         arrays = {"higher": ranks.higher, "tied": ranks.tied, "candidates": ranks.candidates, "lengths": ranks.lengths}
-        write_atomic(work / "ranks.npz", lambda file: np.savez(file, **arrays))
+        write_arrays(work / "ranks.npz", arrays)
         played.save(work)
 
     def _leaks(self) -> int:

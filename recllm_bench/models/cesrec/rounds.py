@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.artifacts import write_json
 from recllm_bench.errors import BenchError
+from recllm_bench.files import write_arrays
 
 if TYPE_CHECKING:
     from recllm_bench.data.histories import Histories
@@ -85,8 +86,10 @@ class Pseudo:
         """``(item_seq [B, L], lengths [B])`` of some rows, as wide as the longest of them."""
         lengths = self.lengths[rows]
         items = self.items[rows, : int(lengths.max(initial=0))]
-        pair = (torch.as_tensor(items, dtype=torch.long), torch.as_tensor(lengths, dtype=torch.long))
-        return tuple(part.to(device) for part in pair)
+        return (
+            torch.as_tensor(items, dtype=torch.long).to(device),
+            torch.as_tensor(lengths, dtype=torch.long).to(device),
+        )
 
     def contains(self, items: np.ndarray) -> np.ndarray:
         """Whether row ``i`` holds ``items[i]``, bool [n]."""
@@ -134,7 +137,7 @@ class Round:
         arrays = {"items": self.pseudo.items, "lengths": self.pseudo.lengths}
         for name in ("accepted", "shown", "inserted", "masked"):
             arrays[name] = getattr(self, name)
-        write_atomic(work / "round.npz", lambda file: np.savez(file, **arrays))
+        write_arrays(work / "round.npz", arrays)
         facts = {name: getattr(self, name) for name in ("feedback", "counters", "tokens", "seconds")}
         write_json(work / "round.json", facts)
 

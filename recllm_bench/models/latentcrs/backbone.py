@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recllm_bench.api.method import Job
 from recllm_bench.api.registry import model_named
@@ -16,6 +17,12 @@ from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
 from recllm_bench.training.cells import Cell, inner_cell
+
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
+
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
 
 _ROWS_AT_ONCE = 1024
 
@@ -40,19 +47,19 @@ def backbone_of(job: Job, options: LatentCRSOptions) -> Cell:
     return cell
 
 
-def trained_encoder(cell: Cell) -> nn.Module:
+def trained_encoder(cell: Cell) -> Model:
     """The encoder in evaluation mode on the job's device, frozen."""
     return cell.load().to(cell.job.device).eval().requires_grad_(False)
 
 
-def frozen_items(encoder: nn.Module) -> Tensor:
+def frozen_items(encoder: Model) -> Tensor:
     """Item table ``[n_items + 1, d]`` without gradient; the padding row is zero."""
     items = encoder.item_vectors().detach().clone()
     items[0] = 0
     return items
 
 
-def last_states(encoder: nn.Module, item_seq: Tensor, lengths: Tensor, pad_to: str) -> Tensor:
+def last_states(encoder: Model, item_seq: Tensor, lengths: Tensor, pad_to: str) -> Tensor:
     """User states ``[B, d]``: the encoder's output at the last item.
 
     Parameters
@@ -72,7 +79,7 @@ def last_states(encoder: nn.Module, item_seq: Tensor, lengths: Tensor, pad_to: s
 
 
 @contextmanager
-def _padded(encoder: nn.Module, width: int | None) -> Iterator[None]:
+def _padded(encoder: Model, width: int | None) -> Iterator[None]:
     """Let an encoder that pads on the left believe that ``width`` is its full length."""
     full = getattr(encoder, "max_seq_length", None)
     if width is None or full is None:
@@ -87,7 +94,7 @@ def _padded(encoder: nn.Module, width: int | None) -> Iterator[None]:
 
 @torch.no_grad()
 def encode_cases(
-    encoder: nn.Module, histories: DeviceHistories, cases: Cases, length: int, pad_to: str, label: str = "encode"
+    encoder: Model, histories: DeviceHistories, cases: Cases, length: int, pad_to: str, label: str = "encode"
 ) -> Tensor:
     """States ``[n, d]`` of the newest ``length`` items before each case, in the order of the cases."""
     from recllm_bench.progress import track
@@ -106,7 +113,7 @@ def encode_cases(
 
 
 @torch.no_grad()
-def pooled_states(encoder: nn.Module, split: Split, histories: DeviceHistories, length: int, pool: str) -> np.ndarray:
+def pooled_states(encoder: Model, split: Split, histories: DeviceHistories, length: int, pool: str) -> np.ndarray:
     """Vector of every user's training sequence for K-means, float32 [n, d].
 
     The newest training item is left out: it is the newest target, which the encoder never read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +19,15 @@ from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
 from recllm_bench.training.graphs import runs
 
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
+
 _ENTRIES_KEPT = 1 << 28  # one GiB of float32; a larger table of frozen distributions is computed batch by batch
 _ROWS_AT_ONCE = {"cpu": 1 << 10, "cuda": 1 << 14}
+
+
+def _kept_alone(encoder: Model | None, rows: Tensor) -> Tensor:
+    raise ValueError("these examples hold kept states, and nothing that encodes records")
 
 
 @dataclass
@@ -42,8 +50,9 @@ class Examples:
         User states without dropout.
     noisy : float32 [repeats, R, d] or None
         User states with dropout, one draw for each repeat.
-    encode : callable or None
-        ``encode(encoder or None, rows) -> [B, d]`` encodes records now, in the encoder's present mode.
+    encode : callable
+        ``encode(encoder or None, rows) -> [B, d]`` encodes records now, in the encoder's present mode; needed where
+        states with dropout are not kept, or an encoder trains too.
     redraw : callable or None
         ``redraw(epoch)`` gives new negatives.
     """
@@ -55,7 +64,7 @@ class Examples:
     items: Tensor
     clean: Tensor
     noisy: Tensor | None = None
-    encode: Callable[[nn.Module | None, Tensor], Tensor] | None = None
+    encode: Callable[[Model | None, Tensor], Tensor] = _kept_alone
     redraw: Callable[[int], Tensor] | None = None
 
     def __len__(self) -> int:
@@ -76,8 +85,8 @@ class ExpectationMaximisation:
 
     Parameters
     ----------
-    inference, generative : Module
-        The two networks.
+    inference, generative : Module or None
+        The two networks; those that the passes name must be there.
     examples : Examples
         Records.
     options : LatentCRSOptions
@@ -94,8 +103,8 @@ class ExpectationMaximisation:
 
     def __init__(
         self,
-        inference: InferenceNet,
-        generative: GenerativeNet,
+        inference: InferenceNet | None,
+        generative: GenerativeNet | None,
         examples: Examples,
         options: LatentCRSOptions,
         batch_size: int,
@@ -105,15 +114,27 @@ class ExpectationMaximisation:
         together: int = 1,
     ) -> None:
         self.together = together
-        self.inference, self.generative, self.examples, self.options = inference, generative, examples, options
+        self._inference, self._generative, self.examples, self.options = inference, generative, examples, options
         self.batch_size, self.seed = batch_size, seed
         self.w_rec = options.w_rec if w_rec is None else w_rec
         self.w_e_rec = options.w_e_rec if w_e_rec is None else w_e_rec
         self.frozen: Callable[[Tensor], Tensor] | None = None  # logarithms, as the fixed side stands
-        self._fixed: Callable[[Tensor], tuple[Tensor, ...]] | None = None  # what the loss of the pass takes of them
+        self._fixed: Callable[[Tensor], tuple[Tensor, ...]]  # what the loss of the pass takes of them
         self._projections: Tensor | None = None
         self._tables: list[Tensor] = []  # of the present pass, at the same places in all epochs
         self.curves: dict[str, tuple[Tensor, Tensor]] = {}  # sum and count of each term
+
+    @property
+    def inference(self) -> InferenceNet:
+        """q, in passes that have it."""
+        assert self._inference is not None
+        return self._inference
+
+    @property
+    def generative(self) -> GenerativeNet:
+        """f and g, in passes that have them."""
+        assert self._generative is not None
+        return self._generative
 
     @property
     def _at_once(self) -> int:
@@ -171,10 +192,12 @@ class ExpectationMaximisation:
         if batch.phase == "inference":
             return self._recorded("e_rec", self.e_ranking_loss(self._logits(batch).softmax(-1), batch))
         if batch.phase == "e":
-            return self._e_loss(*losses.distribution(self._logits(batch), epsilon), *self._fixed(rows), batch)
+            (wanted,) = self._fixed(rows)
+            return self._e_loss(*losses.distribution(self._logits(batch), epsilon), wanted, batch)
         affinity = self._affinity(batch)
         if batch.phase == "m":
-            return self._m_loss(*self._fixed(rows), affinity, batch)
+            q, negentropy = self._fixed(rows)
+            return self._m_loss(q, negentropy, affinity, batch)
         log_f = torch.log_softmax(affinity, -1)
         if batch.phase == "ranking":  # ablation no_inference
             loss = self.m_ranking_loss(affinity, log_f.exp(), self._candidates(batch), None)
@@ -202,9 +225,11 @@ class ExpectationMaximisation:
         options = self.options
         f, log_f = losses.distribution(affinity, options.kl_epsilon)
         loss = options.lambda_kl * self._recorded("m_kl", negentropy.mean() - losses.expected(q, log_f))
-        vectors = self._candidates(batch) if options.w_nce or self.w_rec else None
-        g = self.generative.intent_scores(affinity, vectors) if options.w_nce else None
+        if not (options.w_nce or self.w_rec):
+            return loss
+        vectors, g = self._candidates(batch), None
         if options.w_nce:
+            g = self.generative.intent_scores(affinity, vectors)
             log_f = torch.log_softmax(affinity, -1)
             nce = losses.contrastive_loss(q, log_f, g, options.nce_logits, options.nce_intent_reduce)
             loss = loss + options.w_nce * self._recorded("m_nce", nce)

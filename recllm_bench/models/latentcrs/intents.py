@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recllm_bench.errors import BenchError
+from recllm_bench.models.sequence.intents import kmeans
 from recllm_bench.progress import log
 
 ITERATIONS, RESTARTS, SEED, POINTS_PER_CENTROID = 20, 5, 1, 4096
@@ -40,20 +41,8 @@ def cluster_states(states: np.ndarray, count: int, normalise: bool, seed: int = 
         )
     if not np.isfinite(states).all():
         raise BenchError("latentcrs: the encoder gives states that are not numbers; train the backbone again")
-    import faiss
-
-    kmeans = faiss.Kmeans(
-        states.shape[1],
-        count,
-        niter=ITERATIONS,
-        nredo=RESTARTS,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=POINTS_PER_CENTROID,
-        verbose=False,
-    )
-    kmeans.train(states)
-    centroids = reseed_empty(kmeans.centroids.copy(), states, seed)
+    settings = {"iterations": ITERATIONS, "restarts": RESTARTS, "points_per_centroid": POINTS_PER_CENTROID}
+    centroids = reseed_empty(kmeans(states, count, seed=seed, **settings), states, seed)
     if normalise:
         centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
     return centroids

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from recllm_bench.api.measure import Measure
 from recllm_bench.api.method import Job, Method, Stage
 from recllm_bench.api.words import NEUTRAL_OPENING
-from recllm_bench.artifacts import write_atomic, write_json
+from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.dialogue_state import StateReader
 from recllm_bench.conversation.understanding import reader_for
 from recllm_bench.data.splits import Cases
 from recllm_bench.data.windows import DeviceHistories
 from recllm_bench.errors import BenchError
+from recllm_bench.files import write_array
 from recllm_bench.models.latentcrs import in_use
 from recllm_bench.models.latentcrs.backbone import (
     backbone_of,
@@ -38,13 +39,16 @@ from recllm_bench.models.latentcrs.model import LatentCRS
 from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, tie_value_map
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, check_options
 from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
-from recllm_bench.models.latentcrs.records import draw_negatives, training_records
+from recllm_bench.models.latentcrs.records import read_examples, training_records
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
 from recllm_bench.training.loop import fit, load_weights, takes_fixed_steps, threads
 from recllm_bench.training.stages import run_stages
 from recllm_bench.training.training_options import TrainingOptions
+
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
 
 _NEGATIVES = ("train_repeat", "negatives", "neg_resample", "neg_exclude")
 _STATES = ("encoder_dropout_in_train", "encoder_states", "train_encoder", "pad_to")
@@ -138,7 +142,7 @@ class LatentCRSMethod(Method):
         width = np.load(folders["utterances"] / "records_vectors.npy", mmap_mode="r").shape[1]
         config = bare_config(job.options, self.options.window - 1, job.device, text_width=width)
         model = self.model(config, Ids(job.split.histories.n_items), self._encoder(), intents)
-        modules = {"generative": model.generative}
+        modules: dict[str, nn.Module] = {"generative": model.generative}
         if model.inference is not None:
             modules["inference"] = model.inference
         load_weights(folders["generative" if "joint" not in folders else "joint"], modules)
@@ -148,7 +152,7 @@ class LatentCRSMethod(Method):
             model.reader = StateReader(job.dataset.catalogue, reader_for(job))
         return model.to(job.device).eval().requires_grad_(False)
 
-    def history_encoder(self) -> nn.Module:
+    def history_encoder(self) -> Model:
         """The encoder of histories alone, trained by its own recipe."""
         return self._encoder()
 
@@ -351,47 +355,14 @@ class LatentCRSMethod(Method):
         return self.options.encoder_states != "live" and takes_fixed_steps(training, self.job.device)
 
     def _examples(self, done: dict[str, Path]) -> Examples:
-        options, device = self.options, self.job.device
-        records, histories = self.records(), self.job.split.histories
-        rows, vectors = np.zeros(len(records), np.int64), np.zeros((1, 1), np.float32)
-        if "utterances" in done:
-            rows = np.load(done["utterances"] / "records_rows.npy")
-            vectors = np.load(done["utterances"] / "records_vectors.npy")
-        kept = np.flatnonzero(rows >= 0)
-        records = records.take(kept)
+        live = self._live_encoder if self.options.encoder_states == "live" else None
+        return read_examples(self.job, self.options, self.records(), done, live)
 
-        def negatives(epoch: int) -> Tensor:
-            drawn = draw_negatives(
-                histories,
-                records,
-                options.negatives,
-                options.train_repeat,
-                exclude=options.neg_exclude,
-                window=options.window,
-                seed=self.job.recipe.seed + 7919 * epoch,
-            )
-            return torch.from_numpy(drawn).to(device)
-
-        clean, noisy = np.load(done["states"] / "clean.npy"), done["states"] / "noisy.npy"
-        examples = Examples(
-            targets=torch.from_numpy(records.targets).long().to(device),
-            negatives=negatives(0),
-            text_rows=torch.from_numpy(rows[kept]).to(device),
-            text_vectors=torch.from_numpy(vectors).to(device),
-            items=torch.from_numpy(np.load(done["states"] / "items.npy")).to(device),
-            clean=torch.from_numpy(clean[kept]).to(device),
-            noisy=torch.from_numpy(np.load(noisy)[:, kept]).to(device) if noisy.exists() else None,
-            redraw=negatives if options.neg_resample == "epoch" else None,
-        )
-        if options.encoder_states == "live":
-            examples.encode = self._live_encoder(records)
-        return examples
-
-    def _live_encoder(self, records: Cases) -> Callable[[nn.Module | None, Tensor], Tensor]:
+    def _live_encoder(self, records: Cases) -> Callable[[Model | None, Tensor], Tensor]:
         histories, options = self._histories(), self.options
         frozen = self._encoder().train()
 
-        def encode(encoder: nn.Module | None, rows: Tensor) -> Tensor:
+        def encode(encoder: Model | None, rows: Tensor) -> Tensor:
             places = rows.cpu().numpy()
             batch = histories.history_batch(records.users[places], records.ends[places], options.window - 1)
             return last_states(frozen if encoder is None else encoder, *batch, options.pad_to)
@@ -462,10 +433,10 @@ class LatentCRSMethod(Method):
         """States of validation cases and the item table: kept ones, or those of the encoder that trains now."""
         if network.encoder is not None:
             return self._case_states(self.job.split.valid, network.encoder)
-        parts = (np.load(done["states"] / f"{name}.npy") for name in ("valid", "items"))
-        return tuple(torch.from_numpy(part).to(self.job.device) for part in parts)
+        states, items = (torch.from_numpy(np.load(done["states"] / f"{name}.npy")) for name in ("valid", "items"))
+        return states.to(self.job.device), items.to(self.job.device)
 
-    def _case_states(self, cases: Cases, encoder: nn.Module | None) -> tuple[Tensor, Tensor]:
+    def _case_states(self, cases: Cases, encoder: Model | None) -> tuple[Tensor, Tensor]:
         """By an encoder, or by the frozen one."""
         encoder = encoder or self._encoder()
         length, pad_to = self.options.window - 1, self.options.pad_to
@@ -478,7 +449,7 @@ class LatentCRSMethod(Method):
     def _key(self, *groups: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for group in groups for name in group}
 
-    def _encoder(self) -> nn.Module:
+    def _encoder(self) -> Model:
         return trained_encoder(self.backbone)
 
     def _histories(self) -> DeviceHistories:
@@ -489,5 +460,4 @@ class LatentCRSMethod(Method):
 
 
 def _save(path: Path, values: np.ndarray | Tensor) -> None:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    write_atomic(path, lambda file: np.save(file, array))
+    write_array(path, values.detach().cpu().numpy() if isinstance(values, Tensor) else values)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
-from torch import Tensor, nn
+from torch import Tensor
 
 from recllm_bench.api.registry import model_named
 from recllm_bench.conversation.dialogue_state import StateReader, dialogue_text
@@ -28,6 +28,7 @@ from recllm_bench.recbole_bridge.bare import Overlay
 
 if TYPE_CHECKING:
     from recllm_bench.api.method import Job
+    from recllm_bench.api.model import Model
     from recllm_bench.conversation.dialogue import Dialogue, Response
 
 
@@ -64,9 +65,7 @@ class LatentCRS(SequentialRecommender):
         "precision": "fp32",  # the networks are small and their logarithms want the digits
     }
 
-    def __init__(
-        self, config: Any, dataset: Any, encoder: nn.Module | None = None, intents: Tensor | None = None
-    ) -> None:
+    def __init__(self, config: Any, dataset: Any, encoder: Model | None = None, intents: Tensor | None = None) -> None:
         super().__init__(config, dataset)
         self.options = options = check_options(options_from_config(LatentCRSOptions, config))
         self.history_length = options.window - 1
@@ -75,7 +74,7 @@ class LatentCRS(SequentialRecommender):
         if encoder is None:
             inner = Overlay(config, options.backbone_options or {})
             encoder = model_named(options.backbone).model(inner, dataset)
-        self.encoder = encoder
+        self.encoder: Model = encoder
         width = encoder.item_vectors().shape[1]
         if intents is None:
             intents = F.normalize(torch.randn(options.intents, width), dim=1)
@@ -124,8 +123,8 @@ class LatentCRS(SequentialRecommender):
         targets = interaction[self.POS_ITEM_ID]
         with torch.no_grad():
             encoder = self._encoder(self.generative)
-            args = (interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], options.pad_to)
-            states = last_states(encoder, *args)
+            item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+            states = last_states(encoder, item_seq, lengths, options.pad_to)
             items = frozen_items(encoder)
             # A step of 1 to n_items - 1 around the catalogue from the target never comes back to it.
             shape = (1, len(targets), options.negatives)
@@ -204,7 +203,7 @@ class LatentCRS(SequentialRecommender):
         row_of = {"": 0, **{text: row for row, text in enumerate(distinct, 1)}}
         return torch.from_numpy(table[[row_of[text] for text in texts]])
 
-    def _encoder(self, network: GenerativeNet) -> nn.Module:
+    def _encoder(self, network: GenerativeNet) -> Model:
         return self.encoder if network.encoder is None else network.encoder
 
     def _words(self, batch: Any, states: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from recllm_bench.dropout import Dropout
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
 from recllm_bench.products import Linear, linear
+
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
 
 
 def _full(logits: Tensor) -> Tensor:
@@ -91,7 +95,7 @@ class InferenceNet(nn.Module):
         self.key = nn.Linear(width, width)
         self.on_items = options.value_map_on == "item"
         self.value_map = nn.Linear(width, width, bias=not self.on_items)
-        self.encoder: nn.Module | None = None  # a copy of its own when the encoder trains too
+        self.encoder: Model | None = None  # a copy of its own when the encoder trains too
 
     def forward(self, states: Tensor) -> Tensor:
         """log q, ``[B, K]``, of user states ``[B, d]``."""
@@ -144,7 +148,7 @@ class GenerativeNet(nn.Module):
         self.with_user = options.g_form == "factored_user"
         self.intent_map = nn.Linear(width, width, bias=not self.with_user)
         self.item_map = nn.Linear(width, width, bias=False) if options.g_item_map else None
-        self.encoder: nn.Module | None = None  # a copy of its own when the encoder trains too
+        self.encoder: Model | None = None  # a copy of its own when the encoder trains too
 
     def forward(self, states: Tensor, x: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Affinity and log prior.

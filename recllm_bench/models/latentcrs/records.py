@@ -1,13 +1,24 @@
-"""Training records of LatentCRS: which windows it learns from, and the fixed negatives of each."""
+"""Training records of LatentCRS: which windows it learns from, the fixed negatives of each, what is read of them."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from recllm_bench.api.method import Job
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError, NotEnough
-from recllm_bench.models.latentcrs.options import AUGMENTATION_SEEDS
+from recllm_bench.models.latentcrs.em import Examples
+from recllm_bench.models.latentcrs.options import AUGMENTATION_SEEDS, LatentCRSOptions
+
+if TYPE_CHECKING:
+    from recllm_bench.api.model import Model
 
 _ROUNDS = 200  # redraws before the catalogue is called exhausted; each round fails for ever fewer rows
 _PAIRS_AT_ONCE = 1 << 24
@@ -132,3 +143,55 @@ def _user_test(histories: Histories, records: Cases):
         return known[places] == keys
 
     return is_excluded
+
+
+def read_examples(
+    job: Job,
+    options: LatentCRSOptions,
+    records: Cases,
+    done: Mapping[str, Path],
+    live: Callable[[Cases], Callable[[Model | None, Tensor], Tensor]] | None = None,
+) -> Examples:
+    """What training reads, on the job's device: records with words, from finished stages.
+
+    Parameters
+    ----------
+    done : mapping
+        Folders of ``states`` and, where texts are read, ``utterances``.
+    live : callable, optional
+        ``live(records)`` gives what encodes records at each step.
+    """
+    device, histories = job.device, job.split.histories
+    rows, vectors = np.zeros(len(records), np.int64), np.zeros((1, 1), np.float32)
+    if "utterances" in done:
+        rows = np.load(done["utterances"] / "records_rows.npy")
+        vectors = np.load(done["utterances"] / "records_vectors.npy")
+    kept = np.flatnonzero(rows >= 0)
+    records = records.take(kept)
+
+    def negatives(epoch: int) -> Tensor:
+        drawn = draw_negatives(
+            histories,
+            records,
+            options.negatives,
+            options.train_repeat,
+            exclude=options.neg_exclude,
+            window=options.window,
+            seed=job.recipe.seed + 7919 * epoch,
+        )
+        return torch.from_numpy(drawn).to(device)
+
+    clean, noisy = np.load(done["states"] / "clean.npy"), done["states"] / "noisy.npy"
+    examples = Examples(
+        targets=torch.from_numpy(records.targets).long().to(device),
+        negatives=negatives(0),
+        text_rows=torch.from_numpy(rows[kept]).to(device),
+        text_vectors=torch.from_numpy(vectors).to(device),
+        items=torch.from_numpy(np.load(done["states"] / "items.npy")).to(device),
+        clean=torch.from_numpy(clean[kept]).to(device),
+        noisy=torch.from_numpy(np.load(noisy)[:, kept]).to(device) if noisy.exists() else None,
+        redraw=negatives if options.neg_resample == "epoch" else None,
+    )
+    if live is not None:
+        examples.encode = live(records)
+    return examples

@@ -178,7 +178,7 @@ def own_against_other(model: ReLRec, book: Book, kind: str, *, sample: int, seed
     own, other : float64 [n]
         Mean negative log-likelihood of a label's tokens, end token included; empty for fewer than two labels.
     """
-    labels = book.labels[_KINDS[kind]]
+    labels = book.labels.get(_KINDS[kind])
     generator = np.random.default_rng([seed, 0x0507])
     known = np.flatnonzero(labels.count) if labels is not None else np.zeros(0, np.int64)
     ids = generator.permutation(known)[: sample or None]

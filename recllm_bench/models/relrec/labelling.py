@@ -101,7 +101,11 @@ def label_substitute(facts: Mapping[str, Any]) -> str:
 def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, is_other: bool = False) -> Any:
     """Labels of a dataset; another dataset's keep titles as words, for its item numbers mean other items here."""
     anonymous = options.anonymise_names and not is_other
-    common = {"scope": options.label_scope, "versions": options.label_versions, "anonymise_names": anonymous}
+    common: dict[str, Any] = {
+        "scope": options.label_scope,
+        "versions": options.label_versions,
+        "anonymise_names": anonymous,
+    }
     if options.labels == "extractive":
         from recllm_bench.language.labels import extractive_labels
 
@@ -127,9 +131,9 @@ def _written(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: P
     from recllm_bench.language.labels.generated import estimate, generated_labels
 
     documents = label_documents(dataset, split, options.label_scope, options.document_words)
-    stages = {"two_stage": options.two_stage, "versions": options.label_versions}
+    stages: dict[str, Any] = {"two_stage": options.two_stage, "versions": options.label_versions}
     questions, tokens = estimate(dataset, documents, **stages)
-    local = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
+    local: dict[str, Any] = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
     chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
     if options.chat.startswith("server:") and not options.token_budget:
         raise BenchError(

@@ -101,14 +101,13 @@ class _Likelihood(torch.autograd.Function):
     def forward(context: Any, targets: Tensor, at_once: int, biases: tuple, *flat: Tensor | None) -> Tensor:
         blocks = _blocks(flat, biases)
         with _full_precision(targets.device):
-            largest = wanted = total = None
-            first = 0
+            kind = torch.promote_types(blocks[0].query.dtype, blocks[0].table.dtype)
+            kind = torch.promote_types(kind, torch.float32)
+            largest = torch.full((len(targets),), -torch.inf, dtype=kind, device=targets.device)
+            wanted, total, first = torch.zeros_like(largest), torch.zeros_like(largest), 0
             for block in blocks:
                 for rows, columns in _pieces(block, at_once):
                     logits = _logits(block, rows, columns)
-                    if largest is None:
-                        largest = logits.new_full((len(targets),), -torch.inf)
-                        wanted, total = logits.new_zeros(len(targets)), logits.new_zeros(len(targets))
                     peak = torch.maximum(largest[rows], logits.amax(1))
                     total[rows] = total[rows] * (largest[rows] - peak).exp_()
                     largest[rows] = peak
@@ -135,7 +134,7 @@ class _Likelihood(torch.autograd.Function):
                 kind = upstream.dtype
                 query = torch.zeros_like(block.query, dtype=kind) if to_query else None
                 table = torch.zeros_like(block.table, dtype=kind) if to_table else None
-                shift = torch.zeros_like(block.shift, dtype=kind) if to_shift else None
+                shift = torch.zeros_like(block.shift, dtype=kind) if to_shift and block.shift is not None else None
                 for rows, columns in _pieces(block, context.at_once):
                     share = _logits(block, rows, columns).sub_(normaliser[rows, None]).exp_()
                     share.mul_(upstream[rows, None])
@@ -143,14 +142,14 @@ class _Likelihood(torch.autograd.Function):
                     inside = (local >= 0) & (local < columns.stop - columns.start)
                     place = local.clamp(0, columns.stop - columns.start - 1)[:, None]
                     share.scatter_add_(1, place, -(upstream[rows] * inside)[:, None])
-                    if to_query:
+                    if query is not None:
                         query[rows] += _product(share, block.table[columns].T, rough=True)
-                    if to_table:
+                    if table is not None:
                         table[columns] += _product(share.T, block.query[rows].T, rough=True)
-                    if to_shift:
+                    if shift is not None:
                         shift[rows] += share.sum(1)
                 for gradient, of in ((query, block.query), (table, block.table), (shift, block.shift)):
-                    gradients.append(None if gradient is None else gradient.to(of.dtype))
+                    gradients.append(None if gradient is None or of is None else gradient.to(of.dtype))
                 first += len(block.table)
         return None, None, None, *gradients
 
@@ -218,7 +217,12 @@ def _one_piece(
 
 
 def _blocks(flat: Sequence[Tensor | None], biases: Sequence[Tensor | None]) -> list[Block]:
-    return [Block(*flat[3 * number : 3 * number + 3], bias) for number, bias in enumerate(biases)]
+    found = []
+    for number, bias in enumerate(biases):
+        query, table, shift = flat[3 * number : 3 * number + 3]
+        assert query is not None and table is not None  # only a shift may be absent
+        found.append(Block(query, table, shift, bias))
+    return found
 
 
 def _full_precision(device: torch.device) -> Any:

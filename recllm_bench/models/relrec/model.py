@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -117,13 +119,13 @@ class ReLRec(SequentialRecommender):
             found = weighted_likelihood(self.blocks(states[part], items_only), targets, weights[part], at)
             sums.append(found[0])
             values.append(found[1])
-        return sum(sums), self._terms(batch, torch.cat(values))
+        return reduce(operator.add, sums), self._terms(batch, torch.cat(values))
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
         """``alpha L_seq + beta L_item + gamma L_user`` (4)."""
         options = self.options
         weights = {"sequence": options.alpha, "item": options.beta, "user": options.gamma}
-        return sum(weights[name] * value for name, value in losses.items())
+        return reduce(operator.add, (weights[name] * value for name, value in losses.items()))
 
     def training_loss(self, batch: WindowBatch, generator: torch.Generator) -> Tensor:
         """The sequence loss (1) over padded windows: training without labels, outside this method's own stages."""
@@ -190,6 +192,7 @@ class ReLRec(SequentialRecommender):
     def user_rows(self, users: Tensor) -> Tensor:
         """Rows ``[B, D]`` of user ids; a user who trained nothing gets the mean of those who did."""
         table = self.tables.users
+        assert table is not None  # a model without user tokens asks for no rows of them
         warm = self.warm_users
         known = (users >= 1) & (users <= len(warm))
         places = (users - 1).clamp(0, len(warm) - 1)
@@ -207,7 +210,7 @@ class ReLRec(SequentialRecommender):
         flat = self._with_rows(flat, batch.item_places, batch.item_rows, self.tables.items)
         again = {"checkpointing": True} if self.checkpointing else {}
         inputs = flat.view(*batch.words.shape, -1)
-        states = self.backbone.hidden_states(inputs, batch.mask(), batch.positions, **again)
+        states = self.backbone.hidden_states(inputs, batch.documents(), batch.positions, **again)
         return states.reshape(-1, states.shape[-1])[batch.scored]
 
     def _softmaxes(self, batch: PackedBatch) -> list[tuple[slice, bool, int]]:
@@ -248,11 +251,11 @@ class ReLRec(SequentialRecommender):
     def _with_rows(self, flat: Tensor, places: Tensor, rows: Tensor, table: Any) -> Tensor:
         return flat if table is None or not len(places) else flat.index_put((places,), table(rows).to(flat.dtype))
 
-    def _sequence_states(self, users: Tensor, item_seq: Tensor) -> Tensor:
+    def _sequence_states(self, users: Tensor | None, item_seq: Tensor) -> Tensor:
         """States ``[B, L, D]`` at the items of right-padded histories; what is padded cannot be seen from before it."""
         size, length = item_seq.shape
         parts = [self._constant(self._opening, size)]
-        if self.tables.users is not None:
+        if self.tables.users is not None and users is not None:
             parts.append(self.user_rows(users)[:, None])
         parts.append(self._constant(self._joint, size))
         parts.append(self.tables.items((item_seq - 1).clamp(min=0).flatten()).view(size, length, -1))
@@ -320,5 +323,7 @@ def _head_weights(backbone: Any) -> tuple[Tensor, Tensor | None]:
             "model, or llm_precision=bfloat16 where the head was quantised"
         )
     bias = getattr(head, "bias", None)
-    parts = (None if part is None else part.detach()[: backbone.vocabulary] for part in (weight, bias))
-    return tuple(None if part is None else part.to(backbone.device) for part in parts)
+    words = slice(backbone.vocabulary)
+    return weight.detach()[words].to(backbone.device), None if bias is None else bias.detach()[words].to(
+        backbone.device
+    )

@@ -38,8 +38,8 @@ class RowAdamW(torch.optim.Optimizer):
         self.clip_norm = clip_norm
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
-        """One update."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; returns nothing."""
         gradients = self._gradients()
         if self.clip_norm and gradients:
             norms = torch.stack([_values(gradient).norm() for gradient in gradients.values()])

@@ -91,6 +91,11 @@ class ReLRecOptions:
     checkpointing: str = option(
         "auto", "recompute layers in the backward pass to save memory", choices=("auto", "on", "off")
     )
+    packed_attention: str = option(
+        "dense",
+        "how packed rows attend: under a dense mask, or by blocks, on CUDA where the model gives the same",
+        choices=("dense", "blocks"),
+    )
     warmup_share: float = option(0.03, "share of all steps over which the learning rate rises", low=0, high=1)
 
     # what is measured beside the ranking

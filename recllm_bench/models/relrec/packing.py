@@ -16,6 +16,7 @@ from torch import Tensor
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.windows import Windows
 from recllm_bench.errors import BenchError
+from recllm_bench.language.block_attention import Documents
 from recllm_bench.language.packing import best_fit
 from recllm_bench.models.relrec.prompts import SLOT
 from recllm_bench.models.relrec.tokens import Vocabulary
@@ -97,13 +98,12 @@ class PackedBatch:
     targets: Tensor
     kinds: Tensor
     weights: Tensor
-    counts: tuple[int, int, int]
+    counts: tuple[int, ...]
     n_tokens: int
 
-    def mask(self) -> Tensor:
-        """Which positions each position sees: bool ``[R, 1, C, C]``; padding sees padding, never nothing."""
-        same = self.segments[:, :, None] == self.segments[:, None, :]
-        return same.tril()[:, None]
+    def documents(self) -> Documents:
+        """Which positions each position sees."""
+        return Documents(self.segments)
 
     def of(self, kind: int) -> PackedBatch:
         """The same rows with the targets of one kind."""
@@ -187,7 +187,8 @@ class Book:
         item_prompts: Sequence[str] = (),
     ) -> None:
         self.vocabulary, self.user_token = vocabulary, user_token
-        self.labels = {USER_LABEL: user_labels, ITEM_LABEL: item_labels}
+        given = {USER_LABEL: user_labels, ITEM_LABEL: item_labels}
+        self.labels = {kind: labels for kind, labels in given.items() if labels is not None}
         self._parts: list[np.ndarray] = []
         self._size = 0
         tokens = np.arange(len(vocabulary) - vocabulary.n_words, dtype=np.int64) + vocabulary.n_words
@@ -201,7 +202,7 @@ class Book:
             USER_LABEL: self._add_prompts(user_prompts),
             ITEM_LABEL: self._add_prompts(item_prompts),
         }
-        self._labels = {kind: self._add(labels.flat) for kind, labels in self.labels.items() if labels is not None}
+        self._labels = {kind: self._add(labels.flat) for kind, labels in self.labels.items()}
         self.flat = np.concatenate(self._parts)
         del self._parts
 
@@ -214,7 +215,7 @@ class Book:
         """Tokens of the longest prompt with the longest label."""
         found = 0
         for kind, labels in self.labels.items():
-            if labels is not None and len(labels.lengths):
+            if len(labels.lengths):
                 prompts = self._prompts[kind]
                 found = max(found, int((prompts[:, 1] + prompts[:, 3]).max()) + 1 + int(labels.lengths.max()))
         return found
@@ -341,10 +342,5 @@ def _ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def _tightest(lengths: np.ndarray, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The placing with the fewest places, over several widths of a row."""
-    found, fewest = None, None
-    for width in sorted({max(width, int(lengths.max())) for width in widths}):
-        rows, columns = best_fit(lengths, width)
-        size = (int(rows.max()) + 1) * int((columns + lengths).max())
-        if fewest is None or size < fewest:
-            found, fewest = (rows, columns), size
-    return found
+    placed = [best_fit(lengths, width) for width in sorted({max(width, int(lengths.max())) for width in widths})]
+    return min(placed, key=lambda place: (int(place[0].max()) + 1) * int((place[1] + lengths).max()))

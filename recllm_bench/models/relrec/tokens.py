@@ -127,7 +127,8 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of extended ids; special tokens of the language model are left out."""
-        text, words = "", []
+        text = ""
+        words: list[int] = []
 
         def spaced(left: str, right: str) -> str:
             glued = not left or not right or left[-1].isspace() or not (right[0].isalnum() or right[0] == "_")
@@ -266,7 +267,7 @@ class SideTable(nn.Module):
         if init == "random":
             nn.init.normal_(self.weight, std=0.02)
             return
-        self.weight.copy_(centre if self.projection.kind == "none" else row)
+        self.weight.copy_(centre if self.projection.kind == "none" or row is None else row)
         self.weight.add_(torch.randn_like(self.weight) * noise)
 
 

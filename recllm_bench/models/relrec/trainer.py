@@ -15,6 +15,7 @@ from recllm_bench.artifacts import write_json
 from recllm_bench.data.histories import Histories
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
+from recllm_bench.language.block_attention import attend_by_blocks
 from recllm_bench.models.relrec.inference import own_against_other
 from recllm_bench.models.relrec.memory import choose_checkpointing
 from recllm_bench.models.relrec.packing import ITEM_LABEL, USER_LABEL, Book, LabelTokens, Plan, join, pack
@@ -47,6 +48,8 @@ class Trainer:
         self._counts: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = json.loads(curves.read_text()) if curves.exists() else []
         self._epoch = self.tokens = self.unseen_drawn = 0
+        if options.packed_attention == "blocks":
+            attend_by_blocks(model.backbone)
         tokens = job.training.batch_size * (
             self.book.overhead + model.history_length + (2 * self.book.longest_label() if labels is not None else 0)
         )
@@ -75,7 +78,7 @@ class Trainer:
         They come before the first sequence, so that whatever epoch validates best has seen them all.
         """
         generator = np.random.default_rng([self.job.recipe.seed, 0x715175])
-        known = {kind: np.flatnonzero(held.count) for kind, held in self.book.labels.items() if held is not None}
+        known = {kind: np.flatnonzero(held.count) for kind, held in self.book.labels.items()}
         n_steps = -(-max(map(len, known.values()), default=0) // self.job.training.batch_size)
         for _ in range(self.options.label_visits):
             parts = {kind: np.array_split(generator.permutation(ids), n_steps) for kind, ids in known.items()}
@@ -90,9 +93,9 @@ class Trainer:
     def plan(self, rows: np.ndarray, generator: np.random.Generator) -> Plan:
         """Sequences of some windows, the labels of their users, and of as many items drawn uniformly."""
         plans = [self.book.sequences(self.windows, rows)] if self.options.alpha else []
-        if self.book.labels[USER_LABEL] is not None:
+        if USER_LABEL in self.book.labels:
             plans.append(self.book.label_plan(USER_LABEL, self.windows.users[rows], generator))
-        if self.book.labels[ITEM_LABEL] is not None:
+        if ITEM_LABEL in self.book.labels:
             items = generator.integers(1, self.job.split.histories.n_items + 1, len(rows))
             self.unseen_drawn += int(self._unseen[items].sum())
             plans.append(self.book.label_plan(ITEM_LABEL, items, generator))
@@ -130,11 +133,11 @@ class Trainer:
 
     def facts(self) -> dict[str, Any]:
         """Counts that belong beside the result."""
-        labels = {"user": self.book.labels[USER_LABEL], "item": self.book.labels[ITEM_LABEL]}
+        names = {USER_LABEL: "user", ITEM_LABEL: "item"}
         return {
             "cold_users": int((~self.model.warm_users).sum()),
             "windows": len(self.windows),
-            "labels_cut": {kind: held.cut for kind, held in labels.items() if held is not None},
+            "labels_cut": {names[kind]: held.cut for kind, held in self.book.labels.items()},
             "items_without_training": int(self._unseen[1:].sum()),
             "labels_of_such_items_drawn": self.unseen_drawn,
             "tokens_by_epoch": [row["tokens"] for row in self._rows] or [self.tokens],
@@ -153,12 +156,11 @@ class Trainer:
         longest, context = self.book.longest_label(), self.model.backbone.context
         if longest <= context:
             return
-        longest_label = max(int(held.lengths.max()) for held in self.book.labels.values() if held is not None)
+        longest_label = max(int(held.lengths.max()) for held in self.book.labels.values())
         spare = context - (longest - longest_label)
         if self.options.long_sequences == "cut" and spare > 1:
             for labels in self.book.labels.values():
-                if labels is not None:
-                    labels.cut_to(spare)
+                labels.cut_to(spare)
             return
         raise BenchError(
             f"{self.model.display_name.lower()}: a label with its prompt has {longest} tokens, but "

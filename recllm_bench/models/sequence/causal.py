@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
+from torch import nn
 
+from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
+from recllm_bench.models.sequence.transformer import Block
+from recllm_bench.options import options_from_config
 
 
 class CausalRecommender(SequentialRecommender):
@@ -47,13 +51,45 @@ class CausalRecommender(SequentialRecommender):
         return scores
 
 
-def check_heads(where: str, hidden_size: int, n_heads: int) -> None:
-    """Refuse a width that the heads cannot share.
+class CausalTransformer(CausalRecommender):
+    """Vectors of items and positions below causal Transformer blocks, of the sizes that ``Options`` name.
 
     Raises
     ------
     BenchError
         When ``hidden_size`` is not a multiple of ``n_heads``.
     """
-    if hidden_size % n_heads:
-        raise BenchError(f"{where}: hidden_size {hidden_size} must be a multiple of n_heads {n_heads}")
+
+    Options: ClassVar[type]
+    options: Any
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        options: Any = options_from_config(self.Options, config)
+        self.options = options
+        width = options.hidden_size
+        if width % options.n_heads:
+            name = type(self).__name__.lower()
+            raise BenchError(f"{name}: hidden_size {width} must be a multiple of n_heads {options.n_heads}")
+        self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)
+        self.position_embedding = nn.Embedding(self.max_seq_length, width)
+        self.input_norm = nn.LayerNorm(width, eps=options.layer_norm_eps)
+        self.dropout = Dropout(options.dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                options.n_heads,
+                options.inner_size,
+                options.dropout,
+                options.attention_dropout,
+                options.activation,
+                options.layer_norm_eps,
+                norm_first=self.norm_first,
+            )
+            for _ in range(options.n_layers)
+        )
+
+    @property
+    def norm_first(self) -> bool:
+        """Whether what enters a branch is normalised, or the sum that leaves it."""
+        return False

@@ -10,16 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from recllm_bench.artifacts import write_atomic
-from recllm_bench.dropout import Dropout
 from recllm_bench.errors import BenchError
+from recllm_bench.files import write_array
 from recllm_bench.models.sequence.augmentation import random_view
-from recllm_bench.models.sequence.causal import CausalRecommender, check_heads
+from recllm_bench.models.sequence.causal import CausalTransformer
 from recllm_bench.models.sequence.intents import contrast, kmeans, nearest_centroids
-from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, initialise
-from recllm_bench.options import option, options_from_config
+from recllm_bench.models.sequence.transformer import ACTIVATIONS, initialise
+from recllm_bench.options import option
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 
 MASKED = -10000.0  # added to scores of hidden keys; finite, so that rows of padding have a defined result
@@ -59,7 +57,7 @@ class ICLRecOptions:
     kmeans_points: int = option(4096, "most points for each centroid", low=1)
 
 
-class ICLRec(CausalRecommender):
+class ICLRec(CausalTransformer):
     """SASRec encoder of the S3Rec layout with BCE, contrast between views, and contrast with latent intents.
 
     The published encoder pads on the left to a fixed length, so that the newest item always has the last position.
@@ -79,25 +77,7 @@ class ICLRec(CausalRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.options = options = options_from_config(ICLRecOptions, config)
-        check_heads("iclrec", options.hidden_size, options.n_heads)
-        self.item_embedding = nn.Embedding(self.n_items, options.hidden_size, padding_idx=0)
-        self.position_embedding = nn.Embedding(self.max_seq_length, options.hidden_size)
-        self.input_norm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
-        self.dropout = Dropout(options.dropout)
-        self.blocks = nn.ModuleList(
-            Block(
-                options.hidden_size,
-                options.n_heads,
-                options.inner_size,
-                options.dropout,
-                options.attention_dropout,
-                options.activation,
-                options.layer_norm_eps,
-                norm_first=False,
-            )
-            for _ in range(options.n_layers)
-        )
+        options: ICLRecOptions = self.options
         # K-means centroids before normalisation, and whether there are any yet: saved with the weights, so that the
         # best epoch keeps its own.
         self.register_buffer("centroids", torch.zeros(options.intents, options.hidden_size))
@@ -168,7 +148,7 @@ class ICLRec(CausalRecommender):
                 loss = loss + weight_sequence * contrast(
                     outputs[one].flatten(1), outputs[two].flatten(1), options.temperature
                 )
-            if weight_intent:
+            if weight_intent and pooled is not None:
                 assigned = nearest_centroids(pooled.float(), self.centroids)
                 intents = F.normalize(self.centroids, dim=1)[assigned]
                 same = assigned if options.remove_false_negatives else None
@@ -236,7 +216,7 @@ class ICLRec(CausalRecommender):
         """Write ``centroids.npy`` (float32 [K, d], normalised) of the epoch whose weights the model holds."""
         if self.has_centroids:
             vectors = self.intent_vectors().cpu().numpy()
-            write_atomic(work / "centroids.npy", lambda file: np.save(file, vectors))
+            write_array(work / "centroids.npy", vectors)
 
     @classmethod
     def load_released(cls, path: Path, n_items: int | None = None, n_heads: int = 2) -> ICLRec:
@@ -265,8 +245,8 @@ class ICLRec(CausalRecommender):
             found = len(table) - 2  # padding first, the mask token last
             if n_items is not None and found != n_items:
                 raise BenchError(f"{path}: its item table has {found} items, the dataset {n_items}")
-            shapes = {"hidden_size": table.shape[1], "n_layers": n_layers, "n_heads": n_heads, "inner_size": inner}
-            model = cls(bare_config(ICLRecOptions(**shapes), len(positions), torch.device("cpu")), Ids(found))
+            shape = ICLRecOptions(hidden_size=table.shape[1], n_layers=n_layers, n_heads=n_heads, inner_size=inner)
+            model = cls(bare_config(shape, len(positions), torch.device("cpu")), Ids(found))
             model.load_state_dict(_renamed(tensors, n_layers, model), strict=True)
         except (KeyError, RuntimeError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

@@ -56,7 +56,7 @@ def kmeans(
         verbose=False,
     )
     engine.train(np.ascontiguousarray(points, dtype=np.float32))
-    return engine.centroids.reshape(clusters, -1)
+    return np.array(engine.centroids).reshape(clusters, -1)
 
 
 def nearest_centroids(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:

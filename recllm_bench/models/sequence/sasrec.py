@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from recllm_bench.dropout import Dropout
-from recllm_bench.models.sequence.causal import CausalRecommender, check_heads
-from recllm_bench.models.sequence.transformer import ACTIVATIONS, Block, initialise
-from recllm_bench.options import option, options_from_config
+from recllm_bench.models.sequence.causal import CausalTransformer
+from recllm_bench.models.sequence.transformer import ACTIVATIONS, initialise
+from recllm_bench.options import option
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class SASRecOptions:
     initializer_range: float = option(0.02, "standard deviation of initial weights", low=0)
 
 
-class SASRec(CausalRecommender):
+class SASRec(CausalTransformer):
     """Causal Transformer over item and position vectors; an item's score is its dot product with the state."""
 
     Options = SASRecOptions
@@ -40,30 +39,17 @@ class SASRec(CausalRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.options = options = options_from_config(SASRecOptions, config)
-        check_heads("sasrec", options.hidden_size, options.n_heads)
-        self.item_embedding = nn.Embedding(self.n_items, options.hidden_size, padding_idx=0)
-        self.position_embedding = nn.Embedding(self.max_seq_length, options.hidden_size)
-        self.input_norm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
-        self.dropout = Dropout(options.dropout)
-        self.blocks = nn.ModuleList(
-            Block(
-                options.hidden_size,
-                options.n_heads,
-                options.inner_size,
-                options.dropout,
-                options.attention_dropout,
-                options.activation,
-                options.layer_norm_eps,
-                norm_first=options.norm == "pre",
-            )
-            for _ in range(options.n_layers)
-        )
-        pre = options.norm == "pre"
-        self.output_norm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps) if pre else nn.Identity()
+        options: SASRecOptions = self.options
+        width = options.hidden_size
+        self.output_norm = nn.LayerNorm(width, eps=options.layer_norm_eps) if self.norm_first else nn.Identity()
         self.apply(lambda module: initialise(module, options.initializer_range))
         with torch.no_grad():
             self.item_embedding.weight[0].zero_()
+
+    @property
+    def norm_first(self) -> bool:
+        """As the option ``norm`` says."""
+        return self.options.norm == "pre"
 
     def sequence_states(self, item_seq: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """States ``float [B, L, d]``; padding is on the right, so that the causal mask hides it from real positions."""
