@@ -100,7 +100,7 @@ class Fused:
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "first", "items", "room", "tiles"])  # sizes vary: one kernel for all
 def _kernel(
     left_high, left_low, right_high, right_low, wanted, bounds, widths, lengths, surely, pairs, filled,
     count, first, items, room, tiles, smallest,
@@ -119,9 +119,9 @@ def _kernel(
     for tile in range(tiles):
         column = begin + tile * BREADTH + tl.arange(0, BREADTH)
         inside = column < items
-        place = column.to(tl.int64)[:, None] * WIDTH + depth[None, :]
-        item_high = tl.trans(tl.load(right_high + place, mask=inside[:, None], other=0.0))
-        item_low = tl.trans(tl.load(right_low + place, mask=inside[:, None], other=0.0))
+        spot = column.to(tl.int64)[:, None] * WIDTH + depth[None, :]
+        item_high = tl.trans(tl.load(right_high + spot, mask=inside[:, None], other=0.0))
+        item_low = tl.trans(tl.load(right_low + spot, mask=inside[:, None], other=0.0))
         longest = tl.max(tl.load(lengths + column, mask=inside, other=0.0), 0)
         # "ieee" says nothing of halves, whose products are exact; where the halves come as float32 it must be said
         scores = tl.dot(high, item_high, input_precision="ieee")

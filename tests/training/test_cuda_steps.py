@@ -104,7 +104,8 @@ def test_a_step_that_waits_for_the_device_runs_from_python_with_one_note(tmp_pat
     assert caplog.text.count("run from Python") == 1 and len(outcome.history) == 3
 
 
-def test_a_capture_that_breaks_off_leaves_training_as_it_was(tmp_path, caplog):
+@pytest.mark.parametrize("broken", ["by an error", "by the device"])
+def test_a_capture_that_breaks_off_leaves_training_as_it_was(broken, tmp_path, caplog):
     """What the watch does not see: the step, its dropout and its generator go on from Python."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 1)).cuda()
@@ -112,6 +113,8 @@ def test_a_capture_that_breaks_off_leaves_training_as_it_was(tmp_path, caplog):
 
     def loss(batch, generator):
         if torch.cuda.is_current_stream_capturing():
+            if broken == "by the device":
+                torch.cuda.synchronize()
             raise RuntimeError("this step cannot be captured")
         noise = torch.randn(len(batch.rows), 1, generator=generator, device="cuda")
         return (net(x[batch.rows]) - noise).square().mean()
