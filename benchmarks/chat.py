@@ -292,7 +292,7 @@ def main() -> None:
         found["wording"] = worded(cell, options.llm, options.requests)
     if options.json:
         machine = {**machine_facts(str(cell.device)), "threads": torch.get_num_threads()}
-        manifest = {"recipe": recipe.as_dict(), "dataset": cell.dataset.checksum, "machine": machine}
+        manifest = {"recipe": recipe.as_dict(), "data_checksum": cell.dataset.checksum, "machine": machine}
         options.json.write_text(json.dumps({**found, **manifest}, indent=1, default=str) + "\n")
 
 

@@ -116,14 +116,19 @@ def miniature_llm(
     return store.build(MINIATURE_KIND, miniature_key(key, seed, options), make)
 
 
-def require_text(dataset: Any) -> None:
+def require_text(dataset: Any, *, reviews: bool = False) -> None:
     """Refuse, before anything is trained, a dataset whose items have no text that a miniature could learn from.
+
+    Parameters
+    ----------
+    reviews : bool
+        Whether what users wrote serves too.
 
     Raises
     ------
     NotEnough
     """
-    if not dataset.catalogue.has_text:
+    if not dataset.catalogue.has_text and not (reviews and "reviews" in dataset.facts):
         raise NotEnough(
             f"the items of {dataset.name} have no text for a language model to learn from; put an item table beside "
             f"the data ({dataset.name}.items.csv with the columns item and title), or name a model with --llm"

@@ -133,7 +133,7 @@ def _mlflow(records: Sequence[RunRecord], root: Path) -> str:
         mlflow.set_tracking_uri((root / "mlruns").absolute().as_uri())
     for record in records:
         experiment = mlflow.set_experiment(f"{record.dataset.get('name')} {record.protocol.get('name')}")
-        tags = {"record": _safe(_name(record)), "created": record.created}
+        tags = {"record": _safe(_name(record)), "made": record.created}
         same = " and ".join(f"tags.{tag} = '{value}'" for tag, value in tags.items())
         if mlflow.MlflowClient().search_runs([experiment.experiment_id], same, max_results=1):
             continue  # handed over before: once is enough

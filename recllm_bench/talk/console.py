@@ -82,18 +82,11 @@ class Console:
         with _ended_by_signal():
             while True:
                 try:
-                    sentence = self._read()
-                except EOFError:
-                    self.say("Goodbye.")
-                    return
-                except KeyboardInterrupt:
+                    if self._turn(conversation):
+                        return
+                except KeyboardInterrupt:  # while something is printed, too: the rest of it is not wanted
                     if not self.interactive:
                         raise SystemExit(130) from None
-                    if not self._session.default_buffer.text:  # else it took back what was typed
-                        self.say("Ctrl-D or 'quit' ends the conversation.")
-                    continue
-                if sentence.strip() and self._answer(conversation, sentence):
-                    return
 
     def show(self, reply: Reply) -> None:
         """Print an answer."""
@@ -105,6 +98,19 @@ class Console:
                 self.say(reason, "why", indent=5)
         for line in reply.after:
             self.say(line)
+
+    def _turn(self, conversation: Conversation) -> bool:
+        """Read a sentence and answer it; whether the conversation is over."""
+        try:
+            sentence = self._read()
+        except EOFError:
+            self.say("Goodbye.")
+            return True
+        except KeyboardInterrupt:
+            if self.interactive and not self._session.default_buffer.text:  # else it took back what was typed
+                self.say("Ctrl-D or 'quit' ends the conversation.")
+            raise
+        return bool(sentence.strip()) and self._answer(conversation, sentence)
 
     def _answer(self, conversation: Conversation, sentence: str) -> bool:
         before = replace(conversation.state)

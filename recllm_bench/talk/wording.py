@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recllm_bench.language.chat import ChatModel
     from recllm_bench.talk.reading import Reader
 
-_MOST_TOKENS, _LEAST_WORDS, _MOST_WORDS = 40, 4, 40
+_MOST_TOKENS, _MOST_WORDS = 40, 40
 _SYSTEM = (
     "You introduce a list of recommendations in one short friendly sentence. Use only the wishes you are given: name "
     "no title, year, number, genre or person beside them, and judge nothing."
@@ -70,7 +70,7 @@ class Wording:
         """
         reader = self._reader
         spoken = words(sentence)
-        if not _LEAST_WORDS <= len(spoken) <= _MOST_WORDS:
+        if not spoken or len(spoken) > _MOST_WORDS:
             return False
         shown = " ".join([*map(str, wishes), *map(reader.called, items)])
         if set(re.findall(r"\d+", sentence)) - set(re.findall(r"\d+", shown)) - {str(len(items))}:

@@ -111,6 +111,54 @@ def test_a_question_gets_a_fact_of_its_kind_the_vague_one_first_or_silence():
     assert np.mean(unsure) - np.mean(unable) == pytest.approx(0.3 * (1 - np.mean(unable)), abs=0.12)
 
 
+def test_a_question_is_answered_as_one_with_what_was_said_before_where_nothing_is_new():
+    asks = lambda talks: [Response([], say="?", ask="category") for _ in talks]  # noqa: E731
+    stems = {
+        name: [text.format(wish="|").split("|") for text in getattr(TESTED, name)] for name in ("answered", "again")
+    }
+    kinds = {"new": 0, "told": 0}
+    eager, careful = (People(CATALOGUE, 3, 0.4, silence=0.0, keeps=keeps) for keeps in (0.0, 1.0))
+    for talk in [*held(eager, asks, 2).dialogues, *held(careful, asks, 2).dialogues]:
+        text = talk.user_sentences()[1]
+        before, after = states(talk)
+        said = {READER.reader.facts[term].kind for term in before.wanted}
+        name = "answered" if after != before else "again" if "category" in said else ""
+        kinds["new"] += name == "answered"
+        kinds["told"] += name == "again"
+        if name:
+            assert any(text.startswith(head) and text.endswith(tail) for head, tail in stems[name]), text
+        else:
+            assert text in TESTED.unsure
+    assert min(kinds.values()) > 10
+
+
+def test_nothing_is_refused_that_the_named_example_has():
+    people, profiles, compared = People(CATALOGUE, 3, 0.4, persona="talkative"), made(), 0
+    for talk, profile in zip(held(people).dialogues, profiles, strict=True):
+        like = people._wish(profile)[0].like
+        told = states(talk)
+        new = {
+            READER.reader.facts[term] for state in told[1:] for term in state.unwanted if term not in told[0].unwanted
+        }
+        compared += bool(like and new)
+        assert not like or not new & set(people.attributes.facts(like))
+    assert compared > 20
+
+
+def test_half_of_those_who_are_shown_their_own_history_say_so():
+    heard = []
+    for profile, text in zip(profiles := made(), PEOPLE.open(profiles), strict=True):
+        talk = Dialogue(profile.user, np.zeros(0, np.int32), [("user", text), ("assistant", "x")])
+        talk.shown, talk.sizes, talk.asked = list(profile.past[-2:]), [2], [""]
+        said = PEOPLE.reply([profile], [talk], [talk.shown])[0].text
+        known = [form.format(place=place) for form in TESTED.familiar for place in ("first", "second")]
+        told = READER.of(dataclasses.replace(talk, messages=[*talk.messages, ("user", said)]))
+        refused = [term for term in told.unwanted if any(READER.having(term)[item] for item in talk.shown)]
+        if not refused:  # no dislike, and no correction, which go before
+            heard.append(any(form in said for form in known))
+    assert len(heard) > 40 and 0.3 < np.mean(heard) < 0.7
+
+
 def target_of(talk: Dialogue) -> int:
     return int(CASES.targets[talk.user - 1])
 
@@ -230,6 +278,20 @@ def test_who_has_no_target_answers_without_it():
     moved = [dataclasses.replace(profile, target=1 + (profile.target + 31) % 400) for profile in profiles]
     assert people.reply(profiles, talks, [[5, 6]] * N) == people.reply(moved, talks, [[5, 6]] * N)
     assert not any(reply.accepted for reply in people.reply(profiles, talks, [[p.target] for p in profiles]))
+
+
+def test_who_has_no_target_likes_what_the_history_has_and_its_years():
+    people = Taste(CATALOGUE, 3, 0.4)
+    for profile in made(people)[:50]:
+        years = sorted(int(CATALOGUE.years[item]) for item in profile.past)
+        low, high = people.years(profile)
+        assert abs(sum(year < low for year in years) - len(years) / 4) <= 2
+        assert abs(sum(year > high for year in years) - len(years) / 4) <= 2
+        example = set(people.attributes.facts(people._wish(profile)[0].like))
+        for fact in people.attributes.vocabulary:
+            share = np.mean([fact in people.attributes.facts(item) for item in range(1, 401)])
+            often = np.mean([fact in people.attributes.facts(item) for item in profile.past]) >= 0.5 * share
+            assert (fact in people.likes(profile)) == (often or fact in example)
 
 
 def test_manners_that_are_none_are_refused():

@@ -12,8 +12,9 @@ import pytest
 import recllm_bench as rb
 from recllm_bench import cli
 from recllm_bench.data.prepare import prepare
-from recllm_bench.errors import BenchError
+from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.language.labels import Labels, labels_from_file, save_labels
+from recllm_bench.language.miniature import require_text
 from recllm_bench.models.relrec.labelling import labels_key
 from recllm_bench.models.relrec.options import ReLRecOptions
 
@@ -75,6 +76,14 @@ def test_reviews_come_back_as_they_were_saved(tmp_path):
     silent = rb.load_dataset(saved(tmp_path / "silent", title=None, text=None))
     with pytest.raises(BenchError, match="silent has no reviews to save"):
         silent.save_reviews(tmp_path / "nothing")
+
+
+def test_reviews_are_text_where_they_are_read(tmp_path):
+    mine, silent = saved(tmp_path / "mine"), saved(tmp_path / "silent", title=None, text=None)
+    require_text(prepare(str(mine), filter="all"), reviews=True)
+    for folder, reviews in ((mine, False), (silent, True)):
+        with pytest.raises(NotEnough, match="have no text for a language model"):
+            require_text(prepare(str(folder), filter="all"), reviews=reviews)
 
 
 def test_splits_are_one_table_and_the_command_runs_on_it(tmp_path, capsys, monkeypatch):

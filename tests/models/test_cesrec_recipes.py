@@ -122,6 +122,14 @@ def test_a_table_of_the_paper_has_its_values(table):
         assert recipe.protocol == "cesrec.sampled100.n1000", "the grain of the paper's rates is that of 1,000 users"
 
 
+@pytest.mark.parametrize("model", ["cesrec", "relrec"])
+def test_a_small_language_model_takes_its_own_recipe_and_states_its_budget(model):
+    own, plain = recipe_values(model, "ml-100k", llm="smollm2"), recipe_values(model, "ml-100k")
+    assert own["options"]["llm"] == "smollm2"
+    assert own["budget"].startswith("SmolLM2-135M")
+    assert "llm" not in plain["options"]
+
+
 def test_the_protocols_are_the_papers():
     sampled, wide = protocol_named("cesrec.sampled100"), protocol_named("cesrec.recformer")
     assert (sampled.metrics, sampled.cutoffs, sampled.candidates) == (("HR", "NDCG"), (5, 10), "sampled100")

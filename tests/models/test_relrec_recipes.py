@@ -9,9 +9,10 @@ from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.models.relrec.options import ReLRecOptions, check_options
 from recllm_bench.models.relrec.published import row
 from recllm_bench.options import read_options
-from recllm_bench.planning import sweep_recipes
-from recllm_bench.recipe import read_recipe_file, recipe_names
+from recllm_bench.planning import resolved, sweep_recipes
+from recllm_bench.recipe import read_recipe_file, recipe_from, recipe_names
 from recllm_bench.reporting.published_numbers import load_published
+from recllm_bench.runner import BenchCell
 from recllm_bench.training.training_options import TrainingOptions
 
 MAIN = {
@@ -188,3 +189,12 @@ def test_books_stand_beside_amazon_book_and_a_variant_beside_itself():
     assert row({**values, "options": {"alpha": 0.5, "p": 64}}) is None  # nobody printed both
     assert row({**values, "options": {"beta": 0.1}}) is None
     assert row({"model": "recbole:SASRec", "dataset": YELP}) == ("recbole:SASRec", "")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["relrec-amazon-2014-musical-instruments", "relrec-figure-beta", "relrec-table12"])
+def test_reviews_without_titles_serve_the_miniature(name, data_mirror):
+    values = read_recipe_file(name)
+    rows = sweep_recipes(values, name) if "rows" in values else [("", resolved(recipe_from(values, name), name))]
+    for label, recipe in rows:
+        BenchCell(recipe, label).check()

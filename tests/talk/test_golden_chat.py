@@ -19,7 +19,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
 from recllm_bench.talk.console import Console
-from recllm_bench.talk.session import Conversation
+from recllm_bench.talk.session import Conversation, Reply
 
 SESSIONS = sorted((Path(__file__).parent / "sessions").glob("*.txt"))
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -86,6 +86,18 @@ def test_ctrl_c_while_it_ranks_changes_nothing(fresh: Callable, monkeypatch) -> 
     monkeypatch.setattr(conversation.orders, "order", stopped)
     shown = typed(conversation, "a comedy\r\x04")
     assert "that sentence changes nothing" in shown and not conversation.state.wishes
+
+
+def test_ctrl_c_while_it_prints_ends_nothing(fresh: Callable, monkeypatch) -> None:
+    conversation, show = fresh(), Console.show
+
+    def stopped(console: Console, reply: Reply) -> None:
+        monkeypatch.setattr(Console, "show", show)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Console, "show", stopped)
+    shown = typed(conversation, "a comedy\rhorror\r\x04")
+    assert conversation.state.said == ("a comedy", "horror") and "Goodbye." in shown
 
 
 def test_a_process_that_is_told_to_end_ends(fresh: Callable) -> None:

@@ -242,7 +242,7 @@ class ReLRecMethod(Method):
         if not self._llm():
             from recllm_bench.language.miniature import miniature_key, require_text
 
-            require_text(self.job.dataset)
+            require_text(self.job.dataset, reviews=True)
             return miniature_key(self._text_key(), self.job.recipe.seed)
         from recllm_bench.language.backbone import backbone_key
 
