@@ -80,7 +80,7 @@ class Steps:
 
     def __call__(self, batch: Any) -> None:
         """Take the step of a batch, or the steps of a run."""
-        form, parts = form_of(batch), _parts(batch)
+        form, parts = form_of(batch), parts_of(batch)
         if form not in self.replays:
             if self.refused or self.seen[form_of(parts[0])] < WARM_UP or len(self.replays) >= MOST:
                 for part in parts:
@@ -120,12 +120,12 @@ class Steps:
         here.wait_stream(self.stream)
 
     def _recorded(self, batch: Any) -> Callable[[Any], None]:
-        held = [with_tensors(part, [tensor.clone() for tensor in tensors_of(part)]) for part in _parts(batch)]
+        held = [with_tensors(part, [tensor.clone() for tensor in tensors_of(part)]) for part in parts_of(batch)]
         places = [tensor for part in held for tensor in tensors_of(part)]
         run = self._captured(held) if self.device.type == "cuda" else partial(self._take, held)
 
         def replay(given: Any) -> None:
-            torch._foreach_copy_(places, [tensor for part in _parts(given) for tensor in tensors_of(part)])
+            torch._foreach_copy_(places, [tensor for part in parts_of(given) for tensor in tensors_of(part)])
             run()
 
         return replay
@@ -210,7 +210,8 @@ class FixedSteps:
         self.total.add_(value.detach())
 
 
-def _parts(batch: Any) -> tuple[Any, ...]:
+def parts_of(batch: Any) -> tuple[Any, ...]:
+    """The batches of a run; a batch alone."""
     return batch.batches if isinstance(batch, Run) else (batch,)
 
 

@@ -30,7 +30,7 @@ from recllm_bench.training.finished import (
     save_outcome,
     save_weights,
 )
-from recllm_bench.training.graphs import FixedSteps, Run
+from recllm_bench.training.graphs import FixedSteps, parts_of
 from recllm_bench.training.training_options import TrainingOptions
 
 CHECKPOINT = "last.pt"
@@ -57,7 +57,7 @@ def fit(
     Parameters
     ----------
     batches : callable
-        ``batches(epoch)`` (epoch from 1) gives the epoch's batches, for ``fixed`` steps also ``graphs.Run`` of them.
+        ``batches(epoch)`` (epoch from 1) gives the epoch's batches, or ``graphs.Run`` of them.
         Modules are in training mode when it is called; it may switch them (to freeze one side for a part of the
         epoch), being run step by step with the loop.
     loss : callable
@@ -239,21 +239,22 @@ class _Step:
         drawn = batches(epoch)
         total_steps = len(drawn) if isinstance(drawn, Sized) else steps
         with track(label=f"{self.label}: epoch {epoch}", total=total_steps, unit="step") as bar:
-            for batch in drawn:
+            for given in drawn:
+                parts = parts_of(given)
                 if self.fixed is not None:
-                    self.fixed.steps(batch)
-                    total, taken = self.fixed.total, len(batch.batches) if isinstance(batch, Run) else 1
-                    count += taken
-                    bar.update(taken)
+                    self.fixed.steps(given)
+                    total, count = self.fixed.total, count + len(parts)
+                    bar.update(len(parts))
                     continue
-                value = self._gather(batch, loss, generator, first=count % self.options.accumulate == 0)
-                count += 1
-                if count % self.options.accumulate == 0:
-                    self._move()
-                total = value.double() if total is None else total + value
-                if count % self.check_every == 0:
-                    self._check(float(total), epoch, count)
-                bar.update()
+                for batch in parts:
+                    value = self._gather(batch, loss, generator, first=count % self.options.accumulate == 0)
+                    count += 1
+                    if count % self.options.accumulate == 0:
+                        self._move()
+                    total = value.double() if total is None else total + value
+                    if count % self.check_every == 0:
+                        self._check(float(total), epoch, count)
+                    bar.update()
         if left := count % self.options.accumulate:  # the last update of an epoch has the mean of fewer
             for parameter in self.parameters:
                 if parameter.grad is not None:

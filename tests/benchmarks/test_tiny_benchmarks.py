@@ -35,8 +35,8 @@ TINY = {
     "marks": ["--tables", "4", "--processes", "1"],
 }
 ELSEWHERE = {
-    "against_earlier", "cesrec", "chat", "dialogues", "encoder_losses", "evaluation", "gpu", "labels", "own_labels",
-    "prepare", "raw_reviews", "startup", "threads", "utterances",
+    "against_earlier", "cesrec", "chat", "dialogue_figure", "dialogues", "encoder_losses", "evaluation", "gpu",
+    "labels", "own_labels", "prepare", "raw_reviews", "startup", "threads", "utterances",
 }  # fmt: skip
 """Scripts that tests of their own run."""
 NOT_HERE = {"training_rectools"}
