@@ -13,7 +13,7 @@ _ASKED = {
     "decade": "From which decade should it be?",
     "era": "Should it be an old one or a new one?",
     "year": "From which year should it be?",
-    "brand": "Is there somebody whose {domain}s you like best?",
+    "brand": "Is there a brand that you like best?",
     "price": "How much may it cost?",
     "word": "What should it be about?",
 }

@@ -59,7 +59,8 @@ def test_gains_in_closed_form():
 
 def test_every_kind_has_a_question():
     assert question("category", "movie") == "What kind of movie are you in the mood for?"
-    assert question("brand", "toy") == "Which brand should it have?"
+    assert question("brand", "toy") == "Is there a brand that you like best?"
+    assert question("colour", "toy") == "Which colour should it have?"
 
 
 def files_of_a_planted_catalogue(folder) -> None:

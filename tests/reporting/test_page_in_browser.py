@@ -234,7 +234,7 @@ def browse_run_and_dialogue(page) -> None:
     assert HOSTILE[0] in listed.first.locator("mark").inner_text()
     page.locator("#dialogue-search").fill("")
     page.locator("#dialogue-outcome").select_option("")
-    listed.nth(3).locator("header a").click()
+    listed.nth(3).locator("header a").first.click()
     page.wait_for_function("document.querySelector('#dialogue-list .dialogue header a').textContent === 'user 4'")
     assert fits(page)
     page.go_back()
