@@ -143,19 +143,24 @@ def word_rows(dialogues: bool = False) -> list[Any]:
     With dialogues also what they are worth when they are ignored.
     """
     best: dict[str, dict] = {name: {} for name in HISTORY_ROWS}
-    orders = {"Popularity": {"pop": {}}, "ItemKNN": {"recent-knn": {}}, "Best history row": best}
+    # popularity is what orders by default, so that its row differs from no default
+    orders: dict[str, dict[str, Any]] = {
+        "Popularity": {},
+        "ItemKNN": {"among": {"recent-knn": {}}},
+        "Best history row": {"among": best},
+    }
     told = {"words-fit": "that fit the words", "facts-fit": "that fit, told the facts"}
     fitting = [
-        {"model": model, "label": f"{who} among items {what}", "options": {"among": among}}
+        {"model": model, "label": f"{who} among items {what}", "options": order}
         for model, what in told.items()
-        for who, among in orders.items()
+        for who, order in orders.items()
     ]
     fused = {"model": "text-fused", "label": "Text retrieval with the best history row", "options": {"among": best}}
     ignoring = [
         {
             "model": "words-fit",
             "label": f"{who}, dialogue ignored",
-            "options": {"among": orders[who], "hears": "nothing"},
+            "options": {**orders[who], "hears": "nothing"},
         }
         for who in ("Popularity", "Best history row")
     ]
