@@ -140,6 +140,10 @@ def test_labels_come_back_from_a_folder(tmp_path):
     key = labels_key(ReLRecOptions(labels=str(tmp_path / "labels")))
     save_labels(tmp_path / "same", labels)
     assert labels_key(ReLRecOptions(labels=str(tmp_path / "same"))) == key, "what they hold is the key"
+    save_labels(tmp_path / "writer", Labels(users, items, "somebody else", "all", {"empty": 1, "refusals": 0}))
+    assert labels_key(ReLRecOptions(labels=str(tmp_path / "writer"))) != key, "who wrote them is part of it"
+    save_labels(tmp_path / "scope", Labels(users, items, "gpt-3.5-turbo", "train", {"empty": 1, "refusals": 0}))
+    assert labels_key(ReLRecOptions(labels=str(tmp_path / "scope"))) != key, "and what they were made from"
     save_labels(tmp_path / "other", Labels([(), *users[:0:-1]], items, "gpt-3.5-turbo", "all"))
     assert labels_key(ReLRecOptions(labels=str(tmp_path / "other"))) != key
 

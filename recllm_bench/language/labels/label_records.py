@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from recllm_bench.artifacts import content_hash, file_hash, write_atomic
-from recllm_bench.data.saved_folders import is_saved
+from recllm_bench.data.saved_folders import is_saved, saved_files
 from recllm_bench.errors import BenchError
 from recllm_bench.language.chat_replies import spoken, whole_text
 from recllm_bench.language.json_lines import json_line, read_lines
@@ -229,10 +229,12 @@ def find_label_file(name: str | Path) -> Path:
 
 
 def labels_hash(path: Path) -> str:
-    """SHA-256 of what a file or folder of :func:`find_label_file` holds."""
-    return (
-        file_hash(path) if path.is_file() else content_hash([file_hash(part) for part in sorted(path.rglob("*.arrow"))])
-    )
+    """SHA-256 of what a file or folder of :func:`find_label_file` holds: of a folder also its order and description."""
+    if path.is_file():
+        return file_hash(path)
+    # the state beside each table bears a mark of its own for each time it was saved
+    told = {role: part for role, part in saved_files(path).items() if part.name != "state.json"}
+    return content_hash({role: file_hash(part) for role, part in told.items()})
 
 
 def write_labels(path: Path, labels: Labels) -> None:

@@ -21,9 +21,6 @@ from recllm_bench.training.cells import Cell, inner_cell
 if TYPE_CHECKING:
     from recllm_bench.api.model import Model
 
-if TYPE_CHECKING:
-    from recllm_bench.api.model import Model
-
 _ROWS_AT_ONCE = 1024
 
 
