@@ -69,8 +69,8 @@ format: $(READY) ## mend style and formatting
 	$(BIN)/ruff format .
 
 # Two processes of one thread each: the two threads of one process wait for each other longer than they help.
-FIRST := tests/bad_inputs tests/conversation tests/data tests/evaluation tests/language tests/reporting \
-	tests/setup tests/talk tests/training
+FIRST := tests/bad_inputs tests/benchmarks tests/conversation tests/data tests/evaluation tests/language \
+	tests/reporting tests/setup tests/training
 SECOND := $(filter-out $(FIRST) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
 
 test: $(READY) ## the tests, on the CPU

@@ -222,8 +222,9 @@ def test_six_thousand_openings_take_two_seconds():
     users, ends = np.arange(1, 6001), histories.offsets[1:] - 1
     made = build_profiles(shelf, histories, users, ends, histories.items[ends])
     for name in ("rules", "taste"):
-        seconds = []
-        for _ in range(3):  # the quickest counts: another process on the core's other thread halves its speed
+        seconds: list[float] = []
+        # The quickest of three counts: another process on the core's other thread halves its speed.
+        while len(seconds) < 3 and min(seconds, default=4) >= 4:
             guarded = simulator_named(name, shelf, seed=1)
             start = time.process_time()
             assert len(set(guarded.open(made))) > 2000
