@@ -31,7 +31,7 @@ def llm_key(job: Job, options: CESRecOptions) -> dict[str, Any]:
         own = backbone_key(options.llm, job.store)
     else:
         require_text(job.dataset)
-        own = miniature_key(_text_key(job, options), job.recipe.seed, _miniature_options())
+        own = miniature_key(_text_key(job, options), job.recipe.seed, _miniature_options(options))
     return {**own, "precision": options.llm_precision}
 
 
@@ -39,7 +39,7 @@ def language_model(job: Job, options: CESRecOptions) -> Backbone:
     """The language model, frozen; it stays loaded between stages and cells."""
     from recllm_bench.language.pool import pooled_backbone
 
-    name = options.llm or str(_miniature(job, options))
+    name = options.llm or str(miniature(job, options))
     return pooled_backbone(
         name, precision=options.llm_precision, device=job.device, store=job.store, stands_for="Llama-3-8B"
     )
@@ -52,7 +52,8 @@ def tuned_model(job: Job, options: CESRecOptions, folder: Path) -> Backbone:
     return tuned_backbone(language_model(job, options), folder)
 
 
-def _miniature(job: Job, options: CESRecOptions) -> Path:
+def miniature(job: Job, options: CESRecOptions) -> Path:
+    """Folder of the stand-in for a language model; pre-trained when it is not there."""
     from recllm_bench.language.miniature import miniature_llm
 
     return miniature_llm(
@@ -60,11 +61,11 @@ def _miniature(job: Job, options: CESRecOptions) -> Path:
         job.store,
         _text_key(job, options),
         seed=job.recipe.seed,
-        options=_miniature_options(),
+        options=_miniature_options(options),
     )
 
 
-def _miniature_options() -> Any:
+def _miniature_options(options: CESRecOptions) -> Any:
     """Shape and training: narrow and long-trained, with most words of titles as one token.
 
     On two cores a wider model sees too little text to connect what is wished for with a title: it then writes one
@@ -72,7 +73,8 @@ def _miniature_options() -> Any:
     """
     from recllm_bench.language.miniature import MiniatureOptions
 
-    return MiniatureOptions(vocabulary=4096, width=96, inner=256, layers=2, heads=3, steps=3200, lines=True)
+    shape = {"vocabulary": 4096, "width": 96, "inner": 256, "layers": 2, "heads": 3}
+    return MiniatureOptions(**shape, steps=options.miniature_steps, lines=True)
 
 
 def _speaker(job: Job, options: CESRecOptions) -> Any:

@@ -1,9 +1,10 @@
-"""CESRec as stages: backend, aligned item vectors, training pairs, constructor."""
+"""CESRec as stages: backend, miniature language model, aligned item vectors, training pairs, constructor."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,10 @@ from recllm_bench.artifacts import write_json
 from recllm_bench.conversation.understanding import Understanding
 from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError, NotEnough
+from recllm_bench.language.backbone_files import MINIATURE as MINIATURE_FACTS
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
 from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, repeated, retitled
-from recllm_bench.models.cesrec.language_model import language_model, llm_key, tuned_model
+from recllm_bench.models.cesrec.language_model import language_model, llm_key, miniature, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
 from recllm_bench.models.cesrec.model import CESRec
 from recllm_bench.models.cesrec.options import CESRecOptions, check_options
@@ -30,6 +32,7 @@ from recllm_bench.models.cesrec.round_store import (
     BACKEND,
     CONSTRUCTOR,
     FACTS,
+    MINIATURE,
     PAIRS,
     WRITING,
     RoundStore,
@@ -156,6 +159,8 @@ class CESRecMethod(Method):
                 f"the data ({name}.items.csv with the columns item and title)"
             )
         stages = [Stage(BACKEND, {**self._backend_key(), "version": _CONTRACTS}, self.make_backend, ())]
+        if (self.aligns or self.tunes) and not self.options.llm:
+            stages.append(Stage(MINIATURE, self.llm_key, self.make_miniature, ()))
         if self.aligns:
             key = {**self._key(_VECTORS), **dataclasses.asdict(self._alignment()), "llm": self.llm_key}
             stages.append(Stage(ADAPTER, {**key, "version": _CONTRACTS}, self.make_alignment, (BACKEND,)))
@@ -178,6 +183,10 @@ class CESRecMethod(Method):
         seconds = 0.0 if self.cell.entry.reads_words else sum(self.cell.trained[1].values())
         facts = {"name": self.cell.entry.name, "sha256": backend.weights_hash(), "trained_seconds": round(seconds, 3)}
         write_json(work / FACTS, {**facts, "history_length": backend.history_length})
+
+    def make_miniature(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Pre-train the stand-in for a language model, and note what it is."""
+        shutil.copy(miniature(self.job, self.options) / MINIATURE_FACTS, work)
 
     def make_alignment(self, work: Path, done: Mapping[str, Path]) -> None:
         """Item vectors of the language model (1), aligned with the recommender's (2), (11)."""

@@ -42,6 +42,8 @@ class CESRecOptions:
         "auto", "how its weights are held", choices=("auto", "float32", "bfloat16", "8bit", "4bit")
     )
 
+    miniature_steps: int = option(3200, "most steps of a miniature's pre-training", low=1, quick=600)
+
     # the switches of Table 3
     use_masking: bool = option(True, "mask outliers of the history (5); off: the row 'w/o d.a.'")
     use_constructor: bool = option(True, "rewrite the history (7); off: the row 'w/o c.'")

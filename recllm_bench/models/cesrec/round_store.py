@@ -27,7 +27,7 @@ _LOOP = ("use_masking", "use_constructor", "early_accept", "refine_from", "pool"
 _MASKING = ("k", "min_keep", "similarity", "mask_mode")
 WRITING = ("output", "speculate", "decoding", "chat", "prompt_items", "title_tokens", "most_edits", "wording")
 _VERSION = 2  # part of keys: raise it when equal options give other rounds, or rounds keep more
-BACKEND, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "adapter", "pairs", "constructor"
+BACKEND, MINIATURE, ADAPTER, PAIRS, CONSTRUCTOR = "backend", "miniature", "adapter", "pairs", "constructor"
 FACTS = "facts.json"
 
 

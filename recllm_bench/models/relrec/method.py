@@ -1,9 +1,10 @@
-"""ReLRec as stages: labels, training, reconstruction."""
+"""ReLRec as stages: miniature language model, labels, training, reconstruction."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from recllm_bench.artifacts import content_hash, write_atomic, write_json
 from recllm_bench.data.windows import Windows, training_windows
 from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.statistics import sign_flip
+from recllm_bench.language.backbone_files import MINIATURE
 from recllm_bench.language.labels.retrieval import known_texts, retrieval
 from recllm_bench.models.relrec.inference import measure, own_against_other, ranking_speed
 from recllm_bench.models.relrec.labelling import label_substitute, labels_key, make_labels
@@ -58,10 +60,12 @@ class ReLRecMethod(Method):
         timed = [Stage("speed", self._key(("timed_batches",)), self.make_speed, ("train",))] * bool(
             options.timed_batches
         )
+        own = [Stage("miniature", self._llm_key(), self.make_miniature, ())] * (not self._llm())
         if not options.recon:
-            return [Stage("train", training, self.make_training, ()), *timed]
+            return [*own, Stage("train", training, self.make_training, ()), *timed]
         training = {**training, **self._key(_RECON), "prompts": prompts}
         stages = [
+            *own,
             Stage("labels", labels_key(options), self.make_labels, ()),
             Stage("train", training, self.make_training, ("labels",)),
             *timed,
@@ -72,6 +76,10 @@ class ReLRecMethod(Method):
         return stages
 
     # products
+
+    def make_miniature(self, work: Path, done: Mapping[str, Path]) -> None:
+        """Pre-train the stand-in for a language model, and note what it is."""
+        shutil.copy(self._miniature() / MINIATURE, work)
 
     def make_labels(self, work: Path, done: Mapping[str, Path]) -> None:
         """The labels, as JSON lines."""
