@@ -68,6 +68,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch):
     for module in (method_module,):
         monkeypatch.setattr(module, "language_model", lambda job, options: tiny())
         monkeypatch.setattr(module, "llm_key", lambda job, options: {"text": "tiny"})
+    monkeypatch.setattr(CESRecMethod, "make_miniature", lambda self, work, done: None)
     monkeypatch.setattr(language_model_module, "llm_key", lambda job, options: {"text": "tiny"})
     yield
     empty_pool()
@@ -142,7 +143,7 @@ def test_the_class_is_registered():
 def test_from_the_back_end_to_a_record(tmp_path, protocol):
     job = make_job(tmp_path, protocol, rounds=2)
     model, folders = train(job)
-    assert list(folders) == ["backend", "adapter", "pairs", "constructor"]
+    assert list(folders) == ["backend", "miniature", "adapter", "pairs", "constructor"]
     columns = columns_of(job)
     found = scored(job, model, columns)
     report = report_of(job)
@@ -206,11 +207,12 @@ def test_rows_of_the_ablation_share_what_they_have_in_common(tmp_path):
     )
     _, folders = train(full)
     assert train(without_masks)[1] == folders
-    assert train(without_constructor)[1] == {name: folders[name] for name in ("backend", "adapter")}
+    assert train(without_constructor)[1] == {name: folders[name] for name in ("backend", "miniature", "adapter")}
     assert names(make_job(tmp_path, use_constructor=False, use_masking=False)) == ["backend"]
-    assert names(make_job(tmp_path, k=0)) == ["backend", "pairs", "constructor"]
-    assert names(make_job(tmp_path, k=0, train_k=1)) == ["backend", "adapter", "pairs", "constructor"]
-    assert names(make_job(tmp_path, k=0, replace_with="neighbour")) == ["backend", "adapter", "pairs", "constructor"]
+    assert names(make_job(tmp_path, k=0)) == ["backend", "miniature", "pairs", "constructor"]
+    assert names(make_job(tmp_path, k=0, train_k=1)) == ["backend", "miniature", "adapter", "pairs", "constructor"]
+    with_neighbours = names(make_job(tmp_path, k=0, replace_with="neighbour"))
+    assert with_neighbours == ["backend", "miniature", "adapter", "pairs", "constructor"]
 
 
 def test_nothing_on_is_the_back_end(tmp_path):
@@ -357,7 +359,7 @@ def test_the_whole_pipeline_with_a_chat_model(tmp_path, monkeypatch):
 
     monkeypatch.setattr(chat_module, "chat_model", lambda spec: Scribe())
     job = make_job(tmp_path, decoding="free", chat="server:x@http://localhost:9/v1")
-    assert names(job) == ["backend", "adapter"]
+    assert names(job) == ["backend", "miniature", "adapter"]
     original = FreeConstructor.__init__
     monkeypatch.setattr(FreeConstructor, "__init__", lambda self, *rows: original(self, *rows, encoder=None))
     train(job)
