@@ -14,7 +14,8 @@ import pytest
 
 import recllm_bench
 from recllm_bench import cli
-from recllm_bench.cli.parser import EPILOG
+from recllm_bench.cli.parser import EPILOG, build_parser
+from recllm_bench.cli.running import seeded
 from recllm_bench.errors import BenchError
 from recllm_bench.recipe import override, read_recipe_file
 
@@ -126,6 +127,20 @@ def test_the_released_iclrec_checkpoint_gives_its_published_numbers(capsys, data
 )
 def test_a_mistake_ends_in_one_line(capsys, arguments, said):
     assert said in error_of(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "expected"),
+    [
+        ("zero-shot", "smollm2", {"chat": "local:smollm2"}),
+        ("chat-rec", "server:m@http://localhost:9/v1", {"chat": "server:m@http://localhost:9/v1"}),
+        ("relrec", "smollm2", {"llm": "smollm2"}),
+    ],
+)
+def test_a_language_model_goes_to_the_option_that_the_model_has(model, asked, expected):
+    options = build_parser().parse_args(["run", model, "ml-100k", "--llm", asked])
+    (values,), _ = seeded(options)
+    assert {name: values["options"].get(name) for name in ("llm", "chat") if name in values["options"]} == expected
 
 
 def test_a_recipe_may_be_named_beside_its_own_model_and_dataset(own_data):

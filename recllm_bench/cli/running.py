@@ -41,7 +41,23 @@ def _values(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         model = unnamed[0] if options.model is None else options.model
         dataset = unnamed[1] if options.dataset is None else options.dataset
         values, where = recipe_values(model, dataset, options.protocol, options.llm), f"{model} on {dataset}"
-    return override(values, _settings(options)), where
+    found = override(values, _settings(options))
+    if options.llm and (own := found["options"]).get("llm") == options.llm and _is_chat_system(found["model"]):
+        name = own.pop("llm")
+        own["chat"] = name if name.startswith(("local:", "server:", "replay:")) else f"local:{name}"
+    return found, where
+
+
+def _is_chat_system(model: str) -> bool:
+    """Whether a model's language model is one that it talks with."""
+    from recllm_bench.api.registry import model_named
+
+    try:
+        own = getattr(model_named(model).model, "Options", None)
+    except BenchError:  # told later, with what asked for it
+        return False
+    names = {field.name for field in dataclasses.fields(own)} if dataclasses.is_dataclass(own) else set()
+    return "chat" in names and "llm" not in names
 
 
 def _refuse_another(options: argparse.Namespace, values: dict[str, Any]) -> None:
