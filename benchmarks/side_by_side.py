@@ -427,7 +427,7 @@ def main(
         record = {
             "benchmark": Path(script).stem,
             "machine": {**machine_facts(given.device), "threads": cores},
-            "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()},
+            "arguments": {name: value.name if isinstance(value, Path) else value for name, value in asked.items()},
             "comparisons": [asdict(comparison) for comparison in comparisons],
             "curves": [asdict(curve) for curve in curves],
             "met": not missed,

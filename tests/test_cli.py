@@ -134,6 +134,8 @@ def test_a_mistake_ends_in_one_line(capsys, arguments, said):
     [
         ("zero-shot", "smollm2", {"chat": "local:smollm2"}),
         ("chat-rec", "server:m@http://localhost:9/v1", {"chat": "server:m@http://localhost:9/v1"}),
+        ("interecagent", "local:smollm2", {"chat": "local:smollm2"}),
+        ("cesrec", "smollm2", {"llm": "smollm2"}),  # has both: the constructor is the one that is named
         ("relrec", "smollm2", {"llm": "smollm2"}),
     ],
 )

@@ -51,16 +51,17 @@ class ReLRecMethod(Method):
         """Stages in order; without ``recon`` there is training alone."""
         options = self.options
         prompts = content_hash([USER_PROMPTS, ITEM_PROMPTS])
+        llm = self._llm_key()
         training = {
             **self._key(_MODEL, _TRAINING),
-            "llm": self._llm_key(),
+            "llm": llm,
             "precision": options.llm_precision,
             "training": dataclasses.asdict(self.job.training),
         }
         timed = [Stage("speed", self._key(("timed_batches",)), self.make_speed, ("train",))] * bool(
             options.timed_batches
         )
-        own = [Stage("miniature", self._llm_key(), self.make_miniature, ())] * (not self._llm())
+        own = [Stage("miniature", llm, self.make_miniature, ())] * (not self._llm())
         if not options.recon:
             return [*own, Stage("train", training, self.make_training, ()), *timed]
         training = {**training, **self._key(_RECON), "prompts": prompts}
