@@ -43,7 +43,8 @@ def generate(
     top_p : float
         Draw only among the likeliest tokens that together reach this probability.
     seed : int or sequence of int
-        Of the draws, which do not depend on how prompts are batched; or a seed for each prompt.
+        Of the draws, which do not depend on how prompts are batched; or a seed for each prompt. The scores themselves
+        agree between batches up to rounding: a draw on the very edge of two tokens can still fall to either.
     batch_size : int
         Prompts at a time; halved when a device runs out of memory.
     embed : callable, optional

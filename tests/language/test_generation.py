@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -96,12 +97,14 @@ def test_an_extended_vocabulary_can_be_written_and_read(stories, prompts):
 
 @pytest.mark.shared
 def test_draws_do_not_depend_on_the_batch_and_follow_the_seed(stories, prompts):
+    # In float64: in float32 the last digits of a score follow the batch, and a draw on the edge of two tokens with them.
+    exact = dataclasses.replace(stories, model=copy.deepcopy(stories.model).double(), dtype=torch.float64)
     options = {"max_new_tokens": 25, "temperature": 1.0}
-    first = generate(stories, prompts, seed=3, **options)
-    assert first == generate(stories, prompts, seed=3, batch_size=2, **options)
-    assert first != generate(stories, prompts, seed=4, **options)
-    own = generate(stories, prompts, seed=[7, 8, 9, 10, 11], **options)
-    assert own[3:] == generate(stories, prompts[3:], seed=[10, 11], **options)
+    first = generate(exact, prompts, seed=3, **options)
+    assert first == generate(exact, prompts, seed=3, batch_size=2, **options)
+    assert first != generate(exact, prompts, seed=4, **options)
+    own = generate(exact, prompts, seed=[7, 8, 9, 10, 11], **options)
+    assert own[3:] == generate(exact, prompts[3:], seed=[10, 11], **options)
 
 
 def test_draws_have_the_model_s_frequencies():
