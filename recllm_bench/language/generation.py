@@ -151,7 +151,8 @@ class _Writer:
         states = self.steps.begin(inputs, mask)
         for step in range(tokens.shape[1]):
             scores = self.score(states).float()
-            broken |= torch.isnan(scores).any() | (scores == torch.inf).any()
+            best = scores.amax(1)  # one that is no number stays none; forbidden tokens are minus infinity
+            broken |= torch.isnan(best).any() | (best == torch.inf).any()
             chosen = _choose(scores, None if draws is None else draws[carried, step], self.temperature, self.top_p)
             alive &= ~torch.isin(chosen, self.stop)
             tokens[carried, step] = torch.where(alive, chosen, -1)

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from recllm_bench.language.frozen import Backbone
 from recllm_bench.products import Linear
@@ -43,16 +43,37 @@ class LaidOut(Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
-        rows, weight = x.numel() // x.shape[-1], self.weight
-        if rows < FEW or x.requires_grad or x.dtype != torch.float32 or weight.dtype != torch.float32:
-            return super().forward(x)
-        state = (weight.data_ptr(), weight._version)
-        made, laid = _LAID.get(self, (None, None))
-        if made != state:
-            laid = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 32)
-            _LAID[self] = state, laid
-        found = torch.ops.mkldnn._linear_pointwise(x.reshape(rows, -1), laid, self.bias, "none", [], "")
-        return found.view(*x.shape[:-1], len(weight))
+        return _laid_out_product((self,), x) if _pays(self, x) else super().forward(x)
+
+
+def _pays(layer: Linear, x: torch.Tensor) -> bool:
+    few = x.numel() // x.shape[-1] < FEW
+    return not few and not x.requires_grad and x.dtype == layer.weight.dtype == torch.float32
+
+
+def _laid_out_product(layers: Sequence[Linear], x: torch.Tensor) -> torch.Tensor:
+    """What these layers make of one input, behind one another, in one product."""
+    state = tuple((layer.weight.data_ptr(), layer.weight._version) for layer in layers)
+    made, laid = _LAID.get(layers[0], (None, None))
+    if made != state:
+        weights = [layer.weight.detach() for layer in layers]
+        laid = torch.ops.mkldnn._reorder_linear_weight(weights[0] if len(weights) == 1 else torch.cat(weights), 32)
+        for layer in layers:
+            _LAID.pop(layer, None)
+        _LAID[layers[0]] = state, laid
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    bias = (biases[0] if len(biases) == 1 else torch.cat(biases)) if biases else None
+    found = torch.ops.mkldnn._linear_pointwise(x.reshape(-1, x.shape[-1]), laid, bias, "none", [], "")
+    return found.view(*x.shape[:-1], found.shape[-1])
+
+
+def _together(layers: tuple[torch.nn.Module, ...], x: torch.Tensor) -> torch.Tensor:
+    """What these layers make of one input, behind one another: ``[..., sum of their widths]``."""
+    laid = tuple(layer for layer in layers if isinstance(layer, LaidOut))
+    alike = len(laid) == len(layers) and len({layer.bias is None for layer in laid}) == 1
+    if alike and all(_pays(layer, x) for layer in laid):
+        return _laid_out_product(laid, x)
+    return torch.cat([layer(x) for layer in layers], -1)
 
 
 FEW = 8
@@ -184,17 +205,21 @@ class LlamaSteps(Steps):
 
     def step(self, inputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """See :meth:`Steps.step`."""
-        if self._used == self._own[0][0].shape[2]:
-            self._own = [(_longer(keys), _longer(values)) for keys, values in self._own]
+        if self._used == (room := self._own[0][0].shape[2]):
+            more = (0, 0, 0, max(_MORE, room // 4))
+            self._own = [(pad(keys, more), pad(values, more)) for keys, values in self._own]
         self._used += 1
         if self._hidden is not None:
-            self._hidden = torch.nn.functional.pad(self._hidden, (0, 1))
+            self._hidden = pad(self._hidden, (0, 1))
         states = inputs
-        cos, sin = (part[:, 0, None] for part in self._model.rotary_emb(inputs, positions[:, None]))
+        # A query's scale goes with its turn.
+        scale = torch.ones(self._heads + self._groups, 1)
+        scale[: self._heads] = self._layers[0].self_attn.scaling
+        cos, sin = (part * scale for part in self._turns(inputs, positions[:, None]))
         for number, layer in enumerate(self._layers):
-            found = self._attend(number, layer.self_attn, layer.input_layernorm(states), cos, sin)
+            found = self._attend(number, layer.self_attn, _normed(layer.input_layernorm, states), cos, sin)
             states = states + layer.self_attn.o_proj(found)
-            states = states + layer.mlp(layer.post_attention_layernorm(states))
+            states = states + _gated(layer.mlp, _normed(layer.post_attention_layernorm, states))
         return self._model.norm(states)
 
     def keep(self, rows: torch.Tensor) -> bool:
@@ -207,24 +232,31 @@ class LlamaSteps(Steps):
     def _attend(self, number: int, own: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor):
         """What one input a row sees of the beginning and of its own row, [B, heads * size]."""
         rows, used, groups, size = len(states), self._used, self._groups, self._size
-        each = self._heads // groups
-        query = _turned(own.q_proj(states).view(rows, self._heads, size), cos, sin) * own.scaling
+        each, heads = self._heads // groups, self._heads
+        mixed = _together((own.q_proj, own.k_proj, own.v_proj), states).view(rows, -1, size)
+        turned = _turned(mixed[:, : heads + groups], cos, sin)
         keys, values = self._own[number]
-        keys[:, :, used - 1] = _turned(own.k_proj(states).view(rows, groups, size), cos, sin)
-        values[:, :, used - 1] = own.v_proj(states).view(rows, groups, size)
-        query = query.view(rows, groups, each, size)
+        keys[:, :, used - 1], values[:, :, used - 1] = turned[:, heads:], mixed[:, heads + groups :]
+        query = turned[:, :heads].view(rows, groups, each, size)
         scores = query @ keys[:, :, :used].transpose(2, 3)
         if self._hidden is not None:
             scores += self._hidden
         if not self._first:
-            return (scores.softmax(3) @ values[:, :, :used]).reshape(rows, -1)
+            return (scores.softmax(3) @ values[:, :, :used]).view(rows, -1)
         first, theirs = self._first[number]
-        together = query.transpose(0, 1).reshape(groups, rows * each, size)
-        before = (together @ first.transpose(1, 2)).view(groups, rows, each, -1).transpose(0, 1)
-        weights = torch.cat([before, scores], 3).softmax(3)
+        before = query.transpose(0, 1).reshape(groups, rows * each, size) @ first.transpose(1, 2)
+        weights = torch.cat([before.view(groups, rows, each, -1).transpose(0, 1), scores], 3).softmax(3)
+        shared = weights[..., : self.length].transpose(0, 1).reshape(groups, rows * each, -1) @ theirs
         found = weights[..., self.length :] @ values[:, :, :used]
-        shared = weights[..., : self.length].transpose(0, 1).reshape(groups, rows * each, self.length) @ theirs
-        return (found + shared.view(groups, rows, each, size).transpose(0, 1)).reshape(rows, -1)
+        found += shared.view(groups, rows, each, size).transpose(0, 1)
+        return found.view(rows, -1)
+
+    def _turns(self, inputs: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines of each input's turn for :func:`_turned`, [..., 1, size]; the sines of the first half are
+        negative."""
+        cos, sin = self._model.rotary_emb(inputs, positions)
+        half = self._size // 2
+        return cos.view(-1, 1, self._size), torch.cat([-sin[..., :half], sin[..., half:]], -1).view(-1, 1, self._size)
 
     def _read(self, inputs: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor | None):
         """Keys and values of each layer ``[B, groups, L, size]``, and last states ``[B, D]``, of rows of inputs behind
@@ -233,32 +265,30 @@ class LlamaSteps(Steps):
         rows, length = mask.shape
         real = mask.bool()
         positions = (mask.cumsum(1) - 1)[real] + self.length
-        cos, sin = (part[0, :, None] for part in self._model.rotary_emb(inputs, positions[None]))
+        cos, sin = self._turns(inputs, positions[None])
         states, read = inputs[real], []
+        heads, groups = self._heads, self._groups
         for number, layer in enumerate(self._layers):
-            own, normed = layer.self_attn, layer.input_layernorm(states)
+            own, normed = layer.self_attn, _normed(layer.input_layernorm, states)
 
             def placed(values: torch.Tensor) -> torch.Tensor:
                 grid = values.new_zeros(rows, length, values.shape[1], self._size)
                 grid[real] = values
                 return grid.transpose(1, 2)
 
-            query, keys, values = (
-                part(normed).view(len(states), -1, self._size) for part in (own.q_proj, own.k_proj, own.v_proj)
-            )
-            query, keys, values = placed(_turned(query, cos, sin)), placed(_turned(keys, cos, sin)), placed(values)
+            mixed = _together((own.q_proj, own.k_proj, own.v_proj), normed).view(len(states), -1, self._size)
+            turned = _turned(mixed[:, : heads + groups], cos, sin)
+            query, keys, values = map(placed, (turned[:, :heads], turned[:, heads:], mixed[:, heads + groups :]))
             read.append((keys, values))
             if self._first:
-                keys, values = (
-                    torch.cat([first.expand(rows, -1, -1, -1), mine], 2)
-                    for first, mine in zip(self._first[number], (keys, values), strict=True)
-                )
+                first, theirs = (part.expand(rows, -1, -1, -1) for part in self._first[number])
+                keys, values = torch.cat([first, keys], 2), torch.cat([theirs, values], 2)
             keys, values = (part.repeat_interleave(self._heads // self._groups, 1) for part in (keys, values))
             found = scaled_dot_product_attention(
                 query, keys, values, attn_mask=seen, is_causal=seen is None, scale=own.scaling
             )
             states = states + own.o_proj(found.transpose(1, 2)[real].flatten(1))
-            states = states + layer.mlp(layer.post_attention_layernorm(states))
+            states = states + _gated(layer.mlp, _normed(layer.post_attention_layernorm, states))
         return read, self._model.norm(states[mask.sum(1).cumsum(0) - 1])
 
 
@@ -275,13 +305,17 @@ def _is_plain_llama(backbone: Backbone) -> bool:
 
 
 def _turned(values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (Su et al., 2021) in the order of a Llama's halves."""
-    half = values.shape[-1] // 2
-    return values * cos + torch.cat([-values[..., half:], values[..., :half]], -1) * sin
+    """Rotary positions (Su et al., 2021) in the order of a Llama's halves, by :meth:`LlamaSteps._turns`."""
+    return values * cos + values.roll(values.shape[-1] // 2, -1) * sin
 
 
-def _longer(buffer: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.pad(buffer, (0, 0, 0, max(_MORE, buffer.shape[2] // 4)))
+def _normed(norm: Any, states: torch.Tensor) -> torch.Tensor:
+    return torch.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _gated(mlp: Any, states: torch.Tensor) -> torch.Tensor:
+    gate, up = _together((mlp.gate_proj, mlp.up_proj), states).chunk(2, -1)
+    return mlp.down_proj(mlp.act_fn(gate) * up)
 
 
 def _joined(beginning: torch.Tensor, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -97,7 +97,7 @@ def test_an_extended_vocabulary_can_be_written_and_read(stories, prompts):
 
 @pytest.mark.shared
 def test_draws_do_not_depend_on_the_batch_and_follow_the_seed(stories, prompts):
-    # In float64: in float32 the last digits of a score follow the batch, and a draw on the edge of two tokens with them.
+    # In float64: in float32 the last digits of scores follow the batch, and with them a draw on the edge of two tokens.
     exact = dataclasses.replace(stories, model=copy.deepcopy(stories.model).double(), dtype=torch.float64)
     options = {"max_new_tokens": 25, "temperature": 1.0}
     first = generate(exact, prompts, seed=3, **options)
