@@ -61,7 +61,7 @@ def _laid_out_product(layers: Sequence[Linear], x: torch.Tensor) -> torch.Tensor
         for layer in layers:
             _LAID.pop(layer, None)
         _LAID[layers[0]] = state, laid
-    biases = [layer.bias for layer in layers if layer.bias is not None]
+    biases: list[torch.Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     bias = (biases[0] if len(biases) == 1 else torch.cat(biases)) if biases else None
     found = torch.ops.mkldnn._linear_pointwise(x.reshape(-1, x.shape[-1]), laid, bias, "none", [], "")
     return found.view(*x.shape[:-1], found.shape[-1])
