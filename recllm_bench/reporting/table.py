@@ -215,13 +215,19 @@ def legend(comparison: Comparison) -> str:
         else f"all rows against {comparison.reference} at once"
     )
     method = "max-T" if comparison.test == "max-t" else f"{comparison.test} with Holm's correction"
-    return (
-        f"Intervals are Wilson's score interval over users{several} (Student's t for AT). "
+    of_at, of_talks = (" (Student's t for AT)", " (dialogues: S@5)") if comparison.dialogue_blocks else ("", "")
+    found = (
+        f"Intervals are Wilson's score interval over users{several}{of_at}. "
         f"Against {against}: ▲ better{' (the best: than every other row)' if best else ''}, ▼ worse, "
-        f"= equal within 2 %, ≈ not told apart. Marks of {primary} (dialogues: S@5) hold at 5 % for {family} "
-        f"({method}); other metrics are secondary: a family of their own, marked only where {primary} differs. "
-        "Published: inside our interval, close (within 10 %), off, n.c. (not comparable); in brackets our distance."
+        f"= equal within 2 %, ≈ not told apart. Marks of {primary}{of_talks} hold at 5 % for {family} "
+        f"({method}); other metrics are secondary: a family of their own, marked only where {primary} differs."
     )
+    return f"{found} {_OF_PUBLISHED}" if any(map(published_for, comparison.records)) else found
+
+
+_OF_PUBLISHED = (
+    "Published: inside our interval, close (within 10 %), off, n.c. (not comparable); in brackets our distance."
+)
 
 
 def closing_lines(comparison: Comparison) -> list[str]:
