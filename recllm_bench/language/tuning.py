@@ -183,7 +183,7 @@ def tune(
         "held_out": len(validated),
         "too_long": len(examples) + len(held_out) - len(usable) - len(validated),
         "trainable": size,
-        "epochs": outcome.epochs,
+        "passes": outcome.epochs / feed.parts,
         "tokens": int(feed.tokens * outcome.epochs / feed.parts),
         "tokens_read": feed.tokens_read(outcome.epochs),
         "answer_tokens": sum(len(answer) for _, answer in usable),

@@ -250,6 +250,16 @@ def test_without_reviews_labels_are_kinds_and_words_of_titles():
     assert len({versions[0] for versions in labels.items[1:]}) == dataset.histories.n_items
 
 
+def test_a_phrase_that_is_a_whole_title_stays_words_in_the_label_of_who_wrote_nothing():
+    """Of real titles many come as phrases ("four weddings and a funeral"); made tokens, they would name items met."""
+    dataset = prepare("ml-100k")
+    split = leave_one_out(dataset.histories)
+    labels = extractive_labels(dataset, split, versions=1)
+    assert not any("iid_" in text for versions in labels.users for text in versions)
+    titles = {title.casefold() for title in dataset.catalogue.titles if len(title.split()) > 3}
+    assert any(title in text.casefold() for versions in labels.users for text in versions for title in titles)
+
+
 def test_nothing_known_gives_no_label(tmp_path, monkeypatch):
     dataset, split = planted(tmp_path / "mirror", monkeypatch, text=lambda *_: "", meta=False)
     labels = extractive_labels(dataset, split)

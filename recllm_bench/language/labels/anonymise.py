@@ -110,10 +110,23 @@ class TitleNames:
         return start > 0 and (text[start - 1] in _QUOTES or bool(before and before[-1] not in _SENTENCE_ENDS))
 
 
-def anonymise(labels: Labels, titles: Sequence[str], keep_own: bool = False) -> Labels:
-    """Replace the titles of catalogue items in every label, or of other items alone; counted as ``names replaced``."""
+def anonymise(
+    labels: Labels, titles: Sequence[str], keep_own: bool = False, of_users: Sequence[bool] | None = None
+) -> Labels:
+    """Replace the titles of catalogue items in every label; counted as ``names replaced``.
+
+    Parameters
+    ----------
+    keep_own : bool
+        Leave an item's title in its own label.
+    of_users : sequence of bool [n_users + 1], optional
+        Whose labels are looked through; all by default.
+    """
     names = TitleNames(titles)
-    users = [tuple(names.replace(text) for text in versions) for versions in labels.users]
+    users = [
+        tuple(names.replace(text) for text in versions) if of_users is None or of_users[user] else versions
+        for user, versions in enumerate(labels.users)
+    ]
     items = [
         tuple(names.replace(text, item, keep_own) for text in versions) for item, versions in enumerate(labels.items)
     ]

@@ -85,7 +85,7 @@ def extractive_labels(
         Draws the order in which an id gets the templates of a form; equal seeds give equal labels.
     anonymise_names : bool
         Write ``iid_17`` for the titles of catalogue items; an item's own title stays in words in its own label, where a
-        token would say nothing.
+        token would say nothing, and so do phrases of titles in the label of a user who wrote no review.
     documents : Documents, optional
         Made before, with the same scope.
 
@@ -119,7 +119,8 @@ def extractive_labels(
         documents.scope,
         {**documents.counts, "users without label": _empty(user_terms), "items without label": _empty(item_terms)},
     )
-    return anonymise(labels, catalogue.titles, keep_own=True) if anonymise_names else labels
+    # Of who wrote nothing the phrases are words of titles; a phrase that is a whole title is no mention of the item.
+    return anonymise(labels, catalogue.titles, True, documents.wrote.tolist()) if anonymise_names else labels
 
 
 def _kinds_of(catalogue: Catalogue, item: int) -> tuple[str, ...]:

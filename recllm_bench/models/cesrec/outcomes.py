@@ -71,7 +71,8 @@ def report(store: RoundStore) -> dict[str, Any]:
         pairs = json.loads((folders[PAIRS] / FACTS).read_text())
         measures.append(Measure("training pairs", float(pairs["pairs"])))
         model = f"{options.llm}" if options.llm else "a miniature language model"
-        tuned = f"by {model}, tuned on {pairs['pairs']:,} pairs ({facts['epochs']} passes)"
+        passes = f"{facts['passes']:.3g} pass{'es' * (facts['passes'] != 1)}"
+        tuned = f"by {model}, tuned on {facts['examples']:,} pairs ({passes})"
         notes["constructor"] = ", ".join(filter(None, [notes.get("constructor"), tuned]))
     for name in (ADAPTER, CONSTRUCTOR):
         if name in folders and (substitute := json.loads((folders[name] / FACTS).read_text())["substitute"]):
