@@ -170,7 +170,16 @@ def test_from_the_back_end_to_a_record(tmp_path, protocol):
     assert report["substitutes"]["language model"].startswith("tiny random Llama")
     assert report["substitutes"]["simulator"] == "rules for gpt-4o-mini"
     assert report["tokens"]["tuned"] > 0 and report["tokens"]["prompt"] > 0
+    held_out = json.loads((folders["pairs"] / "pairs.json").read_text())["held_out"]
+    assert report["notes"]["constructor"].endswith(f"tuned on {held_out.count(False)} pairs (1 pass)")
+    assert "masking" not in report["notes"]
     assert json.dumps(report)
+
+
+def test_what_the_tail_of_a_history_holds_after_a_round_is_said(tmp_path):
+    job = make_job(tmp_path, rounds=2, mask_mode="tail", use_constructor=False)
+    train(job)
+    assert "mask_mode=tail: what a round masks stands last" in report_of(job)["notes"]["masking"]
 
 
 def test_the_back_end_stays_what_it_is(tmp_path):
