@@ -131,14 +131,17 @@ class LocalChat(Chat):
             places, order = order[:size], order[size:]
             # Drawn from the conversation itself, so that an answer does not depend on what else is asked.
             seeds = [int(content_hash([seed, prompts[place][0]], 12), 16) for place in places]
-            written = generate(
-                backbone,
-                [prompts[place][0] for place in places],
-                max_new_tokens=max_tokens,
-                temperature=temperature,
-                seed=seeds,
-                batch_size=size,
-            )
+            read = sum(len(prompts[place][0]) for place in places)
+            with self.budget.room(read + max_tokens * len(places)) as count:
+                written = generate(
+                    backbone,
+                    [prompts[place][0] for place in places],
+                    max_new_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seeds,
+                    batch_size=size,
+                )
+                count(read + sum(map(len, written)))
             for place, tokens in zip(places, written, strict=True):
                 text = self._decoded(tokens)
                 finished = len(tokens) < max_tokens
@@ -241,3 +244,14 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     if cache:
         chat.remember(Path(cache))
     return chat
+
+
+def check_chat(spec: str) -> None:
+    """Say what would stop a chat model, before anything is trained for its questions.
+
+    Raises
+    ------
+    BenchError
+        For a name in no known form, a model that cannot be found, or a server on another machine without a limit.
+    """
+    chat_model(spec, cache=False).check_limit()

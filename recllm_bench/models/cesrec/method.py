@@ -21,6 +21,7 @@ from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.language.backbone_files import MINIATURE as MINIATURE_FACTS
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
+from recllm_bench.models.cesrec.checks import check_names
 from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, repeated, retitled
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, miniature, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
@@ -114,6 +115,11 @@ class CESRecMethod(Method):
             {"model": "cesrec", "label": "CESRec w/o c.", "options": {"use_constructor": False}},
             *(_unaccepted(label, **changes) for label, changes in _CONTROLS.items()),
         ]
+
+    def check(self) -> None:
+        """See :meth:`recllm_bench.api.method.Method.check`."""
+        check_names(self.job, self.options, self.tunes)
+        self.cell.method.check()
 
     # what is needed
 
