@@ -11,8 +11,6 @@ from recllm_bench.language import chat_server, chat_spending
 from recllm_bench.language.chat_spending import BUDGET, TokenBudget
 from tests.models.answering import answering
 
-FREE = ("decoding=free", "chat={server}")
-
 
 def error_of(capsys: pytest.CaptureFixture, tmp_path: Path, *arguments: str) -> str:
     """The line that a run ends in, which has made nothing but data."""
@@ -24,30 +22,30 @@ def error_of(capsys: pytest.CaptureFixture, tmp_path: Path, *arguments: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("model", "settings", "said"),
+    ("model", "settings"),
     [
-        ("cesrec", ("feedback={server}",), BUDGET),
-        ("cesrec", ("feedback={server}", "use_constructor=false"), BUDGET),
-        ("cesrec", FREE, BUDGET),
-        ("cesrec", ("backend=relrec", "backend_options.labels=generated", "backend_options.chat={server}"), "token_budget="),
-        ("latentcrs", ("conversation.simulator={server}",), BUDGET),
-        ("text-retrieval", ("conversation.simulator={server}",), BUDGET),
-        ("latentcrs", ("variant_output=F", "extractor={server}"), BUDGET),
-        ("latentcrs", ("variant_output=V", "verifier={server}"), BUDGET),
-        ("zero-shot", ("chat={server}",), BUDGET),
-        ("chat-rec", ("chat={server}",), BUDGET),
-        ("interecagent", ("chat={server}",), BUDGET),
-        ("asking", ("protocol=latentcrs.multi_turn.n24", "options.model=zero-shot", "options.model_options.chat={server}"), BUDGET),
-        ("relrec", ("labels=generated", "chat={server}"), "token_budget="),
+        ("cesrec", "feedback={server}"),
+        ("cesrec", "feedback={server} use_constructor=false"),
+        ("cesrec", "decoding=free chat={server}"),
+        ("cesrec", "backend=relrec backend_options.labels=generated backend_options.chat={server}"),
+        ("latentcrs", "conversation.simulator={server}"),
+        ("text-retrieval", "conversation.simulator={server}"),
+        ("latentcrs", "variant_output=F extractor={server}"),
+        ("latentcrs", "variant_output=V verifier={server}"),
+        ("zero-shot", "chat={server}"),
+        ("chat-rec", "chat={server}"),
+        ("interecagent", "chat={server}"),
+        ("asking", "protocol=latentcrs.multi_turn.n24 options.model=zero-shot options.model_options.chat={server}"),
+        ("relrec", "labels=generated chat={server}"),
     ],
-)  # fmt: skip
-def test_no_paid_question_without_a_limit(capsys, tmp_path, own_data, monkeypatch, model, settings, said):
+)
+def test_no_paid_question_without_a_limit(capsys, tmp_path, own_data, monkeypatch, model, settings):
     monkeypatch.setattr(chat_server, "NEAR", ())
     monkeypatch.delenv(BUDGET, raising=False)
     with answering(lambda messages: "yes") as (spec, server):
-        given = [setting.format(server=spec) for setting in settings]
+        given = settings.format(server=spec).split()
         line = error_of(capsys, tmp_path, "run", model, str(own_data), "--alone", "--set", *given)
-        assert said in line and "paid for" in line
+        assert "paid for" in line and (BUDGET in line or "token_budget=" in line)
         assert not server.bodies
 
 
@@ -75,3 +73,40 @@ def test_a_wording_is_not_paid_for_without_a_limit(capsys, tmp_path, own_data, m
     monkeypatch.delenv(BUDGET, raising=False)
     line = error_of(capsys, tmp_path, "chat", "sasrec", str(own_data), "--llm", "server:m@https://api.example.org/v1")
     assert BUDGET in line
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "said"),
+    [
+        ("cesrec", "decoding=free chat=local:nope", "language model 'nope'"),
+        ("cesrec", "decoding=free chat=srver:x", "chat model 'srver:x': write local:NAME"),
+        ("cesrec", "decoding=free chat=smollm2", "chat model 'smollm2': write local:NAME"),
+        ("cesrec", "feedback=local:nope", "language model 'nope'"),
+        ("cesrec", "feedback=srver:x use_constructor=false", "feedback 'srver:x' is unknown"),
+        ("cesrec", "lora_modules=foo", "lora_modules: language model 'miniature' has no layers foo; it has down_proj"),
+        ("cesrec", "lora_modules=foo llm=llama2-stories260k", "-stories260k' has no layers foo; it has down_proj"),
+        ("cesrec", "lora_modules=q_proj,foo llm=llama2-stories260k", "has no layers foo"),
+        ("cesrec", "backend=relrec backend_options.labels=generated backend_options.chat=srver:x", "srver:x"),
+        ("relrec", "labels=generated chat=servr:x", "chat model 'servr:x': write local:NAME"),
+        ("relrec", "labels=generated chat=local:nope", "language model 'nope'"),
+        ("relrec", "switched_labels=both switched_from=nope", "unknown dataset 'nope'"),
+        ("relrec", "switched_labels=items switched_from=ml-10k", "Did you mean 'ml-100k'"),
+        ("latentcrs", "variant_output=V verifier=srver:x", "chat model 'srver:x'"),
+        ("latentcrs", "variant_output=F extractor=local:nope", "language model 'nope'"),
+        ("zero-shot", "chat=srver:x", "chat model 'srver:x'"),
+        ("latentcrs", "conversation.simulator=srver:x", "srver"),
+    ],
+)
+def test_a_name_that_is_none_is_told_first(capsys, tmp_path, own_data, monkeypatch, model, settings, said):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert said in error_of(capsys, tmp_path, "run", model, str(own_data), "--alone", "--set", *settings.split())
+
+
+def test_names_of_layers_that_there_are(models_folder):
+    """As the loaded model has them."""
+    from recllm_bench.language.adapters import check_layers, linear_layers
+    from recllm_bench.language.backbone import load_backbone
+
+    named = str(models_folder / "llama2-stories260k")
+    for layers in (linear_layers(load_backbone(named, device="cpu").model), ("self_attn.q_proj",), ("all-linear",)):
+        check_layers(named, layers, "lora_modules")

@@ -89,19 +89,26 @@ def weight_bytes(tensors: Mapping[str, tuple[tuple[int, ...], int]], precision: 
     """
     total = 0.0
     for tensor, (shape, size) in tensors.items():
-        head = "lm_head" in tensor or tensor.endswith("embed_out.weight")
-        if head and tied:
+        if _is_head(tensor) and tied:
             continue
         if precision == "stored":
             total += size
             continue
         elements = math.prod(shape)
-        linear = len(shape) == 2 and not head and not any(part in tensor for part in ("embed", "wte", "wpe"))
-        if precision in ("8bit", "4bit") and linear:
+        if precision in ("8bit", "4bit") and is_matrix(tensor, shape):
             total += elements * (_BYTES[precision] + (1 / 64 if precision == "4bit" else 4 / shape[1]))
         else:
             total += elements * _BYTES.get(precision if precision not in ("8bit", "4bit") else "bfloat16", 4.0)
     return round(total)
+
+
+def is_matrix(tensor: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is the matrix of a linear layer below the head."""
+    return len(shape) == 2 and not _is_head(tensor) and not any(part in tensor for part in ("embed", "wte", "wpe"))
+
+
+def _is_head(tensor: str) -> bool:
+    return "lm_head" in tensor or tensor.endswith("embed_out.weight")
 
 
 def placement(

@@ -10,16 +10,19 @@ if TYPE_CHECKING:
 
 
 def check_names(job: Job, options: CESRecOptions, tunes: bool) -> None:
-    """Look for the chat model that writes in a constructor's place, and who speaks.
+    """Look for the layers that a constructor adapts, for the chat model that writes in its place, and who speaks.
 
     Raises
     ------
     BenchError
         For names that there are not, and a chat model that may have to be paid for where no limit is set.
     """
+    from recllm_bench.language.adapters import check_layers
     from recllm_bench.language.chat import check_chat
 
-    if options.writes and not tunes:
+    if tunes:
+        check_layers(options.llm, options.lora_modules, "cesrec: lora_modules", job.store)
+    elif options.writes:
         check_chat(options.chat)
     if tunes or options.rounds:
         job.words.feedback(options.feedback, options.feedback_facts)
