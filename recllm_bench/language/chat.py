@@ -70,6 +70,8 @@ class LocalChat(Chat):
         As for ``load_backbone``.
     batch_size : int
         Conversations at once at most; fewer where they are long.
+    precision_option : str
+        What a user sets for ``precision``, named in messages; nothing by default.
 
     Notes
     -----
@@ -87,12 +89,18 @@ class LocalChat(Chat):
         store: ArtifactStore | None = None,
         batch_size: int = 96,
         cache: Path | None = None,
+        precision_option: str = "",
     ) -> None:
         super().__init__(cache)
         if batch_size < 1:
             raise BenchError(f"batch_size={batch_size} of a local chat model: at least 1")
         self.batch_size = batch_size
-        self._options: dict[str, Any] = {"precision": precision, "device": device, "store": store}
+        self._options: dict[str, Any] = {
+            "precision": precision,
+            "device": device,
+            "store": store,
+            "precision_option": precision_option,
+        }
         if isinstance(backbone, Backbone):
             self.source, self.precision, self.backbone = backbone.source, str(backbone.dtype), backbone
             called = backbone.name

@@ -245,9 +245,13 @@ class CESRecMethod(Method):
         prompts = self._prompts(model)
         learnt, held_out = Pairs.load(done[PAIRS] / "pairs.json").examples(prompts)
         frozen = model.weights_hash()
+        tuning = self._tuning()
+        mends = (
+            ["a smaller tune_tokens"] if tuning.checkpointing else ["tune_checkpointing=true", "a smaller tune_tokens"]
+        )
         facts = tune(
-            model, learnt, held_out, self._tuning(), work, seed=job.recipe.seed, device=job.device,
-            label="CESRec: constructor",
+            model, learnt, held_out, tuning, work, seed=job.recipe.seed, device=job.device,
+            label="CESRec: constructor", mends=mends,
         )  # fmt: skip
         if model.weights_hash() != frozen:
             raise BenchError("cesrec: the language model's own weights changed while it was tuned; this is a defect")
@@ -433,6 +437,7 @@ class CESRecMethod(Method):
             rank=own.lora_rank, alpha=own.lora_alpha, dropout=own.lora_dropout, target_modules=own.lora_modules,
             learning_rate=own.tune_learning_rate, epochs=own.tune_epochs, batch_size=own.tune_batch,
             most_tokens=own.tune_tokens, tokens_at_once=own.tune_tokens_at_once,
+            checkpointing=own.tune_checkpointing,
         )  # fmt: skip
 
     def _backend_key(self) -> dict[str, Any]:

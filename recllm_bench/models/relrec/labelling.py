@@ -187,7 +187,12 @@ def _written(
 def _writer(job: Job, options: ReLRecOptions, budget: TokenBudget) -> Chat:
     from recllm_bench.language.chat import chat_model
 
-    local: dict[str, Any] = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
+    local: dict[str, Any] = {
+        "precision": options.chat_precision,
+        "precision_option": "chat_precision",
+        "device": options.chat_device,
+        "store": job.store,
+    }
     chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
     chat.budget = budget
     return chat
