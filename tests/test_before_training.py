@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from recllm_bench import cli
+from recllm_bench import cli, sweeping
 from recllm_bench.language import chat_server, chat_spending
 from recllm_bench.language.chat_spending import BUDGET, TokenBudget
+from recllm_bench.recipe import Recipe
 from tests.models.answering import answering
 
 
@@ -67,6 +69,20 @@ def test_a_used_up_limit_ends_a_run_that_then_goes_on(capsys, tmp_path, own_data
         monkeypatch.delenv(BUDGET)
         assert cli.main(command) == 0
         assert len(server.bodies) == len(questions)
+
+
+def test_cells_of_a_sweep_have_equal_shares_of_a_limit(monkeypatch):
+    seen = []
+
+    def begun(row, label, recipe):
+        seen.append(os.environ[BUDGET])
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv(BUDGET, "1000")
+    monkeypatch.setattr(sweeping, "_Running", begun)
+    with pytest.raises(KeyboardInterrupt):
+        sweeping.run_apart([("", Recipe("pop", "ml-100k"))] * 4, 2)
+    assert seen == ["250"] and os.environ[BUDGET] == "1000"
 
 
 def test_a_wording_is_not_paid_for_without_a_limit(capsys, tmp_path, own_data, monkeypatch):
