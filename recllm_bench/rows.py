@@ -75,7 +75,7 @@ def run_cells(recipes: Sequence[tuple[str, Recipe]], *, again: bool = False, kee
         label, recipe = recipes[row]
         try:
             cell = BenchCell(recipe, label, store)
-            cell.check()
+            cell.check(again=again)
             finished[row] = not again and (cell.folder / "run.json").exists()
             cells[row] = cell
         except BenchError as error:

@@ -150,15 +150,22 @@ class BenchCell:
             code=code_of(self.entry, self.device, training.validate_metric),
         )
 
-    def check(self) -> None:
+    def check(self, *, again: bool = False) -> None:
         """Name what would stop the run, before anything is trained.
+
+        Parameters
+        ----------
+        again : bool
+            Also what would stop a run whose record is finished.
 
         Raises
         ------
         BenchError
-            For an option, a language model, a simulator or an encoder that cannot serve, or too little data.
+            For an option, a language model, a simulator or an encoder that cannot serve, too little data, or a chat
+            model that may have to be paid for where no limit is set.
         """
         from recllm_bench.evaluation.candidates import evaluated_cases, protocol_candidates
+        from recllm_bench.language.chat import check_chat
 
         price_table()
         with own_faults(self.entry):
@@ -177,6 +184,14 @@ class BenchCell:
                 f"{self.name} encodes no text with these options, so conversation.encoder, template and pooling would "
                 "do nothing; leave them out"
             )
+        if again or not (self.folder / "run.json").exists():
+            with own_faults(self.entry):
+                self.cell.method.check()
+            talk = self.recipe.conversation
+            if talk.simulator.startswith("server:") and (
+                self._hears_openings() or (talk.users and self.entry.converses)
+            ):
+                check_chat(talk.simulator)
 
     def products(self) -> dict[str, Path]:
         """Where the product of each stage is, or will be."""

@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.estimates import duration
+from recllm_bench.language.chat_spending import BUDGET, process_budget
 from recllm_bench.progress import log
 from recllm_bench.recipe import Recipe
 from recllm_bench.rows import Finished
@@ -39,15 +40,22 @@ def run_apart(recipes: Sequence[tuple[str, Recipe]], jobs: int) -> Finished:
     ------
     BenchError
         When no cell could be run.
+
+    Notes
+    -----
+    Each cell may ask paid servers for an equal share of ``RECLLM_TOKEN_BUDGET``, since processes count for themselves.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))
+    own, budget = {"OMP_NUM_THREADS": threads}, process_budget().limit
+    if budget > 0:
+        own[BUDGET] = str(max(1, budget // len(recipes)))
     folders: dict[int, Path] = {}
     failures: list[tuple[str, str]] = []
     todo, running = list(range(len(recipes))), dict[Connection, _Running]()
     view = _View(len(recipes))
     try:
-        with patch.dict(os.environ, {"OMP_NUM_THREADS": threads}):
+        with patch.dict(os.environ, own):
             while todo or running:
                 while todo and len(running) < jobs:
                     started = _Running(todo[0], *recipes[todo.pop(0)])

@@ -107,6 +107,13 @@ class Method:
         """Stages in order; each one's product is made once and shared by all runs that need the same."""
         raise NotImplementedError(f"{type(self).__name__} defines no stages()")
 
+    def check(self) -> None:
+        """Name what would stop a run that :meth:`stages` does not see, before anything is trained.
+
+        Such as a chat model that is asked late, by :func:`recllm_bench.language.chat.check_chat`, and what a method
+        inside this one needs.
+        """
+
     def load(self, folders: Mapping[str, Path]) -> Any:
         """The model from its finished stages, on the job's device, in evaluation mode."""
         raise NotImplementedError(f"{type(self).__name__} defines no load()")

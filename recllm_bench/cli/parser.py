@@ -25,6 +25,7 @@ environment:
   RECLLM_RESULTS       run records (default results)
   RECLLM_API_KEY       key of a chat model's server (else OPENAI_API_KEY)
   RECLLM_PRICES        file of prices of chat models: 'MODEL: {input: 1, output: 2}' for a million tokens
+  RECLLM_TOKEN_BUDGET  most tokens of chat models on other machines, together; none is asked without it, -1: no limit
   RECLLM_BAD_LINES     share of lines of a large JSON source that may be bad and are skipped (default 0.001)
   HF_HUB_OFFLINE=1     fetch nothing from the hub
   OMP_NUM_THREADS      threads of a process; NO_COLOR=1: plain text

@@ -6,7 +6,7 @@ import copy
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from recllm_bench.artifacts import content_hash, file_hash
+from recllm_bench.artifacts import ArtifactStore, content_hash, file_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone, quiet_transformers
+from recllm_bench.language.backbone_files import find_backbone
+from recllm_bench.language.miniature import LAYERS
+from recllm_bench.language.quantisation import is_matrix
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -169,6 +172,38 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
             if type(layer).__name__ in kinds and layer is not head
         }
     )
+
+
+def check_layers(name: str, wanted: Sequence[str], option: str, store: ArtifactStore | None = None) -> None:
+    """Refuse names of layers that a model lacks, by its files' headers: no weights are read.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`~recllm_bench.language.backbone_files.find_backbone`; empty for a miniature yet to be made.
+    wanted : sequence of str
+        Last names of layers, or :data:`ALL_LINEAR`.
+    option : str
+        Where they were given, for the message.
+
+    Raises
+    ------
+    BenchError
+        With the names that there are.
+    """
+    if tuple(wanted) in ((ALL_LINEAR,), ("all",)):
+        return
+    paths = [f"layers.{layer}" for layer in LAYERS]
+    if name:
+        tensors = find_backbone(name, store).tensors
+        paths = [tensor.removesuffix(".weight") for tensor, (shape, _) in tensors.items() if is_matrix(tensor, shape)]
+    unknown = [each for each in wanted if not any(f".{path}".endswith(f".{each}") for path in paths)]
+    if unknown:
+        known = ", ".join(sorted({path.rpartition(".")[2] for path in paths}))
+        raise BenchError(
+            f"{option}: language model '{name or 'miniature'}' has no layers {', '.join(unknown)}; it has {known} (or"
+            f" {ALL_LINEAR})"
+        )
 
 
 def _changed_layers(folder: Path) -> set[str]:

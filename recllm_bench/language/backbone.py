@@ -17,12 +17,14 @@ from recllm_bench.language.backbone_files import BackboneFiles, find_backbone, m
 from recllm_bench.language.frozen import Backbone, packed_mask, packed_positions
 from recllm_bench.language.known_models import difference
 from recllm_bench.language.quantisation import (
+    OPTION,
     dtype_option,
     half_of,
     keep_quantised,
     placement,
     quantisation_config,
     settle_precision,
+    to_set,
 )
 from recllm_bench.products import accelerate
 from recllm_bench.progress import log
@@ -54,6 +56,7 @@ def load_backbone(
     device: str | torch.device = "auto",
     store: ArtifactStore | None = None,
     stands_for: str = "Llama-2-7b",
+    precision_option: str = OPTION,
 ) -> Backbone:
     """Load a causal language model and freeze it.
 
@@ -71,6 +74,8 @@ def load_backbone(
         Where miniatures are looked up by hash.
     stands_for : str
         The model a published method used; another one is named as its substitute.
+    precision_option : str
+        What a user sets for ``precision``, named in messages; empty where nothing is.
 
     Raises
     ------
@@ -80,15 +85,16 @@ def load_backbone(
     files = find_backbone(name, store)
     unplaced = str(device) in ("auto", "cuda")
     place = _device(device, name)
-    precision = settle_precision(precision, place, name, files.stored_quantised)
+    precision = settle_precision(precision, place, name, files.stored_quantised, precision_option)
     tied = bool(files.config.get("tie_word_embeddings", False))
     spread = False
     if place.type == "cuda":
         free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
-        options = {"tied": tied, "may_spread": unplaced and _has_accelerate()}
+        options: dict[str, Any] = {"tied": tied, "may_spread": unplaced and _has_accelerate()}
+        options["option"] = precision_option
         spread = placement(name, files.tensors, precision, place, free, **options) == "spread"
     tokenizer = _tokenizer(files)
-    model = _model(files, precision, place, spread)
+    model = _model(files, precision, place, spread, precision_option)
     model.eval().requires_grad_(False)
     if model.get_output_embeddings() is None:
         raise BenchError(f"language model '{name}' has no language-model head; choose another")
@@ -101,7 +107,7 @@ def load_backbone(
     if place.type == "cpu":
         keep_quantised(accelerate(model))
     substitute = substitute_for(files, stands_for)
-    backbone = Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype)
+    backbone = Backbone(files.name, files.source, substitute, model, tokenizer, start, dtype, precision_option)
     if not backbone.layout.packs:
         log.warning(f"language model '{name}': packed sequences get other states than each alone; packing is refused")
     return backbone
@@ -203,7 +209,7 @@ def _kind(precision: str, device: torch.device) -> torch.dtype:
     return getattr(torch, half_of(device) if device.type == "cuda" else "bfloat16")
 
 
-def _model(files: BackboneFiles, precision: str, device: torch.device, spread: bool) -> PreTrainedModel:
+def _model(files: BackboneFiles, precision: str, device: torch.device, spread: bool, option: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
@@ -235,7 +241,8 @@ def _model(files: BackboneFiles, precision: str, device: torch.device, spread: b
                 model = model.to(device)
     except torch.cuda.OutOfMemoryError as error:
         raise BenchError(
-            f"language model '{files.name}' does not fit on {device}; try llm_precision=8bit, 4bit, or a smaller model"
+            f"language model '{files.name}' does not fit on {device}; try"
+            f" {to_set(option, '8bit, 4bit, or a smaller model')}"
         ) from error
     except Exception as error:
         raise BenchError(f"language model '{files.name}' cannot be loaded: {_line(error)}") from error

@@ -70,6 +70,8 @@ class LocalChat(Chat):
         As for ``load_backbone``.
     batch_size : int
         Conversations at once at most; fewer where they are long.
+    precision_option : str
+        What a user sets for ``precision``, named in messages; nothing by default.
 
     Notes
     -----
@@ -87,12 +89,18 @@ class LocalChat(Chat):
         store: ArtifactStore | None = None,
         batch_size: int = 96,
         cache: Path | None = None,
+        precision_option: str = "",
     ) -> None:
         super().__init__(cache)
         if batch_size < 1:
             raise BenchError(f"batch_size={batch_size} of a local chat model: at least 1")
         self.batch_size = batch_size
-        self._options: dict[str, Any] = {"precision": precision, "device": device, "store": store}
+        self._options: dict[str, Any] = {
+            "precision": precision,
+            "device": device,
+            "store": store,
+            "precision_option": precision_option,
+        }
         if isinstance(backbone, Backbone):
             self.source, self.precision, self.backbone = backbone.source, str(backbone.dtype), backbone
             called = backbone.name
@@ -131,14 +139,17 @@ class LocalChat(Chat):
             places, order = order[:size], order[size:]
             # Drawn from the conversation itself, so that an answer does not depend on what else is asked.
             seeds = [int(content_hash([seed, prompts[place][0]], 12), 16) for place in places]
-            written = generate(
-                backbone,
-                [prompts[place][0] for place in places],
-                max_new_tokens=max_tokens,
-                temperature=temperature,
-                seed=seeds,
-                batch_size=size,
-            )
+            read = sum(len(prompts[place][0]) for place in places)
+            with self.budget.room(read + max_tokens * len(places)) as count:
+                written = generate(
+                    backbone,
+                    [prompts[place][0] for place in places],
+                    max_new_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seeds,
+                    batch_size=size,
+                )
+                count(read + sum(map(len, written)))
             for place, tokens in zip(places, written, strict=True):
                 text = self._decoded(tokens)
                 finished = len(tokens) < max_tokens
@@ -241,3 +252,14 @@ def chat_model(spec: str, *, cache: Path | bool = True, **options: Any) -> Chat:
     if cache:
         chat.remember(Path(cache))
     return chat
+
+
+def check_chat(spec: str) -> None:
+    """Say what would stop a chat model, before anything is trained for its questions.
+
+    Raises
+    ------
+    BenchError
+        For a name in no known form, a model that cannot be found, or a server on another machine without a limit.
+    """
+    chat_model(spec, cache=False).check_limit()

@@ -12,7 +12,7 @@ from typing import Any
 from recllm_bench.artifacts import content_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.language.chat_replies import Answer, spoken, whole_text
-from recllm_bench.language.chat_spending import spend
+from recllm_bench.language.chat_spending import BUDGET, TokenBudget, spend
 from recllm_bench.language.json_lines import append, appended
 from recllm_bench.progress import log, track
 
@@ -122,6 +122,8 @@ class Chat(ABC):
         Whether a question may be given up alone, as :meth:`attempt` allows.
     cache : AnswerCache or None
         Where answers are kept.
+    budget : TokenBudget
+        What whoever asks allows, beside the limit of the process; by default any number.
     """
 
     name: str
@@ -131,11 +133,31 @@ class Chat(ABC):
         self._warned = False
         self.save: Callable[[int, Answer], None] = lambda place, answer: None
         self.loses = False
+        self.budget = TokenBudget("token_budget")
         self.cache = None if cache is None else AnswerCache(cache)
 
     def remember(self, path: Path) -> None:
         """Keep answers in this file from here on."""
         self.cache = AnswerCache(path)
+
+    @property
+    def lacks_limit(self) -> bool:
+        """Whether it may have to be paid for, and nobody has set a limit."""
+        return False
+
+    def check_limit(self) -> None:
+        """Refuse a model that :attr:`lacks_limit`; before anything is trained for its questions.
+
+        Raises
+        ------
+        BenchError
+            With what to set.
+        """
+        if self.lacks_limit:
+            raise BenchError(
+                f"{self.name} is on another machine and may have to be paid for: set {BUDGET} to the most tokens that"
+                " all questions together may take, or to -1 for no limit"
+            )
 
     @abstractmethod
     def key(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from urllib.parse import urlsplit
 from recllm_bench.errors import BenchError
 from recllm_bench.language.chat_answers import Chat, Conversation
 from recllm_bench.language.chat_replies import Answer, ServerError, error_message, read_reply
+from recllm_bench.language.chat_spending import process_budget, question_tokens
 from recllm_bench.language.chat_transport import LARGEST, TimedOpener
 from recllm_bench.progress import log
 
 KEYS = ("RECLLM_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, the first one set is taken."""
+
+NEAR = ("localhost", "127.0.0.1", "::1")
+"""This machine, where nothing is paid for."""
 
 _RETRIED = (408, 409, 429, 500, 502, 503, 504, 529)
 _LONGEST_WAIT = 60.0  # seconds between two attempts
@@ -92,9 +97,14 @@ class ServerChat(Chat):
     def key(self) -> dict[str, Any]:
         return {"server": self.url, "model": self.name}
 
+    @property
+    def lacks_limit(self) -> bool:
+        return not (_is_near(self.url) or self.budget.limit or process_budget().limit)
+
     def ask(
         self, conversations: Sequence[Conversation], *, max_tokens: int, temperature: float, seed: int
     ) -> Iterator[tuple[int, Answer | None]]:
+        self.check_limit()
         parameters = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         self._stopped.clear()
         self._fatal = None
@@ -120,8 +130,16 @@ class ServerChat(Chat):
         if self._stopped.is_set():
             raise _Stopped
         save = self.save
+        most = question_tokens(conversation) + parameters["max_tokens"]
+        budgets = [self.budget] if _is_near(self.url) else [self.budget, process_budget()]
         try:
-            answer = self._insist(conversation, parameters)
+            with ExitStack() as held:
+                counts = [held.enter_context(budget.room(most)) for budget in budgets]
+                if self._stopped.is_set():  # while it waited for room
+                    raise _Stopped
+                answer = self._insist(conversation, parameters)
+                for count in counts:
+                    count(answer.prompt_tokens + answer.completion_tokens or most)  # some servers tell none
             save(place, answer)
             self._given_up = 0
             return answer
@@ -294,16 +312,19 @@ def shown(url: str) -> str:
     return re.sub(r"(?:[?#;]|%3f|%23|%3b|[^/]*(?:key|token|secret|auth)[^/]*=).*", "...", url, flags=re.I | re.S)
 
 
+def _is_near(url: str) -> bool:
+    return urlsplit(url).hostname in NEAR
+
+
 def _api_key(url: str) -> str:
     parts = urlsplit(url)
-    near = parts.hostname in ("localhost", "127.0.0.1", "::1")
     for name in KEYS:
         key = (os.environ.get(name) or "").strip()
         if not key:
             continue
         if not re.fullmatch(r"[\x21-\x7e]+", key):
             raise BenchError(f"{name} holds characters that a request cannot carry; set it to the key alone")
-        if name == KEYS[0] or parts.scheme == "https" or near:
+        if name == KEYS[0] or parts.scheme == "https" or _is_near(url):
             return key
     return ""
 

@@ -1,9 +1,11 @@
-"""What a run asked of chat models, and what that costs by a table of prices."""
+"""What a run asked of chat models, what that costs by a table of prices, and the limit of what it may take."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +16,11 @@ from recllm_bench.yaml_files import read_mapping
 
 PRICES = "RECLLM_PRICES"
 """Environment variable that names the table: YAML, ``MODEL: {input: 0.15, output: 0.6}``, per million tokens."""
+BUDGET = "RECLLM_TOKEN_BUDGET"
+"""Environment variable: most tokens that a process may ask of all servers on other machines; -1 for no limit."""
 _SIDES = ("input", "output")
 _OPEN: list[Spending] = []
+_CHARACTERS_PER_TOKEN = 4  # of English text under the usual tokenizers
 
 
 @dataclass
@@ -46,6 +51,86 @@ class Spending:
             if model in table:
                 found[model]["price"] = price(table[model], sums["prompt_tokens"], sums["completion_tokens"])
         return found
+
+
+class TokenBudget:
+    """Most tokens that questions may take. One in flight holds room for the longest answer that it may get.
+
+    Parameters
+    ----------
+    name : str
+        What a user sets, for messages.
+    limit : int
+        0 where none was set, -1 where none is wanted.
+
+    Attributes
+    ----------
+    spent : int
+        Tokens of the questions that were answered.
+    """
+
+    def __init__(self, name: str, limit: int = 0) -> None:
+        self.name, self.limit, self.spent = name, limit, 0
+        self._held = 0
+        self._change = threading.Condition()
+
+    @contextmanager
+    def room(self, most: int) -> Iterator[Callable[[int], None]]:
+        """Hold room for so many tokens; what is yielded is told how many were used, if any.
+
+        Raises
+        ------
+        BenchError
+            When they would pass the limit, also once everything in flight is answered.
+        """
+        with self._change:
+            self._change.wait_for(lambda: self._reaches(most) or not self._held)
+            if not self._reaches(most):
+                raise BenchError(
+                    f"{self.name}={self.limit} is used up: about {self.spent} tokens are spent, and the next question"
+                    f" may take {most}. Answers so far are kept: the same command goes on from there, with as many"
+                    f" tokens again or with a larger {self.name}"
+                )
+            self._held += most
+        used = [0]
+        try:
+            yield used.append
+        finally:
+            with self._change:
+                self._held -= most
+                self.spent += used[-1]
+                self._change.notify_all()
+
+    def _reaches(self, most: int) -> bool:
+        return self.limit <= 0 or self.spent + self._held + most <= self.limit
+
+
+_PROCESS = TokenBudget(BUDGET)
+
+
+def process_budget() -> TokenBudget:
+    """What ``RECLLM_TOKEN_BUDGET`` leaves to this process, all models together.
+
+    Raises
+    ------
+    BenchError
+        When its value is no number.
+    """
+    value = os.environ.get(BUDGET, "").strip() or "0"
+    if not re.fullmatch(r"-1|[0-9]+", value):
+        raise BenchError(f"{BUDGET}={value}: give the most tokens as a whole number, or -1 for no limit")
+    _PROCESS.limit = int(value)
+    return _PROCESS
+
+
+def text_tokens(text: str) -> int:
+    """About how many tokens a text has."""
+    return -(-len(text) // _CHARACTERS_PER_TOKEN)
+
+
+def question_tokens(conversation: Sequence[Mapping[str, str]]) -> int:
+    """About how many tokens a model reads of a conversation."""
+    return sum(text_tokens(message["content"]) for message in conversation)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from recllm_bench.errors import BenchError
 from recllm_bench.language.block_attention import Documents, attends_by_blocks
 from recllm_bench.language.layout import Layout, probe
+from recllm_bench.language.quantisation import OPTION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +46,8 @@ class Backbone:
         Where its inputs lie.
     dtype : torch.dtype
         Of its states (and of its weights, unless they are quantised).
+    precision_option : str
+        What sets the precision of its weights, for messages; empty where nothing does.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Backbone:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
+    precision_option: str = OPTION
 
     @property
     def context(self) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from recllm_bench.errors import BenchError
 from recllm_bench.language.backbone import Backbone
+from recllm_bench.language.quantisation import to_set
 from recllm_bench.language.stepping import SHARED, Steps, shared_beginning, steps
 from recllm_bench.progress import log, track
 
@@ -105,7 +106,7 @@ def generate(
                 if batch_size == 1:
                     raise BenchError(
                         f"{backbone.device} has no room for one prompt of {max(lengths)} tokens with {backbone.name};"
-                        " shorten the prompts or try llm_precision=4bit"
+                        f" shorten the prompts or try {to_set(backbone.precision_option, '4bit')}"
                     ) from None
                 batch_size = max(1, min(batch_size, len(rows)) // 2)
                 log.info(f"writing with {backbone.name}: out of memory; {batch_size} prompts at a time from here on")
@@ -168,7 +169,8 @@ class _Writer:
             positions = (lengths[carried] + step).clamp(max=self.backbone.context - 1)
             states = self.steps.step(self.embed(chosen).to(self.backbone.dtype), positions)
         if broken:
-            raise BenchError(f"{self.backbone.name} gave scores that are not numbers; try llm_precision=float32")
+            mend = to_set(self.backbone.precision_option, "float32", "another model")
+            raise BenchError(f"{self.backbone.name} gave scores that are not numbers; try {mend}")
         return [[token for token in row if token >= 0] for row in tokens.tolist()]
 
     def _padded(self, prompts: list[Prompt]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -35,6 +35,9 @@ from recllm_bench.training.checkpoints import check_fits, remove_checkpoint, res
 
 Texts = Sequence[str] | Callable[[], Iterable[str]]
 
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Last names of its matrix layers."""
+
 _VERSION = 2  # part of the key: raise it when the same options give another model
 _SAVED_EVERY = 50  # steps between checkpoints
 _EVALUATIONS = 10

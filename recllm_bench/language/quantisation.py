@@ -19,7 +19,16 @@ _GIB = 2**30
 _PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' Linear4bit
 
 
-def settle_precision(precision: str, device: torch.device, name: str, stored: str = "") -> str:
+OPTION = "llm_precision"
+"""What sets the precision of a method's language model; a chat model's has another name, or none."""
+
+
+def to_set(option: str, value: str, otherwise: str = "a smaller model") -> str:
+    """What to try, for messages: a value of the option that sets the precision, where whoever loads has one."""
+    return f"{option}={value}" if option else otherwise
+
+
+def settle_precision(precision: str, device: torch.device, name: str, stored: str = "", option: str = OPTION) -> str:
     """Turn ``auto`` into a precision, and refuse what this machine cannot do.
 
     Parameters
@@ -32,6 +41,8 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
         What the user called the model, for messages.
     stored : str
         Quantisation method of the stored weights, or nothing.
+    option : str
+        What sets the precision, for messages; empty where nothing does.
 
     Returns
     -------
@@ -41,23 +52,27 @@ def settle_precision(precision: str, device: torch.device, name: str, stored: st
     if precision not in PRECISIONS:
         raise BenchError(f"language model '{name}': precision '{precision}' is not one of {', '.join(PRECISIONS)}")
     if stored and stored != "bitsandbytes":
+        again = f", with {option}=8bit or 4bit" if option else ""
         raise BenchError(
             f"language model '{name}' is stored quantised by {stored}, which is not read here; name its unquantised"
-            " version, with llm_precision=8bit or 4bit"
+            f" version{again}"
         )
     if stored and precision in ("float32", "bfloat16", "float16"):
-        raise BenchError(f"language model '{name}' is stored quantised by bitsandbytes; leave llm_precision=auto")
+        raise BenchError(
+            f"language model '{name}' is stored quantised by bitsandbytes; leave {option or 'precision'}=auto"
+        )
     if stored or precision in ("8bit", "4bit"):
-        what = f"llm_precision={precision}" if not stored else "its stored quantisation"
+        what = f"{option or 'precision'}={precision}" if not stored else "its stored quantisation"
+        option = "" if stored else option  # such weights are read in no other precision
         if device.type != "cuda" and (stored or device.type != "cpu"):
             raise BenchError(
-                f"language model '{name}': {what} needs a CUDA device, not {device.type}; use llm_precision=float32,"
-                " or bfloat16 to halve the memory"
+                f"language model '{name}': {what} needs a CUDA device, not {device.type}; use "
+                + to_set(option, "float32, or bfloat16 to halve the memory", "its unquantised version")
             )
         if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
             raise BenchError(
                 f"language model '{name}': {what} needs bitsandbytes and accelerate; run 'pip install bitsandbytes"
-                " accelerate', or use llm_precision=bfloat16"
+                f" accelerate', or use {to_set(option, 'bfloat16', 'its unquantised version')}"
             )
         return "stored" if stored else precision
     if precision == "auto":
@@ -89,19 +104,26 @@ def weight_bytes(tensors: Mapping[str, tuple[tuple[int, ...], int]], precision: 
     """
     total = 0.0
     for tensor, (shape, size) in tensors.items():
-        head = "lm_head" in tensor or tensor.endswith("embed_out.weight")
-        if head and tied:
+        if _is_head(tensor) and tied:
             continue
         if precision == "stored":
             total += size
             continue
         elements = math.prod(shape)
-        linear = len(shape) == 2 and not head and not any(part in tensor for part in ("embed", "wte", "wpe"))
-        if precision in ("8bit", "4bit") and linear:
+        if precision in ("8bit", "4bit") and is_matrix(tensor, shape):
             total += elements * (_BYTES[precision] + (1 / 64 if precision == "4bit" else 4 / shape[1]))
         else:
             total += elements * _BYTES.get(precision if precision not in ("8bit", "4bit") else "bfloat16", 4.0)
     return round(total)
+
+
+def is_matrix(tensor: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is the matrix of a linear layer below the head."""
+    return len(shape) == 2 and not _is_head(tensor) and not any(part in tensor for part in ("embed", "wte", "wpe"))
+
+
+def _is_head(tensor: str) -> bool:
+    return "lm_head" in tensor or tensor.endswith("embed_out.weight")
 
 
 def placement(
@@ -113,6 +135,7 @@ def placement(
     *,
     tied: bool = False,
     may_spread: bool = False,
+    option: str = OPTION,
 ) -> str:
     """Whether a model fits: on the device, over several, or not at all.
 
@@ -132,6 +155,8 @@ def placement(
         Whether head and input embedding are one tensor.
     may_spread : bool
         Whether the model may lie on several devices.
+    option : str
+        As for :func:`settle_precision`.
 
     Returns
     -------
@@ -157,7 +182,7 @@ def placement(
     alike = "bfloat16" if precision == "float16" else precision
     smaller = order[order.index(alike) + 1 :] if alike in order else []
     fits = next((kind for kind in smaller if need(kind) <= here), None)
-    advice = f"try llm_precision={fits}" if fits else "choose a smaller model or a larger device"
+    advice = f"try {option}={fits}" if fits and option else "choose a smaller model or a larger device"
     raise BenchError(
         f"language model '{name}' needs about {need(precision) / _GIB:.1f} GiB in {precision}, {device} has"
         f" {here / _GIB:.1f} GiB free; {advice}"

@@ -82,6 +82,7 @@ def tune(
     seed: int,
     device: torch.device | str | None = None,
     label: str = "tuning",
+    mends: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Tune a language model; its own weights stay as they are.
 
@@ -103,6 +104,8 @@ def tune(
         The backbone's own, which is the default.
     label : str
         Name on bar and log.
+    mends : sequence of str
+        What a user may set where one example does not fit on a device, by the options of whoever tunes.
 
     Returns
     -------
@@ -122,7 +125,7 @@ def tune(
         attend_by_blocks(backbone)
     budget = options.tokens_at_once or _positions_at_once(backbone, options)
     measured = [pack(part, scale=6.0 * backbone.width) for part in chunks(validated, budget)]
-    feed = _Feed(usable, options, budget, 6.0 * backbone.width, seed)
+    feed = _Feed(usable, options, budget, 6.0 * backbone.width, seed, mends)
     layers: Any = options.target_modules
     if tuple(layers) in ((ALL_LINEAR,), ("all",)):
         layers = ALL_LINEAR
@@ -202,8 +205,15 @@ class _Feed:
     """
 
     def __init__(
-        self, examples: Sequence[Example], options: TuningOptions, budget: int, scale: float, seed: int
+        self,
+        examples: Sequence[Example],
+        options: TuningOptions,
+        budget: int,
+        scale: float,
+        seed: int,
+        mends: Sequence[str] = (),
     ) -> None:
+        self.mends = mends
         self.examples, self.options, self.budget, self.scale, self.seed = examples, options, budget, scale, seed
         most = max(1, options.batch_size // _GROUPS_OF_A_STEP)
         self.units = units_of(examples, scale=scale, share=options.share, most=most)
@@ -239,8 +249,8 @@ class _Feed:
         longest = max(len(prompt) + len(answer) for prompt, answer in self._step)
         if self.budget <= longest:
             raise BenchError(
-                f"{label}: a pass over one example of {longest} tokens does not fit on the GPU; set "
-                f"checkpointing=true or a smaller most_tokens{'' if not self.options.checkpointing else ' (it is on)'}"
+                f"{label}: a pass over one example of {longest} tokens does not fit on the GPU; "
+                + " or ".join(["tune a smaller model", *(f"set {mend}" for mend in self.mends)])
             )
         self.budget = max(longest, min(self.budget, sum(pack.n_tokens for pack in self._packs())) // 2)
         log.warning(f"{label}: a pass did not fit in memory; from here on passes have {self.budget} positions")

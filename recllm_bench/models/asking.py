@@ -100,6 +100,10 @@ class AskingMethod(Method):
             )
         self.asked: dict[str, int] = {}
 
+    def check(self) -> None:
+        """See :meth:`recllm_bench.api.method.Method.check`."""
+        self.inner.method.check()
+
     @cached_property
     def heard(self) -> StateReader:
         """Reads what was said."""

@@ -101,6 +101,7 @@ def conversation_of(cell: BenchCell, *, wording: str = "", say: Callable[[str], 
 
     dataset = cell.dataset
     words = _chat(wording) if wording else None  # what cannot be found is said before anything is trained
+    cell.cell.method.check()
     _say_what_trains(cell, say)
     orders = ModelOrder(cell)
     neighbours = Neighbours(dataset.histories, cell.split.train_ends)
@@ -185,4 +186,6 @@ def _of_users(conversation: Conversation, own: bool, cell: BenchCell) -> list[st
 def _chat(spec: str) -> Any:
     from recllm_bench.language.chat import chat_model
 
-    return chat_model(spec if spec.partition(":")[0] in ("local", "server", "replay") else f"local:{spec}")
+    chat = chat_model(spec if spec.partition(":")[0] in ("local", "server", "replay") else f"local:{spec}")
+    chat.check_limit()
+    return chat

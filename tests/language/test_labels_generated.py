@@ -8,11 +8,13 @@ import re
 import pytest
 
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_spending import TokenBudget
 from recllm_bench.language.labels import generated_labels, label_documents, prompts
 from recllm_bench.language.labels.generated import estimate
 from recllm_bench.language.labels.journal import Journal
 from recllm_bench.language.labels.label_records import Label
 from recllm_bench.language.labels.prompts import MOST_WORDS, REWORDINGS, cleaned, prompt_hash
+from tests.language.chat_endpoint import asking, completion
 from tests.language.planted_reviews import POISON, films, planted
 
 
@@ -210,18 +212,18 @@ def test_titles_are_tokens_in_labels_and_stay_in_the_answers(corpus, tmp_path):
     assert title in (tmp_path / "answers.jsonl").read_text()
 
 
-def test_the_budget_stops_before_it_is_passed(corpus, tmp_path):
-    free = Scribe()
-    total = generated_labels(*corpus, free, work=tmp_path / "free", batch_size=4).counts["tokens"]
-    chat = Scribe()
-    with pytest.raises(BenchError, match=r"budget of 12000 tokens.*answers\.jsonl: raise token_budget"):
-        generated_labels(*corpus, chat, work=tmp_path / "b", batch_size=4, token_budget=12_000)
-    asked = sum(-(-len(text) // 4) for text in chat.asked)
-    assert 4_000 < asked <= 12_000 < total
-    before = len(chat.asked)
-    generated_labels(*corpus, chat, work=tmp_path / "b", batch_size=4, token_budget=10 * total)
-    assert len(chat.asked) == len(free.asked)
-    assert before > 0
+def test_the_budget_stops_before_it_is_passed(corpus, tmp_path, endpoint):
+    """What was answered is kept, also that of the batch in which the limit was reached."""
+    endpoint.reply = lambda body, number: (200, completion(f"fond of record {number}"))
+    chat = asking(endpoint, cache=tmp_path / "cache.jsonl")
+    chat.budget = TokenBudget("token_budget", 12_000)
+    with pytest.raises(BenchError, match=r"token_budget=12000 is used up.*Answers so far are kept"):
+        generated_labels(*corpus, chat, work=tmp_path / "b", batch_size=4)
+    before = len(endpoint.bodies)
+    assert before > 0 and chat.budget.spent <= 12_000
+    chat.budget = TokenBudget("token_budget", -1)
+    generated_labels(*corpus, chat, work=tmp_path / "b", batch_size=4)
+    assert len(endpoint.bodies) == chat.usage.answers > 2 * before
 
 
 def test_batches_are_of_one_kind_and_no_longer_than_said(corpus, tmp_path):

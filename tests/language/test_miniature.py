@@ -16,6 +16,7 @@ import torch
 from recllm_bench.artifacts import ArtifactStore, file_hash
 from recllm_bench.errors import BenchError
 from recllm_bench.language import miniature
+from recllm_bench.language.adapters import linear_layers
 from recllm_bench.language.backbone import backbone_key, load_backbone
 from recllm_bench.language.generation import generate
 from recllm_bench.language.miniature import MiniatureOptions, miniature_key, miniature_llm
@@ -74,7 +75,7 @@ def test_the_perplexity_it_reports_is_that_of_the_saved_model(made):
 
 def test_it_is_a_backbone_like_any_other(made):
     backbone = load_backbone(str(made), device="cpu")
-    assert backbone.name == "miniature"
+    assert backbone.name == "miniature" and linear_layers(backbone.model) == sorted(miniature.LAYERS)
     own, unigram = facts(made)["held_out_perplexity"], facts(made)["unigram_perplexity"]
     assert 2 < own < 10 < unigram
     assert backbone.substitute == (

@@ -300,8 +300,10 @@ def test_a_pass_that_does_not_fit_is_halved_until_it_does(stories, tmp_path, mon
     monkeypatch.setattr(tuning, "answer_loss", narrow)
     halved = tune(stories, examples, examples[:4], options, tmp_path / "halved", seed=0)
     assert 0 < max(sizes) <= 40 and halved["held_out_loss"] == pytest.approx(whole["held_out_loss"], rel=1e-4)
-    with pytest.raises(BenchError, match=r"one example of .* tokens does not fit on the GPU; set checkpointing=true"):
-        tune(stories, [([1] * 50, [2])], [], options, tmp_path / "one", seed=0)
+    with pytest.raises(
+        BenchError, match=r"example of .* does not fit on the GPU; tune a smaller model or set less of x$"
+    ):
+        tune(stories, [([1] * 50, [2])], [], options, tmp_path / "one", seed=0, mends=["less of x"])
 
 
 def test_what_a_position_keeps_is_what_was_measured_on_a_large_model():

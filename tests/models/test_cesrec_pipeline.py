@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -375,6 +376,28 @@ def test_the_whole_pipeline_with_a_chat_model(tmp_path, monkeypatch):
     report = report_of(job)
     assert 0 < report["measures"]["fallback rate"] <= 1 or report["measures"]["n_exact"] > 0
     assert report["notes"]["constructor"].startswith("free text")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [({}, "tune_checkpointing=true or set "), ({"tune_checkpointing": True}, "")]
+)
+def test_tuning_that_does_not_fit_names_what_can_be_set(tmp_path, monkeypatch, given, named):
+    """Options of CESRec, and none that is set already."""
+
+    def no_room(backbone, packed, **changes):
+        assert changes.get("checkpointing", False) == bool(given)
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    method = CESRecMethod(make_job(tmp_path, use_masking=False, k=0, examples=2, **given))
+    monkeypatch.setattr("recllm_bench.language.tuning.answer_loss", no_room)
+    one = [([1] * 50, [2])]
+    monkeypatch.setattr("recllm_bench.models.cesrec.pairs.Pairs.examples", lambda self, prompts: (one, []))
+    with pytest.raises(BenchError) as caught:
+        run_stages(method.job, method.stages(), "cesrec")
+    said = str(caught.value)
+    assert said.endswith(f"does not fit on the GPU; tune a smaller model or set {named}a smaller tune_tokens")
+    known = {field.name for field in dataclasses.fields(CESRecOptions)}
+    assert set(re.findall(r"tune_\w+", said)) <= known
 
 
 def test_buckets_cover_every_user_once(tmp_path):

@@ -19,6 +19,7 @@ from recllm_bench.errors import BenchError
 from recllm_bench.evaluation.metrics import aggregate, per_user
 from recllm_bench.evaluation.protocols import protocol_named
 from recllm_bench.evaluation.ranks import rank_cases
+from recllm_bench.language import chat_server
 from recllm_bench.language.generation import generate
 from recllm_bench.language.labels import Labels, label_documents
 from recllm_bench.models.relrec import inference, labelling
@@ -35,6 +36,8 @@ from recllm_bench.training import loop
 from recllm_bench.training.stages import run_stages
 from recllm_bench.training.training_options import TrainingOptions
 from tests.conftest import planted_catalogue, planted_histories
+from tests.language.planted_reviews import films
+from tests.models.answering import answering
 from tests.models.relrec_planted import planted_labels, spread, tiny_backbone, tiny_tokenizer
 
 N_USERS, N_ITEMS = 24, 12
@@ -55,7 +58,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ReLRecMethod, "_llm_key", lambda self: {"tiny": 1})
     monkeypatch.setattr(ReLRecMethod, "make_miniature", lambda self, work, done: None)
 
-    def ready(job, options, dataset, split, work, is_other=False):
+    def ready(job, options, dataset, split, work, budget, is_other=False):
         found = planted_labels(split.histories.n_users, split.histories.n_items)
         return Labels(found.users, found.items, "planted", options.label_scope, {})
 
@@ -306,7 +309,7 @@ def test_labels_are_reconstructed(tmp_path):
     """Every label is written from its token, compared, and kept; the losses of labels fall."""
     words = ["quiet", "curious", "old", "space", "rain", "books", "films", "songs", "slow", "short"]
 
-    def ready(job, options, dataset, split, work, is_other=False):
+    def ready(job, options, dataset, split, work, budget, is_other=False):
         users = [(), *((words[user % 10],) for user in range(split.histories.n_users))]
         items = [(), *((f"{words[item % 10]} like iid_{item + 1}",) for item in range(split.histories.n_items))]
         return Labels(users, items, "planted", "train_only", {})
@@ -337,7 +340,7 @@ def test_a_reconstruction_is_nearer_to_its_own_label(tmp_path):
     """
     words = ["quiet", "curious", "old", "space", "rain", "books", "films", "songs", "slow", "short"]
 
-    def ready(job, options, dataset, split, work, is_other=False):
+    def ready(job, options, dataset, split, work, budget, is_other=False):
         users = [(), *((f"{words[user % 10]} {words[user // 10]}",) for user in range(split.histories.n_users))]
         items = [(), *((f"{words[item % 10]} {words[-1 - item // 10]}",) for item in range(split.histories.n_items))]
         return Labels(users, items, "planted", "train_only", {})
@@ -372,8 +375,8 @@ def test_switched_labels_change_labels_alone(tmp_path, monkeypatch):
     own = labelling._labels_of
     monkeypatch.setattr(labelling, "_other_dataset", lambda job, options: ("other", None))
 
-    def labels_of(job, options, dataset, split, work, is_other=False):
-        return other if dataset == "other" else own(job, options, dataset, split, work)
+    def labels_of(job, options, dataset, split, work, budget, is_other=False):
+        return other if dataset == "other" else own(job, options, dataset, split, work, budget)
 
     monkeypatch.setattr(labelling, "_labels_of", labels_of)
     plain_job = make_job(tmp_path)
@@ -529,32 +532,54 @@ def test_prompts_of_the_measure_are_drawn_or_fixed(tmp_path, monkeypatch):
 def test_a_server_writes_nothing_without_a_limit(tmp_path, monkeypatch):
     """The questions are counted and stated; none is asked. With a limit they are asked until it is reached."""
     monkeypatch.undo()
-    from tests.language.planted_reviews import films
+    monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(chat_server, "NEAR", ())
+    monkeypatch.setattr(ReLRecMethod, "_llm_key", lambda self: {"tiny": 1})
+    corpus = films()
+    monkeypatch.setattr(labelling, "_other_dataset", lambda job, options: films(n_users=20))
+    n = corpus[0].histories.n_users + corpus[0].histories.n_items
+    with answering(lambda messages: "fond of quiet films") as (spec, server):
+        job = make_job(tmp_path, labels="generated", chat=spec.replace("small", "gpt-3.5-turbo"), chat_batch=8)
+        job = dataclasses.replace(job, dataset=corpus[0], split=corpus[1])
+        with pytest.raises(
+            BenchError, match=rf" {4 * n:,} questions .* at most about [\d,]+ tokens.*token_budget=\d+, or -1"
+        ):
+            ReLRecMethod(job).check()
+        switched = dataclasses.replace(job.options, switched_labels="users", switched_from="other")
+        with pytest.raises(BenchError, match=rf" {8 * n - 40:,} questions .*token_budget="):
+            ReLRecMethod(dataclasses.replace(job, options=switched)).check()
+        with pytest.raises(BenchError, match="may have to be paid for: set RECLLM_TOKEN_BUDGET"):
+            labelling.make_labels(job, job.options, tmp_path / "work")
+        assert not server.bodies
+        with pytest.raises(BenchError, match="token_budget=900 is used up"):
+            labelling.make_labels(job, dataclasses.replace(job.options, token_budget=900), tmp_path / "work")
+        asked = len(server.bodies)
+        assert 0 < 10 * asked <= 900
+        whole = dataclasses.replace(job.options, token_budget=-1)
+        ReLRecMethod(dataclasses.replace(job, options=whole)).check()
+        found = labelling.make_labels(job, whole, tmp_path / "work")
+        assert all(found.users[1:]) and labelling.label_substitute(found.statistics()) == ""
 
-    asked: list[int] = []
 
-    class Paid:
-        name = "gpt-3.5-turbo"
-
-        def complete(self, conversations, **settings):
-            asked.append(len(conversations))
-            return ["fond of quiet films"] * len(conversations)
-
-    monkeypatch.setattr("recllm_bench.language.chat.chat_model", lambda spec, **options: Paid())
-    dataset, split = films()
-    job = make_job(tmp_path, labels="generated", chat="server:gpt-3.5-turbo@http://127.0.0.1:9/v1", chat_batch=8)
-    job = dataclasses.replace(job, dataset=dataset, split=split)
-    n = dataset.histories.n_users + dataset.histories.n_items
-    with pytest.raises(
-        BenchError, match=rf"{4 * n:,} questions .* at most about [\d,]+ tokens.*token_budget=\d+, or -1"
-    ):
-        labelling.make_labels(job, job.options, tmp_path / "work")
-    assert not asked
-    with pytest.raises(BenchError, match="budget of 3000 tokens does not reach"):
-        labelling.make_labels(job, dataclasses.replace(job.options, token_budget=3000), tmp_path / "work")
-    assert asked and set(asked) == {8}
-    found = labelling.make_labels(job, dataclasses.replace(job.options, token_budget=-1), tmp_path / "work")
-    assert all(found.users[1:]) and labelling.label_substitute(found.statistics()) == ""
+def test_a_limit_holds_for_both_datasets_of_switched_labels(tmp_path, monkeypatch):
+    """Enough for either, too little for both: it ends at the limit."""
+    monkeypatch.undo()
+    monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(labelling, "_other_dataset", lambda job, options: films(n_users=60, length=5))
+    corpus = films()
+    with answering(lambda messages: "fond of quiet films") as (spec, server):
+        common = {"two_stage": False, "label_versions": 1, "token_budget": 1300}
+        job = make_job(
+            tmp_path, labels="generated", chat=spec, switched_labels="users", switched_from="other", **common
+        )
+        job = dataclasses.replace(job, dataset=corpus[0], split=corpus[1])
+        alone = dataclasses.replace(job.options, switched_labels="none")
+        labelling.make_labels(job, alone, tmp_path / "alone")
+        assert len(server.bodies) == 70  # of ten tokens
+        monkeypatch.setenv("RECLLM_CACHE", str(tmp_path / "another"))
+        with pytest.raises(BenchError, match="token_budget=1300 is used up"):
+            labelling.make_labels(job, job.options, tmp_path / "work")
+        assert 70 < len(server.bodies) - 70 <= 130
 
 
 def test_what_the_writer_s_options_decide_is_in_the_key(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_spending import question_tokens, text_tokens
 from recllm_bench.language.labels.anonymise import anonymise
 from recllm_bench.language.labels.documents import WORDS, Documents, label_documents
 from recllm_bench.language.labels.journal import Journal, Question
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from recllm_bench.language.chat import ChatModel
 
 ANSWERS = "answers.jsonl"
-_CHARACTERS_PER_TOKEN = 4  # of English text under the usual tokenizers
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ def generated_labels(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 64,
-    token_budget: int | None = None,
     documents: Documents | None = None,
 ) -> Labels:
     """Have a chat model write the label of every user and item of whom anything is known.
@@ -86,16 +85,13 @@ def generated_labels(
         Passed to the chat model.
     batch_size : int
         Questions the model is given at once, and answers that a kill may cost.
-    token_budget : int, optional
-        Most tokens of prompts and answers together in this call, estimated at four characters each, as is the count
-        ``tokens``; a batch is not begun when its answers at full length would pass it.
     documents : Documents, optional
         Made before, with the same scope.
 
     Raises
     ------
     BenchError
-        When the budget is spent (what was answered is kept), and for settings out of range.
+        When the chat model's budget is spent (what was answered is kept), and for settings out of range.
     """
     if not 1 <= versions <= len(REWORDINGS) + 1:
         raise BenchError(f"labels: 1 to {len(REWORDINGS) + 1} versions can be written, got {versions}")
@@ -103,7 +99,7 @@ def generated_labels(
         raise BenchError(f"labels: batch_size must be at least 1, got {batch_size}")
     documents = documents or label_documents(dataset, split, scope, words)
     names = {"thing": dataset.catalogue.domain, "things": plural(dataset.catalogue.domain)}
-    asking = _Asking(chat, Journal(Path(work) / ANSWERS), temperature, seed, batch_size, token_budget)
+    asking = _Asking(chat, Journal(Path(work) / ANSWERS), temperature, seed, batch_size)
     sources = {"user": documents.users, "item": documents.items}
     texts = asking.ask(
         "profiles",
@@ -150,8 +146,8 @@ def estimate(
         known = [text for text in texts if text]
         later = [clean_prompt(kind, "", **names)] * two_stage
         later += [reword_prompt(kind, "", version, **names) for version in range(1, versions)]
-        tokens += sum(_tokens(profile_prompt(kind, text, **names)) + answer for text in known)
-        tokens += len(known) * sum(_tokens(prompt) + 2 * answer for prompt in later)
+        tokens += sum(question_tokens(profile_prompt(kind, text, **names)) + answer for text in known)
+        tokens += len(known) * sum(question_tokens(prompt) + 2 * answer for prompt in later)
         questions += len(known) * (1 + len(later))
     return questions, tokens
 
@@ -159,12 +155,10 @@ def estimate(
 class _Asking:
     """Asks what the journal does not answer, a batch at a time."""
 
-    def __init__(
-        self, chat: ChatModel, journal: Journal, temperature: float, seed: int, batch_size: int, budget: int | None
-    ) -> None:
+    def __init__(self, chat: ChatModel, journal: Journal, temperature: float, seed: int, batch_size: int) -> None:
         self._chat, self._journal = chat, journal
         self._temperature, self._seed = temperature, seed
-        self._batch_size, self._budget = batch_size, budget
+        self._batch_size = batch_size
         self.counts = {"asked": 0, "answered before": 0, "tokens": 0, "empty": 0, "refusals": 0}
 
     def ask(self, what: str, requests: Sequence[_Request]) -> dict[tuple[str, int], str]:
@@ -173,7 +167,7 @@ class _Asking:
         open_ = [place for place, question in enumerate(questions) if self._journal.answer(question) is None]
         self.counts["answered before"] += len(requests) - len(open_)
         if open_:
-            tokens = sum(_tokens(requests[place].conversation) for place in open_)
+            tokens = sum(question_tokens(requests[place].conversation) for place in open_)
             log.info(f"labels: {what}: {len(open_)} questions to {self._chat.name}, about {tokens} tokens of prompts")
         with track(label=f"labels: {what}", total=len(open_), unit="label") as bar:
             for kind in KINDS:  # a batch has one limit of new tokens
@@ -194,14 +188,6 @@ class _Asking:
     def _complete(self, requests: Sequence[_Request], questions: Sequence[Question]) -> None:
         conversations = [request.conversation for request in requests]
         limit = most_tokens(requests[0].kind)
-        ahead = sum(map(_tokens, conversations)) + limit * len(conversations)
-        spent = self.counts["tokens"]
-        if self._budget is not None and spent + ahead > self._budget:
-            raise BenchError(
-                f"labels: the budget of {self._budget} tokens does not reach for the next {len(requests)} questions; "
-                f"about {spent} are spent; what was answered is kept in {self._journal.path}: raise token_budget and "
-                "run again to go on"
-            )
         answers = self._chat.complete(conversations, max_tokens=limit, temperature=self._temperature, seed=self._seed)
         if len(answers) != len(requests):
             raise BenchError(f"{self._chat.name}: {len(requests)} questions got {len(answers)} answers")
@@ -210,7 +196,7 @@ class _Asking:
             for request, question, answer in zip(requests, questions, answers, strict=True)
         )
         self.counts["asked"] += len(requests)
-        self.counts["tokens"] += sum(map(_tokens, conversations)) + sum(map(_text_tokens, answers))
+        self.counts["tokens"] += sum(map(question_tokens, conversations)) + sum(map(text_tokens, answers))
 
     def _question(self, request: _Request) -> Question:
         settings: dict[str, Any] = {"max_tokens": most_tokens(request.kind), "temperature": self._temperature}
@@ -219,11 +205,3 @@ class _Asking:
             settings["seed"] = self._seed
         asked = prompt_hash(request.conversation, **settings)
         return request.kind, request.id, request.stage, request.version, self._chat.name, asked
-
-
-def _tokens(conversation: Conversation) -> int:
-    return sum(_text_tokens(message["content"]) for message in conversation)
-
-
-def _text_tokens(text: str) -> int:
-    return -(-len(text) // _CHARACTERS_PER_TOKEN)

@@ -21,6 +21,7 @@ from recllm_bench.data.splits import Cases
 from recllm_bench.errors import BenchError, NotEnough
 from recllm_bench.language.backbone_files import MINIATURE as MINIATURE_FACTS
 from recllm_bench.models.cesrec.backends import TrainedBackend, backend_cell, trained_backend
+from recllm_bench.models.cesrec.checks import check_names
 from recllm_bench.models.cesrec.edits import any_title, fitting_title, random_masker, repeated, retitled
 from recllm_bench.models.cesrec.language_model import language_model, llm_key, miniature, tuned_model
 from recllm_bench.models.cesrec.masking import Masked, mask_outliers
@@ -114,6 +115,11 @@ class CESRecMethod(Method):
             {"model": "cesrec", "label": "CESRec w/o c.", "options": {"use_constructor": False}},
             *(_unaccepted(label, **changes) for label, changes in _CONTROLS.items()),
         ]
+
+    def check(self) -> None:
+        """See :meth:`recllm_bench.api.method.Method.check`."""
+        check_names(self.job, self.options, self.tunes)
+        self.cell.method.check()
 
     # what is needed
 
@@ -239,9 +245,13 @@ class CESRecMethod(Method):
         prompts = self._prompts(model)
         learnt, held_out = Pairs.load(done[PAIRS] / "pairs.json").examples(prompts)
         frozen = model.weights_hash()
+        tuning = self._tuning()
+        mends = (
+            ["a smaller tune_tokens"] if tuning.checkpointing else ["tune_checkpointing=true", "a smaller tune_tokens"]
+        )
         facts = tune(
-            model, learnt, held_out, self._tuning(), work, seed=job.recipe.seed, device=job.device,
-            label="CESRec: constructor",
+            model, learnt, held_out, tuning, work, seed=job.recipe.seed, device=job.device,
+            label="CESRec: constructor", mends=mends,
         )  # fmt: skip
         if model.weights_hash() != frozen:
             raise BenchError("cesrec: the language model's own weights changed while it was tuned; this is a defect")
@@ -427,6 +437,7 @@ class CESRecMethod(Method):
             rank=own.lora_rank, alpha=own.lora_alpha, dropout=own.lora_dropout, target_modules=own.lora_modules,
             learning_rate=own.tune_learning_rate, epochs=own.tune_epochs, batch_size=own.tune_batch,
             most_tokens=own.tune_tokens, tokens_at_once=own.tune_tokens_at_once,
+            checkpointing=own.tune_checkpointing,
         )  # fmt: skip
 
     def _backend_key(self) -> dict[str, Any]:

@@ -143,6 +143,7 @@ class CESRecOptions:
     tune_tokens_at_once: int = _by_size(
         0, 0, 384, "tokens of one pass of a step, which bounds the memory of tuning (0: by device and width)", low=0
     )
+    tune_checkpointing: bool = option(False, "recompute layers in the backward pass of tuning to save memory")
 
     # the user
     feedback: str = option(

@@ -77,6 +77,12 @@ class LatentCRSMethod(Method):
         last = [] if self.output is None else [Stage("output", self.output.key, self.make_output, ())]
         return [*self.training_stages(), *last]
 
+    def check(self) -> None:
+        """See :meth:`recllm_bench.api.method.Method.check`."""
+        self.backbone.method.check()
+        for chat in self.output.chats.values() if self.output is not None else ():
+            chat.check_limit()
+
     def training_stages(self) -> list[Stage]:
         """What is trained."""
         options, augment = self.options, self.options.ablation != "no_augmentation"

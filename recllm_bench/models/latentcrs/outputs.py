@@ -109,12 +109,17 @@ class Output:
         self.extractor = Extractor(catalogue, self.extractor_chat, seed)
 
     @property
+    def chats(self) -> dict[str, Chat]:
+        """Who is asked."""
+        found = {"extracts": self.extractor_chat, "verifies_by": self.verifier.chat if self.verifier else None}
+        return {name: chat for name, chat in found.items() if chat is not None}
+
+    @property
     def key(self) -> dict[str, Any]:
         """What decides the output, beside the trained networks."""
         names = ("variant_output", "extractor", "hard_filter", "hard_filter_pool", "verified", "verifies")
-        chats = {"extracts": self.extractor_chat, "verifies_by": self.verifier.chat if self.verifier else None}
         own = {name: getattr(self.options, name) for name in names}
-        return {**own, **{name: chat.key() for name, chat in chats.items() if chat is not None}}
+        return {**own, **{name: chat.key() for name, chat in self.chats.items()}}
 
     def around(self, model: LatentCRS) -> LatentCRSOutput:
         """The trained model with this behind it."""

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recllm_bench.errors import BenchError
+from recllm_bench.language.chat_spending import TokenBudget
 from recllm_bench.models.relrec.options import ReLRecOptions
 from recllm_bench.progress import log
 
 if TYPE_CHECKING:
     from recllm_bench.api.method import Job
+    from recllm_bench.language.chat import Chat
 
 _KEY = (
     "labels",
@@ -70,10 +72,11 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
     """
     from recllm_bench.language.labels import Labels, switched
 
-    labels = _labels_of(job, options, job.dataset, job.split, work)
+    budget = TokenBudget("token_budget", options.token_budget)  # of both datasets together
+    labels = _labels_of(job, options, job.dataset, job.split, work, budget)
     if options.switched_labels == "none":
         return labels
-    other = _labels_of(job, options, *_other_dataset(job, options), work / "other", is_other=True)
+    other = _labels_of(job, options, *_other_dataset(job, options), work / "other", budget, is_other=True)
     mixed = switched(labels, other)
     kinds = "users and items" if options.switched_labels == "both" else options.switched_labels
     return Labels(
@@ -84,6 +87,31 @@ def make_labels(job: Job, options: ReLRecOptions, work: Path) -> Any:
         counts=labels.counts,
         writers=tuple({*(labels.writers or (labels.source,)), *(other.writers or (other.source,))}),
     )
+
+
+def check_labels(job: Job, options: ReLRecOptions) -> None:
+    """Name what would stop :func:`make_labels`, before anything is trained.
+
+    Raises
+    ------
+    BenchError
+        For another dataset or a chat model that is not there, and with the questions and tokens that it would take
+        where the writer may have to be paid for and no limit is set.
+    """
+    corpora = [(job.dataset, job.split)]
+    if options.switched_labels != "none":
+        corpora.append(_other_dataset(job, options))
+    if options.labels != "generated":
+        return
+    chat = _writer(job, options, TokenBudget("token_budget", options.token_budget))
+    if chat.lacks_limit:
+        plans = [_planned(options, *corpus) for corpus in corpora]
+        questions, tokens = (sum(plan[place] for plan in plans) for place in (1, 2))
+        raise BenchError(
+            f"labels of {' and '.join(dataset.name for dataset, _ in corpora)} take {questions:,} questions to "
+            f"{chat.name} and at most about {tokens:,} tokens, which may be paid for; set a limit, such as "
+            f"token_budget={tokens}, or -1 for none"
+        )
 
 
 def label_substitute(facts: Mapping[str, Any]) -> str:
@@ -98,7 +126,15 @@ def label_substitute(facts: Mapping[str, Any]) -> str:
     return "" if all(map(_GENERATOR.fullmatch, writers)) else f"{facts['source']} for {PAPERS_GENERATOR}"
 
 
-def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, is_other: bool = False) -> Any:
+def _labels_of(
+    job: Job,
+    options: ReLRecOptions,
+    dataset: Any,
+    split: Any,
+    work: Path,
+    budget: TokenBudget,
+    is_other: bool = False,
+) -> Any:
     """Labels of a dataset; another dataset's keep titles as words, for its item numbers mean other items here."""
     anonymous = options.anonymise_names and not is_other
     common: dict[str, Any] = {
@@ -111,35 +147,27 @@ def _labels_of(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work:
 
         return extractive_labels(dataset, split, seed=job.recipe.seed, **common)
     if options.labels == "generated":
-        return _written(job, options, dataset, split, work, common)
+        return _written(job, options, dataset, split, work, budget, common)
     from recllm_bench.language.labels import anonymise, labels_from_file
 
     labels = labels_from_file(options.switched_file if is_other else options.labels, dataset)
     return anonymise(labels, dataset.catalogue.titles) if anonymous else labels
 
 
-def _written(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: Path, common: dict[str, Any]) -> Any:
-    """Labels by a chat model.
+def _written(
+    job: Job,
+    options: ReLRecOptions,
+    dataset: Any,
+    split: Any,
+    work: Path,
+    budget: TokenBudget,
+    common: dict[str, Any],
+) -> Any:
+    """Labels by a chat model."""
+    from recllm_bench.language.labels.generated import generated_labels
 
-    Raises
-    ------
-    BenchError
-        With the questions and tokens that it would take, when a server is to write and no limit is set.
-    """
-    from recllm_bench.language.chat import chat_model
-    from recllm_bench.language.labels import label_documents
-    from recllm_bench.language.labels.generated import estimate, generated_labels
-
-    documents = label_documents(dataset, split, options.label_scope, options.document_words)
-    stages: dict[str, Any] = {"two_stage": options.two_stage, "versions": options.label_versions}
-    questions, tokens = estimate(dataset, documents, **stages)
-    local: dict[str, Any] = {"precision": options.chat_precision, "device": options.chat_device, "store": job.store}
-    chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
-    if options.chat.startswith("server:") and not options.token_budget:
-        raise BenchError(
-            f"labels of {dataset.name} take {questions:,} questions to {chat.name} and at most about {tokens:,} "
-            f"tokens, which may be paid for; set a limit, such as token_budget={tokens}, or -1 for none"
-        )
+    chat = _writer(job, options, budget)
+    documents, questions, tokens = _planned(options, dataset, split)
     log.info(f"labels of {dataset.name}: {questions:,} questions, at most about {tokens:,} tokens")
     work.mkdir(parents=True, exist_ok=True)
     return generated_labels(
@@ -152,9 +180,31 @@ def _written(job: Job, options: ReLRecOptions, dataset: Any, split: Any, work: P
         temperature=options.chat_temperature,
         seed=job.recipe.seed if options.chat_temperature else 0,
         batch_size=options.chat_batch,
-        token_budget=options.token_budget if options.token_budget > 0 else None,
         **common,
     )
+
+
+def _writer(job: Job, options: ReLRecOptions, budget: TokenBudget) -> Chat:
+    from recllm_bench.language.chat import chat_model
+
+    local: dict[str, Any] = {
+        "precision": options.chat_precision,
+        "precision_option": "chat_precision",
+        "device": options.chat_device,
+        "store": job.store,
+    }
+    chat = chat_model(options.chat, **(local if options.chat.startswith("local:") else {}))
+    chat.budget = budget
+    return chat
+
+
+def _planned(options: ReLRecOptions, dataset: Any, split: Any) -> tuple[Any, int, int]:
+    """What the writer is given, how many questions that takes, and how many tokens at most."""
+    from recllm_bench.language.labels import label_documents
+    from recllm_bench.language.labels.generated import estimate
+
+    documents = label_documents(dataset, split, options.label_scope, options.document_words)
+    return documents, *estimate(dataset, documents, two_stage=options.two_stage, versions=options.label_versions)
 
 
 def _other_dataset(job: Job, options: ReLRecOptions) -> tuple[Any, Any]:

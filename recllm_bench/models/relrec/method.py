@@ -20,7 +20,7 @@ from recllm_bench.evaluation.statistics import sign_flip
 from recllm_bench.language.backbone_files import MINIATURE
 from recllm_bench.language.labels.retrieval import known_texts, retrieval
 from recllm_bench.models.relrec.inference import measure, own_against_other, ranking_speed
-from recllm_bench.models.relrec.labelling import label_substitute, labels_key, make_labels
+from recllm_bench.models.relrec.labelling import check_labels, label_substitute, labels_key, make_labels
 from recllm_bench.models.relrec.model import LlamaSeq, ReLRec
 from recllm_bench.models.relrec.optimiser import RowAdamW
 from recllm_bench.models.relrec.options import ReLRecOptions, check_options
@@ -29,6 +29,7 @@ from recllm_bench.models.relrec.trainer import Trainer, label_book, mark_warm_us
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.training.loop import fit, load_weights
 from recllm_bench.training.sequence import validator
+from recllm_bench.training.stages import stage_keys
 
 LABELS, FACTS, WRITTEN, MEASURES = "labels.jsonl", "facts.json", "written.jsonl", "measures.json"
 _MODEL = ("user_token", "p", "proj", "share_projection", "init", "init_noise", "item_head", "seq_softmax")
@@ -75,6 +76,13 @@ class ReLRecMethod(Method):
             key = {**self._key(_MEASURED), "encoder": dict(self.job.encoder_key)}
             stages.append(Stage("reconstruction", key, self.make_reconstruction, ("labels", "train")))
         return stages
+
+    def check(self) -> None:
+        """See :meth:`recllm_bench.api.method.Method.check`; labels that are made already need nothing."""
+        stages = self.stages()
+        for stage, key in zip(stages, stage_keys(self.job, stages), strict=True):
+            if stage.name == "labels" and self.job.store.find(self.job.recipe.family, key) is None:
+                check_labels(self.job, self.options)
 
     # products
 

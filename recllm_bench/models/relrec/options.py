@@ -52,7 +52,10 @@ class ReLRecOptions:
     )
     chat: str = option("", "who writes generated labels: local:NAME or server:MODEL@URL")
     token_budget: int = option(
-        0, "most tokens of prompts and answers together; a server writes nothing without it, -1: no limit", low=-1
+        0,
+        "most tokens of the writer's prompts and answers together; a server on another machine writes nothing without "
+        "it or RECLLM_TOKEN_BUDGET, -1: no limit",
+        low=-1,
     )
     document_words: int = option(384, "words of a user's or item's text that the writer is given", low=8)
     chat_temperature: float = option(0.0, "temperature of the writer", low=0)

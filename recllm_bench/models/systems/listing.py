@@ -109,6 +109,10 @@ class SystemMethod(Method):
         key = {"chat": self.chat.key(), **dataclasses.asdict(self.options)}
         return [Stage("system", key, self._note)]
 
+    def check(self) -> None:
+        """See :meth:`recllm_bench.api.method.Method.check`."""
+        self.chat.check_limit()
+
     def load(self, folders: Mapping[str, Path]) -> Listing:
         """The model around this system."""
         job = self.job
