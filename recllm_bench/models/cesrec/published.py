@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recllm_bench.api.published import PublishedTables
+from recllm_bench.api.published import PublishedTables, apart
 
 _SAMPLED = ("cesrec.sampled100", "cesrec.sampled100.n1000", "cesrec.sampled100.n100", "cesrec.sampled100.n300")
 _USERS = {"SASRec": 1000, "LLaRA": 100, "Recformer": 80}
 _SASREC = ("sasrec", "recbole:sasrec")
-_MAIN: dict[str, Any] = {"edit": "constructor", "rounds": 1, "k": 1, "mask_mode": "drop", "replace_with": "target"}
-"""What the printed rows were made with, of the options that make another method; whether users accept is not said."""
+_MAIN: dict[str, Any] = {
+    "edit": "constructor", "rounds": 1, "k": 1, "train_k": (-1, 1), "min_keep": 3, "mask_mode": "drop",
+    "replace_with": "target", "outliers": 1, "train_on_masked": True, "text_pool": "last_token", "item_text": "title",
+    "standardise": True, "collab_source": "item_table", "refine_from": "last", "pool": "candidates",
+    "forbid_target": False, "decoding": "trie", "most_edits": 0,
+}  # fmt: skip
+"""What the printed rows were made with, of the options that make another method: the specification's where the paper
+says nothing. Whether users accept is not said; ``output`` and ``pair_targets`` follow the size of the language model.
+"""
 _CONSTRUCTORS = {
     "llama-2-7b-hf": "llama2",
     "llama-2-7b-chat-hf": "llama2-7b-instruct",
@@ -39,8 +46,7 @@ def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
     if str(options.get("backend", "sasrec")).casefold() not in _SASREC:
         return None
     switches = tuple(options.get(name, True) for name in ("use_masking", "use_constructor"))
-    own = {name: options.get(name, value) for name, value in _MAIN.items()}
-    if own != _MAIN and any(switches):
+    if any(switches) and apart(options, _MAIN):
         return None
     llm = _CONSTRUCTORS.get(str(options.get("llm", "")).rpartition("/")[2].casefold(), "llama3")
     variant = _SWITCHES.get((*switches, str(options.get("similarity", "cosine"))), "")
