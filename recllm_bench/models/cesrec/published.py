@@ -20,13 +20,15 @@ _MAIN: dict[str, Any] = {
 says nothing. Whether users accept is not said; ``output`` and ``pair_targets`` follow the size of the language model.
 """
 _CONSTRUCTORS = {
-    "llama-2-7b-hf": "llama2",
-    "llama-2-7b-chat-hf": "llama2-7b-instruct",
-    "meta-llama-3-8b-instruct": "llama3-8b-instruct",
-    "mistral-7b-instruct-v0.3": "mistral-7b-instruct-v0.3",
-    "qwen2.5-3b-instruct": "qwen2.5-3b-instruct",
-    "qwen2.5-7b-instruct": "qwen2.5-7b-instruct",
+    "llama-2-7b-hf": ("llama2", "Llama-2-7b"),
+    "llama-2-7b-chat-hf": ("llama2-7b-instruct", "Llama-2-7b-chat"),
+    "meta-llama-3-8b": ("llama3", "Llama-3-8B"),
+    "meta-llama-3-8b-instruct": ("llama3-8b-instruct", "Llama-3-8B-Instruct"),
+    "mistral-7b-instruct-v0.3": ("mistral-7b-instruct-v0.3", "Mistral-7B-Instruct-v0.3"),
+    "qwen2.5-3b-instruct": ("qwen2.5-3b-instruct", "Qwen2.5-3B-Instruct"),
+    "qwen2.5-7b-instruct": ("qwen2.5-7b-instruct", "Qwen2.5-7B-Instruct"),
 }
+"""The printed row of a constructor, and the language model that the row was made with."""
 _SWITCHES = {
     (False, False, "cosine"): "base",
     (False, True, "cosine"): "cesrec_llama3_wo_dual_alignment",
@@ -35,11 +37,17 @@ _SWITCHES = {
 }
 
 
-def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The printed row of a recipe: a recommender alone, or CESRec over SASRec.
+def constructor(llm: str) -> tuple[str, str]:
+    """The printed row that a language model's run stands beside, and which model was used there.
 
-    A language model that the paper does not have stands beside its Llama-3-8B.
+    What the paper does not have stands beside its Llama-3-8B.
     """
+    called = llm.rpartition("/")[2].partition("@")[0].casefold()
+    return _CONSTRUCTORS.get(called, _CONSTRUCTORS["meta-llama-3-8b"])
+
+
+def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The printed row of a recipe: a recommender alone, or CESRec over SASRec."""
     model, options = str(recipe["model"]), recipe.get("options") or {}
     if model != "cesrec":
         return model, "base" if model.casefold() in _SASREC else ""
@@ -48,7 +56,7 @@ def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
     switches = tuple(options.get(name, True) for name in ("use_masking", "use_constructor"))
     if any(switches) and apart(options, _MAIN):
         return None
-    llm = _CONSTRUCTORS.get(str(options.get("llm", "")).rpartition("/")[2].casefold(), "llama3")
+    llm, _ = constructor(str(options.get("llm", "")))
     variant = _SWITCHES.get((*switches, str(options.get("similarity", "cosine"))), "")
     if variant not in ("", "base") and llm != "llama3":
         return None  # the switches are printed of Llama-3-8B alone
