@@ -152,3 +152,19 @@ def test_a_script_is_that_of_its_data_set(dataset):
         assert latentcrs_row({**recipe, "options": {**own, name: value}}) is None
     left_out = latentcrs_row({"model": "latentcrs", "dataset": dataset})
     assert left_out == (("latentcrs", "B") if dataset == "amazon-2023-video-games" else None), "defaults are not ml1m's"
+
+
+@pytest.mark.parametrize(
+    ("chat", "printed"),
+    [
+        ("server:gpt-4@https://host/v1", "GPT-4"),
+        ("server:openai/gpt-4-0613@https://host/v1", "GPT-4"),
+        ("server:gemini-1.5-pro-002@https://host/v1", "Gemini-1.5-pro"),
+        ("server:gpt-4o-mini@https://host/v1", "Llama-3.1-8B"),
+        ("server:gemini-1.5-flash@https://host/v1", "Llama-3.1-8B"),
+        ("local:gpt-4", "Llama-3.1-8B"),
+        ("local:smollm2", "Llama-3.1-8B"),
+    ],
+)
+def test_a_hosted_chat_model_has_its_own_row_and_no_namesakes(chat, printed):
+    assert latentcrs_row({"model": "zero-shot", "options": {"chat": chat}}) == (printed, "")

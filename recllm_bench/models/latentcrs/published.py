@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ _ABLATIONS = {
 
 
 _SYSTEMS = {"zero-shot": "Llama-3.1-8B", "chat-rec": "Chat-Rec", "interecagent": "InteRecAgent"}
-_HOSTED = {"gemini-1.5": "Gemini-1.5-pro", "gpt-4": "GPT-4"}
+_HOSTED = {r"gemini-1\.5-pro(-\d+)?": "Gemini-1.5-pro", r"gpt-4(-turbo)?(-\d[\d-]*)?": "GPT-4"}
 
 
 _MAIN: dict[str, Any] = {
@@ -46,8 +47,9 @@ def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
     """
     model, options = str(recipe["model"]), recipe.get("options") or {}
     if model == "zero-shot":
-        chat = str(options.get("chat") or "").casefold()
-        return next((name for part, name in _HOSTED.items() if part in chat), _SYSTEMS[model]), ""
+        kind, _, served = str(options.get("chat") or "").casefold().partition(":")
+        called = served.partition("@")[0].rpartition("/")[2] if kind == "server" else ""
+        return next((name for names, name in _HOSTED.items() if re.fullmatch(names, called)), _SYSTEMS[model]), ""
     if model != "latentcrs":
         return _SYSTEMS.get(model, model), ""
     ablation, output = options.get("ablation") or "none", options.get("variant_output") or "B"
