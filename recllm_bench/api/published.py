@@ -12,6 +12,21 @@ def as_stated(cell: Any, stated: int | None) -> int | None:
     return stated
 
 
+def apart(options: Mapping[str, Any], main: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe that make another method than a printed row's.
+
+    Parameters
+    ----------
+    options : mapping
+        What the recipe sets; what it leaves out has its main value.
+    main : mapping
+        The value that the printed row was made with, by option; a tuple holds several that serve. What is not listed,
+        such as a size or a budget, makes no other method.
+    """
+    served = {name: value if isinstance(value, tuple) else (value,) for name, value in main.items()}
+    return {name: options[name] for name in served if name in options and options[name] not in served[name]}
+
+
 @dataclass(frozen=True)
 class PublishedTables:
     """How run records find their printed rows.

@@ -1,4 +1,4 @@
-"""Whether a folder holds the model that a paper used: by shape, vocabulary and weights, never by its name."""
+"""Whether a model is the one that a paper used: by shape, vocabulary and weights, or by its server."""
 
 from __future__ import annotations
 
@@ -17,27 +17,36 @@ class KnownModel:
     Attributes
     ----------
     shape : mapping
-        Entries of ``config.json`` that its weights have, the vocabulary apart.
+        Entries of ``config.json`` that tell it apart, the vocabulary not among them.
     vocabulary : int
         Rows of its embedding.
     repository : str
         Its publisher's hub id.
     commits : tuple of str
-        Revisions of that repository whose weights are the published ones.
+        Revisions of that repository whose weights are the published ones, where their hashes are known.
     weights : frozenset of str
-        SHA-256 of its safetensors files; empty: known by its revision alone.
+        SHA-256 of its safetensors files; empty: not known, so that its publisher's repository alone tells it.
     """
 
     shape: Mapping[str, int]
     vocabulary: int
     repository: str
-    commits: tuple[str, ...]
+    commits: tuple[str, ...] = ()
     weights: frozenset[str] = frozenset()
 
 
+def _shape(*sizes: int) -> dict[str, int]:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    return dict(zip(names, sizes, strict=False))
+
+
+_LLAMA_3 = {**_shape(4096, 14336, 32, 32, 8), "max_position_embeddings": 8192}
+UNCHECKED = "weights not checked"
+"""Said of a model of the right shape and vocabulary whose published weights have no hash here."""
+
 KNOWN = {
     "Llama-2-7b": KnownModel(
-        {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+        _shape(4096, 11008, 32, 32),
         32_000,
         "meta-llama/Llama-2-7b-hf",
         ("01c7f73d771dfac7d292323805ebc428287df4f9",),
@@ -48,18 +57,17 @@ KNOWN = {
             )
         ),
     ),
-    "Llama-3-8B": KnownModel(
-        {
-            "hidden_size": 4096,
-            "intermediate_size": 14336,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-        },
-        128_256,
-        "meta-llama/Meta-Llama-3-8B",
-        ("8cde5ca8380496c9a6cc7ef3a8b46a0372a1d920",),
+    "Llama-2-7b-chat": KnownModel(_shape(4096, 11008, 32, 32), 32_000, "meta-llama/Llama-2-7b-chat-hf"),
+    "Llama-3-8B": KnownModel(_LLAMA_3, 128_256, "meta-llama/Meta-Llama-3-8B"),
+    "Llama-3-8B-Instruct": KnownModel(_LLAMA_3, 128_256, "meta-llama/Meta-Llama-3-8B-Instruct"),
+    "Llama-3.1-8B-Instruct": KnownModel(
+        {**_LLAMA_3, "max_position_embeddings": 131_072}, 128_256, "meta-llama/Llama-3.1-8B-Instruct"
     ),
+    "Mistral-7B-Instruct-v0.3": KnownModel(
+        _shape(4096, 14336, 32, 32, 8), 32_768, "mistralai/Mistral-7B-Instruct-v0.3"
+    ),
+    "Qwen2.5-3B-Instruct": KnownModel(_shape(2048, 11008, 36, 16, 2), 151_936, "Qwen/Qwen2.5-3B-Instruct"),
+    "Qwen2.5-7B-Instruct": KnownModel(_shape(3584, 18944, 28, 28, 4), 152_064, "Qwen/Qwen2.5-7B-Instruct"),
 }
 """Models that published methods stand on."""
 
@@ -78,8 +86,9 @@ def difference(files: BackboneFiles, name: str) -> str | None:
     Returns
     -------
     str or None
-        ``"another shape"``, ``"another vocabulary"`` or ``"other weights"``. Weights are right when they come from a
-        known revision of the publisher's repository, or when every file has a published SHA-256.
+        ``"another shape"``, ``"another vocabulary"``, ``"other weights"`` or :data:`UNCHECKED`. Weights are right when
+        they come from a known revision of the publisher's repository, or when every file has a published SHA-256;
+        where none is known here, when they come from that repository at all.
     """
     known = KNOWN.get(name)
     if known is None or any(files.config.get(entry) != value for entry, value in known.shape.items()):
@@ -87,10 +96,20 @@ def difference(files: BackboneFiles, name: str) -> str | None:
     if files.config.get("vocab_size") != known.vocabulary:
         return "another vocabulary"
     repository, _, commit = files.source.partition("@")
-    if repository == known.repository and any(commit and own.startswith(commit) for own in known.commits):
+    own = repository == known.repository
+    if not known.weights:
+        is_another = repository in {other.repository for other in KNOWN.values()}
+        return None if own else "other weights" if is_another else UNCHECKED
+    if own and any(commit and revision.startswith(commit) for revision in known.commits):
         return None
-    found = {_hash(path) for path in files.folder.glob("model*.safetensors")} if known.weights else set()
-    return None if found and found == known.weights else "other weights"
+    found = {_hash(path) for path in files.folder.glob("model*.safetensors")}
+    return None if found == known.weights else "other weights"
+
+
+def is_served(spec: str, *names: str) -> bool:
+    """Whether a chat model is a hosted one by one of these names (``server:MODEL@URL``); a local one is none."""
+    kind, _, rest = spec.partition(":")
+    return kind == "server" and rest.partition("@")[0].rpartition("/")[2].casefold() in names
 
 
 def _hash(path: Path) -> str:

@@ -1,6 +1,6 @@
 """An ablation or sweep beside the published table of the same switches.
 
-The papers' corpora and language models are seldom those of the run. What compares is the effect of a switch: each
+The papers' corpora and language models are seldom those of the run. What then compares is the effect of a switch: each
 number stands beside its change against the first row of its own column.
 """
 
@@ -12,6 +12,8 @@ from recllm_bench.errors import BenchError, nearest
 from recllm_bench.reporting.page import LOOK, Cell, Look, Page
 from recllm_bench.reporting.published_numbers import PublishedCell, is_dataset, load_published, papers
 from recllm_bench.reporting.records import RunRecord
+
+_BRACKETS = "brackets hold the change against the first row of the column"
 
 
 def ablation_table(records: Sequence[RunRecord], variants: Sequence[str], where: str, look: Look = LOOK) -> str:
@@ -49,10 +51,7 @@ def ablation_table(records: Sequence[RunRecord], variants: Sequence[str], where:
     for place, record in enumerate(records):
         ours.setdefault(str(record.dataset.get("name")), []).append(place)
     page = Page(look)
-    reason = (
-        f"ours on {', '.join(ours)}; other data and language models than published, so compare effects: brackets hold "
-        "the change against the first row of the column"
-    )
+    reason = "; ".join(filter(None, [f"ours on {', '.join(ours)}", _apart(records, printed), _BRACKETS]))
     grids = []
     for dataset, places in ours.items():
         shown = rows
@@ -63,6 +62,15 @@ def ablation_table(records: Sequence[RunRecord], variants: Sequence[str], where:
             page.grid(_grid([records[place] for place in places], [variants[place] for place in places], shown))
         )
     return "\n".join([page.heading(f"Beside {where}", reason), "\n\n".join(grids)])
+
+
+def _apart(records: Sequence[RunRecord], printed: Sequence[PublishedCell]) -> str:
+    """What in these runs is not the paper's; empty where nothing is."""
+    own = {str(record.dataset.get("name")) for record in records}
+    known = {name for name in own if any(is_dataset(cell, name) for cell in printed)}
+    parts = [] if known == own else ["data"]
+    parts += dict.fromkeys(part for record in records for part in record.substitutes)
+    return f"other {', '.join(parts)} than published, so compare effects" if parts else ""
 
 
 def _grid(

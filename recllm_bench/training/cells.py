@@ -28,7 +28,7 @@ from recllm_bench.training.training_options import TrainingOptions
 
 _TRAINS = ("api", "data", "dropout.py", "evaluation", "options.py", "products.py", "recbole_bridge", "training")
 """Parts of the package that every training goes through."""
-_PLACE = re.compile(r"\{(options|training)\.(\w+)\}")  # where a budget names a value
+_PLACE = re.compile(r"\{(options|training|conversation|protocol)\.(\w+)\}")  # where a budget names a value
 _LIBRARIES = ("faiss-cpu", "numpy", "recbole", "torch")
 
 
@@ -69,8 +69,9 @@ class Cell:
     @property
     def schedule(self) -> str:
         """The budget that its recipe states, with the values of this job, and the epochs that its stages ran."""
-        parts = {"options": self.job.options, "training": self.job.training}
-        text = _PLACE.sub(lambda found: _value(parts[found[1]], found[2]), self.job.recipe.budget)
+        job, rules = self.job, {"users": self.job.protocol.users or "all"}
+        parts = {"options": job.options, "training": job.training, "conversation": job.recipe.conversation}
+        text = _PLACE.sub(lambda found: _value({**parts, "protocol": rules}[found[1]], found[2]), job.recipe.budget)
         ran = [f"{facts['epochs']} ({name})" for name, facts in outcomes(self.trained[0]).items() if facts["epochs"]]
         return "; ".join(filter(None, [text, f"epochs run: {', '.join(ran)}" if ran else ""]))
 

@@ -12,7 +12,7 @@ from recllm_bench.artifacts import file_hash
 from recllm_bench.language import known_models
 from recllm_bench.language.backbone import substitute_for
 from recllm_bench.language.backbone_files import BackboneFiles, find_backbone
-from recllm_bench.language.known_models import KNOWN, KnownModel, difference
+from recllm_bench.language.known_models import KNOWN, KnownModel, difference, is_served
 
 LLAMA = "Llama-2-7b"
 SHAPE = {**KNOWN[LLAMA].shape, "vocab_size": 32_000, "model_type": "llama"}
@@ -83,3 +83,47 @@ def test_a_real_folder_is_known_by_its_weights_under_any_name(models_folder, tmp
 def test_an_unknown_name_is_never_met(tmp_path):
     assert difference(files(tmp_path / "model"), "Some-1B") == "another shape"
     assert all(len(weight) == 64 for known in known_models.KNOWN.values() for weight in known.weights)
+
+
+LLAMA_3 = {**KNOWN["Llama-3-8B"].shape, "vocab_size": 128_256}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("meta-llama/Meta-Llama-3-8B@8cde5ca83804", None),
+        ("meta-llama/Meta-Llama-3-8B@62bd457b6fe9", None),  # an earlier revision
+        ("Meta-Llama-3-8B@0123456789ab", "weights not checked"),  # a folder
+        ("someone/Llama-3-8B-tuned@0123456789ab", "weights not checked"),
+        ("meta-llama/Meta-Llama-3-8B-Instruct@8afb486c1db2", "other weights"),  # known to be another model
+    ],
+)
+def test_weights_without_a_known_hash_are_not_called_others(tmp_path, source, expected):
+    found = files(tmp_path / "model", source, **LLAMA_3)
+    assert difference(found, "Llama-3-8B") == expected
+    called = source.partition("@")[0].rpartition("/")[2]
+    said = f"{called} (7.0B, {expected}) for Llama-3-8B" if expected else ""
+    assert substitute_for(found, "Llama-3-8B") == said
+
+
+def test_what_can_be_seen_is_still_seen(tmp_path):
+    found = files(tmp_path / "model", "meta-llama/Meta-Llama-3-8B@8cde5ca83804", **{**LLAMA_3, "vocab_size": 128_257})
+    assert difference(found, "Llama-3-8B") == "another vocabulary"
+    longer = files(tmp_path / "longer", "folder@0", **{**LLAMA_3, "max_position_embeddings": 131_072})
+    assert difference(longer, "Llama-3-8B") == "another shape", "3.1 has the weights' shape of 3, and a longer context"
+    assert difference(longer, "Llama-3.1-8B-Instruct") == "weights not checked"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("server:gpt-4o-mini@https://api.openai.com/v1", True),
+        ("server:openai/GPT-4o-mini@https://openrouter.ai/api/v1", True),
+        ("server:gpt-4o-mini-search-preview@https://api.openai.com/v1", False),
+        ("server:gpt-4o@https://api.openai.com/v1", False),
+        ("local:gpt-4o-mini", False),
+        ("rules", False),
+    ],
+)
+def test_a_hosted_model_is_known_by_its_name_at_a_server(spec, expected):
+    assert is_served(spec, "gpt-4o-mini") is expected

@@ -140,6 +140,15 @@ def test_the_class_is_registered():
     assert model_named("CESRec").model is CESRec and model_named("CESRec").display_name == "CESRec"
 
 
+def test_the_papers_own_simulator_is_no_stand_in(tmp_path, monkeypatch):
+    spoken = lambda self, words, cases=None: words.feedback("rules", 2)  # noqa: E731  nobody asks a server here
+    monkeypatch.setattr(CESRecMethod, "speaker_of", spoken)
+    said = {}
+    for feedback in ("server:gpt-4o-mini@https://api.openai.com/v1", "server:gpt-4o@https://api.openai.com/v1"):
+        said[feedback] = report_of(make_job(tmp_path, feedback=feedback, use_masking=False))["substitutes"]["simulator"]
+    assert list(said.values()) == ["", "rules for gpt-4o-mini"]
+
+
 @pytest.mark.parametrize("protocol", ["cesrec.sampled100", "cesrec.full"])
 def test_from_the_back_end_to_a_record(tmp_path, protocol):
     job = make_job(tmp_path, protocol, rounds=2)

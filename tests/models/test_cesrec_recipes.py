@@ -52,10 +52,14 @@ TABLES = {
         for variant, changes in (("base", ALONE), ("cesrec_llama2", {"llm": LLAMA_2}), ("cesrec_llama3", {}))
     ],
     3: [
-        ("base", ALONE, GAMES),
-        ("cesrec_llama3_wo_dual_alignment", {"use_masking": False}, GAMES),
-        ("cesrec_llama3_wo_constructor", {"use_constructor": False}, GAMES),
-        ("cesrec_llama3", {}, GAMES),
+        (variant, changes, dataset)
+        for dataset in (GAMES, ML, TOYS)
+        for variant, changes in (
+            ("base", ALONE),
+            ("cesrec_llama3_wo_dual_alignment", {"use_masking": False}),
+            ("cesrec_llama3_wo_constructor", {"use_constructor": False}),
+            ("cesrec_llama3", {}),
+        )
     ],
     4: [
         ("base", ALONE, GAMES),
@@ -67,8 +71,9 @@ TABLES = {
     ],
     6: [("base", ALONE, GAMES), ("cesrec_llama3_cosine", {}, GAMES), ("cesrec_llama3_l2", {"similarity": "l2"}, GAMES)],
     7: [
-        ("cesrec_llama3-8b", {"speculate": False}, GAMES),
-        ("cesrec_qwen2.5-7b", {"speculate": False, "llm": "Qwen/Qwen2.5-7B-Instruct"}, GAMES),
+        (variant, {"speculate": False, **changes}, dataset)
+        for dataset in (GAMES, ML, TOYS)
+        for variant, changes in (("cesrec_llama3-8b", {}), ("cesrec_qwen2.5-7b", {"llm": "Qwen/Qwen2.5-7B-Instruct"}))
     ],
 }
 
@@ -122,11 +127,18 @@ def test_a_table_of_the_paper_has_its_values(table):
         assert recipe.protocol == "cesrec.sampled100.n1000", "the grain of the paper's rates is that of 1,000 users"
 
 
+@pytest.mark.parametrize("table", [3, 7])
+def test_a_table_of_three_data_sets_has_rows_of_each(table):
+    names = {GAMES: "VideoGames", ML: "MovieLens-1M", TOYS: "Toys"}
+    printed = {(cell.dataset, cell.variant) for cell in load_published() if cell.place == f"cesrec T{table}"}
+    assert {(names[dataset], variant) for variant, _, dataset in TABLES[table]} == printed
+
+
 @pytest.mark.parametrize("model", ["cesrec", "relrec"])
 def test_a_small_language_model_takes_its_own_recipe_and_states_its_budget(model):
     own, plain = recipe_values(model, "ml-100k", llm="smollm2"), recipe_values(model, "ml-100k")
     assert own["options"]["llm"] == "smollm2"
-    assert own["budget"].startswith("SmolLM2-135M")
+    assert own["budget"].startswith("{options.llm}, ")
     assert "llm" not in plain["options"]
 
 

@@ -142,6 +142,10 @@ def test_words_help_and_a_rerun_is_equal(tmp_path) -> None:
     job = make_job(tmp_path, schedule)
     model, folders = train(job)
     value = test_metrics(job, model)
+    gemini = ConversationOptions(simulator="server:gemini-1.5-pro@http://host/v1")
+    said = LatentCRSMethod(dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, conversation=gemini)))
+    assert said.report(folders)["substitutes"] == {"simulator": ""}, "the paper's own is no stand-in"
+    assert LatentCRSMethod(job).report(folders)["substitutes"] == {}, "the run tells its own"
     alone = {measure.label: measure.value for measure in LatentCRSMethod(job).report(folders)["measures"]}
     assert value["NDCG@10"] > alone["NDCG@20, q alone"]
     assert 0 < alone["NDCG@5, encoder alone"] <= alone["NDCG@20, encoder alone"]

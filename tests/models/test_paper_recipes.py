@@ -9,6 +9,7 @@ from tests.models import test_cesrec_recipes, test_latentcrs_recipes, test_relre
 def test_no_paper_recipe_is_unread():
     held = {
         *(f"relrec-table{table}-paper" for table in test_relrec_recipes.ROWS),
+        *(f"relrec-figure-{weight}-paper" for weight in test_relrec_recipes.FIGURES),
         *test_latentcrs_recipes.SCRIPTS,
         "iclrec-ml1m-paper",  # the encoder of the first of these
         *(f"cesrec-table{table}-paper" for table in test_cesrec_recipes.TABLES),

@@ -77,6 +77,7 @@ ROWS = {
     11: [({"p": p}, f"proj_dim={p}", YELP) for p in (64, 128, 256, 512, 1024, 2048, 4096)],
     12: [({}, "full", YELP)],
 }
+FIGURES = {"beta": (0, 0.1, 0.3, 0.6, 0.9, 1.2), "gamma": (0, 0.1, 0.3, 0.6, 0.9, 1.2)}  # Figure 3; points are ours
 
 
 def rows_of(name: str):
@@ -86,6 +87,29 @@ def rows_of(name: str):
     return list(zip(sweep_recipes(values, name), named, strict=True))
 
 
+def assert_is_the_papers(recipe, changes):
+    options = check_options(read_options(ReLRecOptions, recipe.options, "recipe"))
+    wanted = {**MAIN, **changes}
+    assert {name: getattr(options, name) for name in wanted} == wanted
+    assert recipe.protocol == "relrec.full" and not recipe.budget and not recipe.quick
+    if options.labels == "generated":
+        assert options.chat.startswith("server:gpt-3.5-turbo@") and not options.token_budget
+    defaults = model_named("relrec").training_defaults
+    training = read_options(TrainingOptions, {**defaults, **recipe.training}, "recipe")
+    assert {name: getattr(training, name) for name in TRAINING} == TRAINING
+    return options
+
+
+@pytest.mark.parametrize("weight", FIGURES)
+def test_a_figure_of_the_paper_has_its_values(weight):
+    found = [recipe for (_, recipe), _ in rows_of(f"relrec-figure-{weight}-paper")]
+    assert [recipe.options[weight] for recipe in found] == list(FIGURES[weight])
+    for recipe, value in zip(found, FIGURES[weight], strict=True):
+        assert recipe.dataset == YELP
+        assert_is_the_papers(recipe, {weight: value})
+        assert row(recipe.as_dict()) == (("relrec", "full") if value == MAIN[weight] else None)
+
+
 @pytest.mark.parametrize("table", ROWS)
 def test_a_paper_recipe_resolves_to_the_paper_s_values(table):
     found = [
@@ -93,21 +117,13 @@ def test_a_paper_recipe_resolves_to_the_paper_s_values(table):
     ]
     assert [(named, recipe.dataset) for recipe, named in found] == [(row[1], row[2]) for row in ROWS[table]]
     for (recipe, _), (changes, _, _) in zip(found, ROWS[table], strict=True):
-        options = check_options(read_options(ReLRecOptions, recipe.options, "recipe"))
-        wanted = {**MAIN, **changes}
-        assert {name: getattr(options, name) for name in wanted} == wanted
-        assert recipe.protocol == "relrec.full" and not recipe.budget and not recipe.quick
-        if options.labels == "generated":
-            assert options.chat.startswith("server:gpt-3.5-turbo@") and not options.token_budget
+        options = assert_is_the_papers(recipe, changes)
         if options.switched_labels != "none":
             assert options.switched_from == BOOK
         if table == 10:
             assert options.recon_users == options.recon_items == 0
         if table == 12:
             assert options.timed_batches > 0
-        defaults = model_named("relrec").training_defaults
-        training = read_options(TrainingOptions, {**defaults, **recipe.training}, "recipe")
-        assert {name: getattr(training, name) for name in TRAINING} == TRAINING
 
 
 def test_there_is_a_paper_recipe_for_every_table_of_results():

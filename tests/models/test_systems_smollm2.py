@@ -86,4 +86,7 @@ def test_the_recipes_are_small_and_say_so(name):
     for dataset in ("ml-100k", "ml1m"):
         recipe = resolved(recipe_from({"seed": 1, **shipped_recipe(name, dataset)}, name))
         assert protocol_named(recipe.protocol).users == recipe.conversation.users == 24
-        assert recipe.budget.startswith("24 users") and recipe.dataset == dataset
+        assert (
+            recipe.budget.startswith("{protocol.users} users, dialogues of {conversation.users}")
+            and recipe.dataset == dataset
+        )

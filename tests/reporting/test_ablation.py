@@ -39,6 +39,25 @@ def test_each_number_stands_beside_its_change_against_the_first_row(make):
     assert "0.1048 (+5.3%)" in rows[-1], "Table 10: 0.1048 against 0.0995"
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dataset": "yelp"}, "ours on yelp; brackets hold"),
+        ({"dataset": "ml-100k"}, "ours on ml-100k; other data than published, so compare effects; brackets hold"),
+        (
+            {"dataset": "yelp", "substitutes": {"language model": "x for y"}},
+            "ours on yelp; other language model than published, so compare effects; brackets hold",
+        ),
+        (
+            {"dataset": "ml-100k", "substitutes": {"language model": "x for y", "labels": "z"}},
+            "ours on ml-100k; other data, language model, labels than published, so compare effects; brackets hold",
+        ),
+    ],
+)
+def test_only_what_is_other_than_published_is_said(make, changes, said):
+    assert said in " ".join(ablation_table(two(make, **changes), ROWS, "relrec T10").split())
+
+
 def test_rows_without_a_published_twin_have_a_dash(make):
     text = ablation_table(two(make), ["proj=none", ""], "relrec T10", Look(format="markdown"))
     assert len(re.findall(r"\| +- ", text.splitlines()[-1])) >= 2

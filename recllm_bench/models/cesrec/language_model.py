@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recllm_bench.models.cesrec.prompts import ANSWER, REMARK
+from recllm_bench.models.cesrec.published import constructor
 
 if TYPE_CHECKING:
     from recllm_bench.api.method import Job
@@ -40,8 +41,9 @@ def language_model(job: Job, options: CESRecOptions) -> Backbone:
     from recllm_bench.language.pool import pooled_backbone
 
     name = options.llm or str(miniature(job, options))
+    _, stands_for = constructor(options.llm)
     return pooled_backbone(
-        name, precision=options.llm_precision, device=job.device, store=job.store, stands_for="Llama-3-8B"
+        name, precision=options.llm_precision, device=job.device, store=job.store, stands_for=stands_for
     )
 
 

@@ -14,6 +14,7 @@ from recllm_bench.api.measure import Measure
 from recllm_bench.artifacts import write_json
 from recllm_bench.evaluation.metrics import per_user
 from recllm_bench.evaluation.places import Ranks
+from recllm_bench.language.known_models import is_served
 from recllm_bench.language.titles.counters import fallback_rate
 from recllm_bench.models.cesrec.edits import collapse, when_accepting
 from recllm_bench.models.cesrec.latency import measure_latency
@@ -23,6 +24,7 @@ from recllm_bench.models.cesrec.rounds import sums
 if TYPE_CHECKING:
     from recllm_bench.evaluation.protocols import Protocol
 
+_SIMULATOR = ("gpt-4o-mini", "gpt-4o-mini-2024-07-18")
 BUCKETS = (5, 10, 20, 50, 100)
 """Upper ends of the history lengths whose users are measured apart."""
 
@@ -42,7 +44,7 @@ def report(store: RoundStore) -> dict[str, Any]:
     cell = store.method.cell
     notes["back end"] = f"{cell.entry.display_name}, {cell.schedule}".removesuffix(", ")
     tokens = sums(played.rounds, "tokens")
-    if options.writes or options.ranks_by_words:
+    if (options.writes or options.ranks_by_words) and not is_served(options.feedback, *_SIMULATOR):
         substitutes["simulator"] = f"{store.speaker.name} for gpt-4o-mini"
     if options.writes:
         notes["constructor"] = _output_note(options)

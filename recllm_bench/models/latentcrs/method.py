@@ -40,6 +40,7 @@ from recllm_bench.models.latentcrs.networks import GenerativeNet, InferenceNet, 
 from recllm_bench.models.latentcrs.options import LatentCRSOptions, check_options
 from recllm_bench.models.latentcrs.outputs import LatentCRSOutput, Output, further_rows
 from recllm_bench.models.latentcrs.records import read_examples, training_records
+from recllm_bench.models.latentcrs.stand_ins import stand_ins
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recipe import family
 from recllm_bench.training.cells import Cell
@@ -189,7 +190,7 @@ class LatentCRSMethod(Method):
         own = [] if self.output is None else self.output.measures()
         return {
             "measures": [*(Measure(*row, name) for name, metrics in found.items() for row in metrics.items()), *own],
-            "substitutes": {} if self.output is None else self.output.substitutes(),
+            "substitutes": {**stand_ins(self.job), **({} if self.output is None else self.output.substitutes())},
             # how the encoder below was trained: its budget is this row's too
             "notes": {
                 **({} if self.output is None else self.output.notes()),

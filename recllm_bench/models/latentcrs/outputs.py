@@ -17,6 +17,7 @@ from recllm_bench.language.asking import Cost, spent, timed
 from recllm_bench.language.chat import Chat, chat_model
 from recllm_bench.models.latentcrs.filtering import RULES, Extracted, Extractor, filtered
 from recllm_bench.models.latentcrs.options import LatentCRSOptions
+from recllm_bench.models.latentcrs.stand_ins import reader
 from recllm_bench.models.latentcrs.verifying import Verifier
 from recllm_bench.recbole_bridge.bare import Ids, bare_config
 from recllm_bench.recbole_bridge.untrained import Untrained
@@ -211,9 +212,10 @@ class Output:
         return {"verified": "dialogues alone; its one-turn ranking is that of LatentCRS_F"} if apart else {}
 
     def substitutes(self) -> dict[str, str]:
-        """Which models extract and verify."""
+        """Which models extract and verify; empty where the paper's does. Who verified is not said there."""
         named = {"verifier": self.verifier.chat.name} if self.verifier else {}
-        return {"extractor": self.extractor_chat.name if self.extractor_chat else RULES, **named}
+        extractor = reader(self.options.extractor, self.extractor_chat.name) if self.extractor_chat else RULES
+        return {"extractor": extractor, **named}
 
     def _chat(self, spec: str) -> Chat:
         where: dict[str, Any] = {"device": self.job.device} if spec.startswith("local:") else {}

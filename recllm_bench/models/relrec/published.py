@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recllm_bench.api.published import PublishedTables
+from recllm_bench.api.published import PublishedTables, apart
 
 _MAIN: dict[str, Any] = {
     "user_token": True, "recon": True, "proj": "1layer", "share_projection": False, "init": "avg", "item_head": "tied",
-    "seq_softmax": "full", "p": 512, "alpha": 0.75, "beta": 0.3, "gamma": 0.9, "two_stage": True,
-    "switched_labels": "none",
+    "seq_softmax": "full", "seq_template": "{user}{items}", "p": 512, "alpha": 0.75, "beta": 0.3, "gamma": 0.9,
+    "two_stage": True, "switched_labels": "none", "label_versions": 3, "label_visits": 0, "anonymise_names": True,
+    "label_scope": ("all", "train_only"),
 }  # fmt: skip
-"""What Tables 2 and 8 were made with, of the options that make another method."""
+"""What Tables 2 and 8 were made with, of the options that make another method.
+
+The paper's labels were probably made of all reviews; the default, which leaks nothing, stands for them. Who wrote the
+labels is no other method: a row says what stands in for the paper's writer.
+"""
+_SEQ: dict[str, Any] = {name: _MAIN[name] for name in ("init", "item_head", "seq_softmax", "seq_template")}
+_SEQ |= {"user_token": False, "proj": "none", "recon": False}
+"""Llama2-seq: item embeddings alone, so that labels, their weights and the width ``p`` have no part in it."""
 _SINGLE = {
     ("recon", False): "recon0_avg1",
     ("two_stage", False): "recon1_avg1_2stage0",
@@ -23,24 +31,25 @@ _SINGLE = {
 
 def row(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
     """The printed row of a recipe: a variant has the row of its own switch or none, never that of the whole method."""
-    model = str(recipe["model"])
+    model, options = str(recipe["model"]), recipe.get("options") or {}
+    if model == "llama2-seq":
+        return None if apart(options, _SEQ) else (model, "")
     if model != "relrec":
         return model, ""
-    own = {name: (recipe.get("options") or {}).get(name, value) for name, value in _MAIN.items()}
-    apart = {name: value for name, value in own.items() if value != _MAIN[name]}
-    variant = _variant(own, apart, str(recipe.get("dataset") or ""))
+    changed = apart(options, _MAIN)
+    variant = _variant({**_MAIN, **changed}, changed, str(recipe.get("dataset") or ""))
     return None if variant is None else (model, variant)
 
 
-def _variant(own: Mapping[str, Any], apart: Mapping[str, Any], dataset: str) -> str | None:
-    if not apart:
+def _variant(own: Mapping[str, Any], changed: Mapping[str, Any], dataset: str) -> str | None:
+    if not changed:
         return "full"
-    if "init" in apart and apart.keys() <= {"init", "user_token", "proj", "recon"} and own["proj"] != "2layer":
+    if "init" in changed and changed.keys() <= {"init", "user_token", "proj", "recon"} and own["proj"] != "2layer":
         name = f"randinit_user{own['user_token']:d}_pl{own['proj'] == '1layer':d}"  # Tables 3 and 9
         return f"{name}_recon{own['recon']:d}" if own["user_token"] or dataset.startswith("steam") else name
-    if len(apart) > 1:
+    if len(changed) > 1:
         return None
-    name, value = next(iter(apart.items()))
+    name, value = next(iter(changed.items()))
     if name == "alpha":
         return f"alpha={value:.2f}"
     if name in ("p", "proj"):
