@@ -53,7 +53,7 @@ def test_the_tables_are_sweeps_beside_printed_rows(table):
 def test_table_6_stands_beside_what_was_counted():
     records = [
         types.SimpleNamespace(
-            name=name, metrics={}, dialogue={}, dataset={"name": "ml-100k"},
+            name=name, metrics={}, dialogue={}, dataset={"name": "ml-100k"}, substitutes={},
             measures=[types.SimpleNamespace(label=label, value=value) for label, value in found.items()],
         )
         for name, found in {
