@@ -10,7 +10,7 @@ import pytest
 from planted_records import N, planted_ranks, planted_split
 
 from recllm_bench.evaluation.protocols import PROTOCOLS
-from recllm_bench.recipe import ConversationOptions, Recipe
+from recllm_bench.recipe import ConversationOptions, Recipe, shipped_recipe
 from recllm_bench.reporting.records import RunRecord, make_record, write_record
 
 
@@ -31,6 +31,7 @@ def make(tmp_path: Path):
         users: int = N,
         **changes,
     ) -> RunRecord:
+        own = shipped_recipe(model, dataset)["options"] if (model, dataset) == ("latentcrs", "ml1m") else {}
         ranks = planted_ranks(quality, seed, users)
         outcomes = None
         if turns is not None:
@@ -44,7 +45,7 @@ def make(tmp_path: Path):
                 model=model,
                 dataset=dataset,
                 protocol=protocol,
-                options=changes.pop("options", {}),
+                options={**own, **changes.pop("options", {})},  # others have no printed row
                 seed=changes.pop("training_seed", 42),
                 conversation=changes.pop("conversation", ConversationOptions()),
             ),
