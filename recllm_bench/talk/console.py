@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import sys
@@ -28,6 +29,10 @@ _COMPLETED = (
 )
 
 
+class _Told(Exception):
+    """The process is to end."""
+
+
 class Console:
     """Reads sentences and shows answers.
 
@@ -44,6 +49,7 @@ class Console:
     def __init__(self, interactive: bool | None = None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty() if interactive is None else interactive
         self._conversation: Conversation | None = None
+        self._signals: list[int] = []  # that told the process to end
 
     def say(self, line: str, style: str = "plain", indent: int = 0) -> None:
         """Print a line, wrapped where there is a terminal."""
@@ -79,14 +85,18 @@ class Console:
             With 130 after Ctrl-C where nobody types, 143 when the process is told to end.
         """
         self._conversation = conversation
-        with _ended_by_signal():
+        with self._ended_by_signal():
             while True:
                 try:
                     if self._turn(conversation):
                         return
+                except _Told:
+                    pass
                 except KeyboardInterrupt:  # while something is printed, too: the rest of it is not wanted
                     if not self.interactive:
                         raise SystemExit(130) from None
+                if self._signals:
+                    raise SystemExit(128 + self._signals[0])
 
     def show(self, reply: Reply) -> None:
         """Print an answer."""
@@ -127,7 +137,7 @@ class Console:
 
     def _read(self) -> str:
         if self.interactive:
-            return str(self._session.prompt(_PROMPT))
+            return str(self._session.prompt(_PROMPT, pre_run=self._leave_if_told))
         try:
             line = sys.stdin.readline()
         except UnicodeDecodeError as error:
@@ -153,6 +163,36 @@ class Console:
             bottom_toolbar=self._toolbar,
         )
 
+    @contextmanager
+    def _ended_by_signal(self) -> Iterator[None]:
+        """Let the process be ended from outside while it waits for a sentence: that is no Ctrl-C at the prompt.
+
+        What a signal raises is lost where it meets the end of an object or a task of the prompt's loop, which then
+        waits on. So it is noted as well, a prompt that begins looks, and one that stands is told by its own loop.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def end(number: int, frame: Any) -> None:
+            self._signals.append(number)
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # nobody types
+                raise SystemExit(128 + number) from None
+            loop.call_soon_threadsafe(self._leave_if_told)
+
+        earlier = signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, earlier)
+
+    def _leave_if_told(self) -> None:
+        app = self._session.app
+        if self._signals and app.is_running and not app.is_done:
+            app.exit(exception=_Told())
+
     def _toolbar(self) -> str:
         line = self._conversation.filter_line() if self._conversation else ""
         return printable(line)[: max(20, self._width() - 1)]
@@ -169,20 +209,3 @@ class Console:
 def printable(text: str) -> str:
     """A text on one line, its HTML entities read, without control characters or marks that turn its direction."""
     return "".join(letter if letter.isprintable() else " " for letter in unescape(text))
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Let the process be ended from outside while it waits for a sentence: that is no Ctrl-C at the prompt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    earlier = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ SESSIONS = sorted((Path(__file__).parent / "sessions").glob("*.txt"))
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
-def typed(conversation: Conversation, *keys: str, columns: int = 200) -> str:
+def typed(conversation: Conversation, *keys: str, columns: int = 200, console: Console | None = None) -> str:
     """What a terminal shows while keys are pressed, as text; those of a later argument half a second later."""
     screen = io.StringIO()
     with create_pipe_input() as pipe:
@@ -34,7 +35,7 @@ def typed(conversation: Conversation, *keys: str, columns: int = 200) -> str:
             threading.Timer(place / 2, pipe.send_text, [later]).start()
         output = Vt100_Output(screen, lambda: Size(rows=50, columns=columns), term="xterm")
         with create_app_session(input=pipe, output=output):
-            Console(interactive=True).run(conversation)
+            (console or Console(interactive=True)).run(conversation)
     return screen.getvalue()
 
 
@@ -100,15 +101,46 @@ def test_ctrl_c_while_it_prints_ends_nothing(fresh: Callable, monkeypatch) -> No
     assert conversation.state.said == ("a comedy", "horror") and "Goodbye." in shown
 
 
-def test_a_process_that_is_told_to_end_ends(fresh: Callable) -> None:
+@pytest.mark.parametrize("seconds", [0.01, 0.02, 0.03, 0.05, 0.08, 0.15, 0.3, 1])
+def test_a_process_that_is_told_to_end_ends(fresh: Callable, seconds: float) -> None:
+    """At any moment: before the prompt stands, while it is drawn, while it answers, while it waits."""
     before = signal.getsignal(signal.SIGTERM)
-    timer = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    timer.start()
-    start = time.monotonic()
+    console, start = Console(interactive=True), time.monotonic()
+    ask = console._turn
+
+    def turn(conversation: Conversation) -> bool:
+        threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        console._turn = ask
+        return ask(conversation)
+
+    console._turn = turn  # the clock starts when signals are heard
     with pytest.raises(SystemExit) as ended:
-        typed(fresh(), "hello\r")
+        typed(fresh(), "hello\r", console=console)
     assert ended.value.code == 143 and time.monotonic() - start < 30
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_lost_ends_it_too(fresh: Callable) -> None:
+    """Python ignores what is raised while it drops an object, such as one of the prompt's."""
+    console = Console(interactive=True)
+    ask = console._turn
+
+    class Thing:
+        pass
+
+    def turn(conversation: Conversation) -> bool:
+        console._turn = ask
+        thing = Thing()
+        watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del thing
+        assert watched() is None
+        return ask(conversation)
+
+    console._turn = turn
+    with pytest.raises(SystemExit) as ended:
+        typed(fresh(), "hello\r", console=console)
+    assert ended.value.code == 143
 
 
 def test_lines_fit_a_narrow_terminal(fresh: Callable) -> None:
