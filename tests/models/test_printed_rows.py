@@ -35,8 +35,8 @@ FREE = {  # how it is computed, measured or limited, or what a footnote tells
         "llm_precision", "chat_precision", "long_sequences", "checkpointing", "packed_attention", "recon_prompt",
         "recon_similarity", "label_scope", "two_stage", "anonymise_names", "switched_labels", "share_projection",
     },
-    "cesrec": {"preset", "llm_precision", "early_accept", "output", "speculate", "wording", "pair_targets",
-               "every_cutoff"},
+    "cesrec": {"preset", "llm_precision", "tune_checkpointing", "early_accept", "output", "speculate", "wording",
+               "pair_targets", "every_cutoff"},
 }  # fmt: skip
 
 
